@@ -1,0 +1,80 @@
+"""The words in which environment, agent and replay talk: plain NamedTuples of arrays.
+
+In the shapes, ``N`` is the number of environments, ``B`` the batch and ``...`` the shape of one observation.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # np.ndarray on the host, jax.Array on the device and under a trace
+Tree = Any  # any pytree of arrays
+
+
+class TimeStep(NamedTuple):
+    """What an agent sees when it must act.
+
+    Attributes:
+        observation: ``[N, ...]``, the current observation, after a reset where an episode has just ended.
+        reward: ``[N]`` float32, the reward that came with it; 0 at the first step of an episode.
+        first: ``[N]`` bool, whether it is the first of its episode (an agent with memory resets there).
+    """
+
+    observation: Array
+    reward: Array
+    first: Array
+
+
+class Step(NamedTuple):
+    """One step of ``N`` environments, as it is added to a replay.
+
+    Attributes:
+        obs_tm1: ``[N, ...]``, the observation acted on.
+        a_tm1: ``[N]`` int32, the action, counted from 0.
+        r_t: ``[N]`` float32, the reward.
+        discount_t: ``[N]`` float32, the environment's continuation: 0 at termination, else 1 (truncation included).
+        last: ``[N]`` bool, whether the episode ended with this step, by termination or by truncation.
+        obs_t: ``[N, ...]``, the true next observation: at the end of an episode its last one, never a reset's.
+        extras_tm1: a tree of ``[N, ...]`` arrays that the agent wants kept with the step, such as its memory.
+    """
+
+    obs_tm1: Array
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array
+    last: Array
+    obs_t: Array
+    extras_tm1: Tree = ()
+
+
+class Transition(NamedTuple):
+    """A transition over one or more steps, as the losses read it (``[B, ...]``, or unbatched inside a ``vmap``).
+
+    Attributes:
+        obs_tm1: ``[B, ...]``, the observation acted on.
+        a_tm1: ``[B]`` int32, the action.
+        r_t: ``[B]`` float32, the sum of ``discount**i * r_{t+i}`` over the steps that the transition spans.
+        discount_t: ``[B]`` float32, the factor of the bootstrap value: the agent's discount to the power of the
+            number of steps, 0 when the environment terminated within them.
+        obs_t: ``[B, ...]``, the observation to bootstrap from.
+        extras_tm1: what the agent had kept with the first of the steps.
+    """
+
+    obs_tm1: Array
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array
+    obs_t: Array
+    extras_tm1: Tree = ()
+
+
+class Sample(NamedTuple):
+    """What is drawn from a replay.
+
+    Attributes:
+        transition: the drawn transitions, ``[B, ...]``.
+        weights: ``[B]`` float32 importance weights; ones where rows are drawn uniformly.
+        rows: ``[B]`` int64, which rows were drawn, for the update of their priorities.
+    """
+
+    transition: Transition
+    weights: Array
+    rows: Array
