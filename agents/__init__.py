@@ -1,1 +1,7 @@
-"""polyak.agents."""
+"""polyak.agents: how to act and how to learn."""
+
+from .dqn import DQNConfig, dqn, epsilon_greedy
+from .optimizers import make_optimizer
+from .types import ActOutput, Agent, evaluation_state
+
+__all__ = ["ActOutput", "Agent", "DQNConfig", "dqn", "epsilon_greedy", "evaluation_state", "make_optimizer"]

@@ -9,6 +9,18 @@ Array = Any  # np.ndarray on the host, jax.Array on the device and under a trace
 Tree = Any  # any pytree of arrays
 
 
+class EnvironmentSpec(NamedTuple):
+    """What an agent and a replay must know of an environment before its first step.
+
+    Attributes:
+        observation: a ``jax.ShapeDtypeStruct``: shape and dtype of one observation, without a batch axis.
+        num_actions: the number of actions; actions are counted from 0.
+    """
+
+    observation: Any
+    num_actions: int
+
+
 class TimeStep(NamedTuple):
     """What an agent sees when it must act.
 

@@ -1,1 +1,54 @@
-"""polyak.updates."""
+"""polyak.updates: what becomes of parameters.
+
+The target core: three verbs with optax's signatures, rules as data, slow copies as state, and the learner that moves
+them. It knows no network and no agent, and needs jax and optax alone.
+"""
+
+from . import diagnostics, target
+from .learner import Learner, LearnerState, LearnOutput, Loss, LossOutput, Target, Variables, learner, repeat
+from .rule import (
+    TargetRule,
+    frozen,
+    incremental,
+    incremental_cosine,
+    is_none,
+    none,
+    parse,
+    parse_named,
+    periodic,
+    step_size_at,
+    text,
+)
+from .target import Partition, TargetState, partition
+from .verbs import apply_updates, incremental_update, periodic_update
+
+__all__ = [
+    "LearnOutput",
+    "Learner",
+    "LearnerState",
+    "Loss",
+    "LossOutput",
+    "Partition",
+    "Target",
+    "TargetRule",
+    "TargetState",
+    "Variables",
+    "apply_updates",
+    "diagnostics",
+    "frozen",
+    "incremental",
+    "incremental_cosine",
+    "incremental_update",
+    "is_none",
+    "learner",
+    "none",
+    "parse",
+    "parse_named",
+    "partition",
+    "periodic",
+    "periodic_update",
+    "repeat",
+    "step_size_at",
+    "target",
+    "text",
+]

@@ -1,0 +1,235 @@
+"""DQN (Mnih et al., 2015), double Q-learning (van Hasselt et al., 2016), the dueling head (Wang et al., 2016)."""
+
+import dataclasses
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Literal
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import rlax
+
+from .. import networks, updates
+from ..replay.types import Sample, TimeStep, Transition
+from ..updates import LearnerState, LearnOutput, LossOutput, Target, Variables
+from .optimizers import OptimizerName, ScheduleName, make_optimizer
+from .types import AVERAGE, ActOutput, Agent, EnvironmentSpec
+
+MAIN_TARGET = "q"
+
+
+@dataclasses.dataclass(frozen=True)
+class DQNConfig:
+    """Every number of a DQN; the defaults are those of the quickstart on CartPole-v1.
+
+    Attributes:
+        hidden_sizes: units of each dense layer.
+        torso: ``mlp``, ``nature`` (the convolutions of Mnih et al., 2015) or ``auto``: nature for images.
+        activation: of the dense layers.
+        dueling: whether the head has a stream for the value and one for the advantages.
+        double: whether the online network chooses the action whose target value is bootstrapped.
+        loss: ``huber`` (quadratic up to an error of 1) or ``squared``.
+        discount: of the agent, per environment step, in [0, 1].
+        n_steps: environment steps that a transition spans before it bootstraps.
+        batch_size: transitions of a learner step.
+        optimizer: adam, adamw, rmsprop (centred) or sgd.
+        optimizer_epsilon: the constant in the optimizer's denominator.
+        learning_rate: at the first learner step.
+        learning_rate_schedule: ``constant``, or falling to 0 over the run: ``linear``, ``cosine``.
+        max_gradient_norm: the global norm to which gradients are clipped; None for no clipping.
+        target: the rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are
+            learner steps; 500env is in environment steps.
+        average: the rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none: the
+            online parameters are evaluated.
+        replay_capacity: environment steps that are kept (the end of each episode takes one more).
+        learning_starts: environment steps before the first learner step.
+        train_every: environment steps between two rounds of learning.
+        learner_steps: learner steps of a round, in one dispatch.
+        epsilon_initial: the probability of a random action at the first step.
+        epsilon_final: the same after the decay.
+        epsilon_fraction: the part of all environment steps over which epsilon falls, linearly, in [0, 1].
+    """
+
+    hidden_sizes: tuple[int, ...] = (120, 84)
+    torso: Literal["auto", "mlp", "nature"] = "auto"
+    activation: networks.Activation = "relu"
+    dueling: bool = False
+    double: bool = True
+    loss: Literal["huber", "squared"] = "huber"
+    discount: float = 0.99
+    n_steps: int = 1
+    batch_size: int = 128
+    optimizer: OptimizerName = "adam"
+    optimizer_epsilon: float = 1e-8
+    learning_rate: float = 1e-3
+    learning_rate_schedule: ScheduleName = "linear"
+    max_gradient_norm: float | None = 10.0
+    target: str = "periodic:100"
+    average: str = "none"
+    replay_capacity: int = 50_000
+    learning_starts: int = 1_000
+    train_every: int = 4
+    learner_steps: int = 2
+    epsilon_initial: float = 1.0
+    epsilon_final: float = 0.05
+    epsilon_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError where a number is out of range; rules are read by :func:`dqn`."""
+        if not self.hidden_sizes:
+            raise ValueError("hidden_sizes: got no layer; expected one or more. Give (64,), for example.")
+        counts = ("n_steps", "batch_size", "replay_capacity", "train_every", "learner_steps")
+        for name, lowest in [*((name, 1) for name in counts), ("learning_starts", 0)]:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected an integer >= {lowest}.")
+            if value < lowest:
+                raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}.")
+        for name in ("discount", "epsilon_initial", "epsilon_final", "epsilon_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; expected 0 <= {name} <= 1.")
+        if self.loss not in ("huber", "squared"):
+            raise ValueError(f"loss: got {self.loss!r}; expected huber or squared.")
+        if self.n_steps > self.replay_capacity:
+            raise ValueError(f"n_steps: got {self.n_steps}; expected at most replay_capacity, {self.replay_capacity}.")
+        if self.batch_size > self.replay_capacity:
+            raise ValueError(
+                f"batch_size: got {self.batch_size}; expected at most replay_capacity, {self.replay_capacity}."
+            )
+
+    @property
+    def environment_steps_per_learner_step(self) -> Fraction:
+        """What converts a target's period between environment and learner steps."""
+        return Fraction(self.train_every, self.learner_steps)
+
+
+def dqn(
+    config: DQNConfig,
+    spec: EnvironmentSpec,
+    *,
+    total_learner_steps: int | None = None,
+    lowering: networks.Lowering = "convolution",
+    network: hk.Transformed | None = None,
+) -> Agent:
+    """Makes a DQN.
+
+    The loss of a transition is ``huber(r_t + discount_t * q_target(obs_t, a*) - q(obs_tm1, a_tm1))`` where ``a*`` is
+    greedy under the online network with ``double``, else under the target's.
+
+    Args:
+        config: its numbers.
+        spec: what the environment shows and takes.
+        total_learner_steps: of the run; what learning-rate and cosine target schedules fall over.
+        lowering: how convolutions are computed (see :class:`polyak.networks.Conv2D`).
+        network: a Haiku network of one's own, ``apply(params, observation) -> QOutput``; by default
+            :func:`polyak.networks.q_network` from the config.
+
+    Raises:
+        ValueError: a field of the config is out of range, a rule's text does not parse, or the network's output does
+            not match the actions.
+
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
+    >>> agent = dqn(DQNConfig(target="incremental:0.005"), spec, total_learner_steps=1000)
+    >>> state = agent.init(jax.random.key(0))
+    >>> timestep = TimeStep(jnp.zeros((1, 4)), jnp.zeros(1), jnp.ones(1, bool))
+    >>> agent.act(jax.random.key(1), state, (), timestep, epsilon=0.0).action.shape
+    (1,)
+    """
+    network = network or _network(config, spec, lowering)
+    _check_output(network, spec)
+    learner = updates.learner(
+        _loss(config, network.apply),
+        make_optimizer(config, total_learner_steps),
+        targets := _targets(config, total_learner_steps),
+    )
+
+    @jax.jit
+    def init(key: jax.Array) -> LearnerState:
+        observation = jnp.zeros((1, *spec.observation.shape), spec.observation.dtype)
+        return learner.init(network.init(key, observation))
+
+    def initial_memory(key: jax.Array, num_envs: int) -> tuple[()]:
+        del key, num_envs
+        return ()
+
+    def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep, epsilon: Any) -> ActOutput:
+        q_values = network.apply(state.params, timestep.observation).q_values
+        return ActOutput(epsilon_greedy(key, q_values, epsilon), memory)
+
+    def learn(key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
+        return learner.step(key, state, sample)
+
+    return Agent(init, initial_memory, act, learn, targets)
+
+
+def epsilon_greedy(key: jax.Array, q_values: jax.Array, epsilon: Any) -> jax.Array:
+    """With probability ``epsilon`` a uniform action, else the greedy one: ``[N, A]`` values to ``[N]`` int32 actions.
+
+    >>> epsilon_greedy(jax.random.key(0), jnp.array([[0.0, 1.0], [1.0, 0.0]]), 0.0).tolist()
+    [1, 0]
+    """
+    num_envs, num_actions = q_values.shape
+    explore, choice = jax.random.uniform(key, (2, num_envs))
+    uniform = jnp.minimum((choice * num_actions).astype(jnp.int32), num_actions - 1)
+    return jnp.where(explore < epsilon, uniform, jnp.argmax(q_values, axis=-1).astype(jnp.int32))
+
+
+def _network(config: DQNConfig, spec: EnvironmentSpec, lowering: networks.Lowering) -> hk.Transformed:
+    torso = config.torso
+    if torso == "auto":
+        torso = "nature" if len(spec.observation.shape) == 3 else "mlp"
+    return networks.q_network(
+        spec.num_actions,
+        torso=torso,
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        dueling=config.dueling,
+        lowering=lowering,
+    )
+
+
+def _check_output(network: hk.Transformed, spec: EnvironmentSpec) -> None:
+    observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
+    params = jax.eval_shape(network.init, jax.random.key(0), observation)
+    shape = jax.eval_shape(network.apply, params, observation).q_values.shape
+    if shape != (1, spec.num_actions):
+        raise ValueError(
+            f"network: its q_values have shape {shape} for one observation of shape {spec.observation.shape}; expected "
+            f"(1, {spec.num_actions}), a value for each of the environment's {spec.num_actions} actions. "
+            f"Build the network with num_actions={spec.num_actions}."
+        )
+
+
+def _targets(config: DQNConfig, total_learner_steps: int | None) -> dict[str, Target]:
+    options: dict[str, Any] = {
+        "horizon": total_learner_steps,
+        "environment_steps_per_learner_step": config.environment_steps_per_learner_step,
+    }
+    targets = {MAIN_TARGET: Target(updates.parse_named(config.target, (MAIN_TARGET,), **options)[MAIN_TARGET])}
+    if config.average != "none":
+        targets[AVERAGE] = Target(updates.parse(config.average, **options))
+    return targets
+
+
+def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.Loss:
+    penalty = rlax.huber_loss if config.loss == "huber" else rlax.l2_loss
+
+    def td_error(
+        q_tm1: jax.Array, transition: Transition, q_t: jax.Array, q_t_selector: jax.Array
+    ) -> jax.Array:  # of one transition
+        a_tm1, r_t, discount_t = transition.a_tm1, transition.r_t, transition.discount_t
+        return rlax.double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_t_selector)
+
+    def loss(key: jax.Array, params: Any, state: Any, targets: Any, sample: Sample) -> tuple[jax.Array, LossOutput]:
+        del key, state
+        transition: Transition = sample.transition
+        slow: Variables = targets[MAIN_TARGET]
+        q_tm1 = apply(params, transition.obs_tm1).q_values
+        q_t = apply(slow.params, transition.obs_t).q_values
+        q_t_selector = apply(params, transition.obs_t).q_values if config.double else q_t
+        errors = jax.vmap(td_error)(q_tm1, transition._replace(obs_tm1=(), obs_t=(), extras_tm1=()), q_t, q_t_selector)
+        metrics = {"q": jnp.mean(jnp.max(q_tm1, axis=-1)), "td_error": jnp.mean(jnp.abs(errors))}
+        return jnp.mean(sample.weights * penalty(errors)), LossOutput(priorities=jnp.abs(errors), metrics=metrics)
+
+    return loss

@@ -1,0 +1,152 @@
+"""Checkpoints: a tree of arrays and a JSON object, written whole or not at all (Orbax), read back to the bit.
+
+A checkpoint is a folder named by its step. Orbax writes it under another name and renames it, so that a folder with
+a plain number is complete whenever a run is killed. Nothing in it is ever unpickled or evaluated.
+"""
+
+import json
+import logging
+import pathlib
+import shutil
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+Tree = Any
+KEEP = 2  # complete checkpoints that are kept
+
+
+def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    """Writes the checkpoint of ``step`` and then removes all but the newest two.
+
+    Args:
+        folder: of all checkpoints of a run.
+        step: environment steps; the checkpoint's name.
+        tree: arrays and PRNG keys; what is restored must have the same paths, shapes and dtypes.
+        loose: further NumPy arrays, whose shapes may be others next time.
+        metadata: anything that JSON holds.
+
+    Raises:
+        OSError: the disk is full or read-only; older checkpoints stay as they are.
+    """
+    path = folder / str(step)
+    text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    groups = {"tree": _flatten(tree), "loose": loose, "metadata": {"json": text}}
+    # Orbax refuses arrays of size zero; they say nothing that the template does not.
+    arrays = {
+        f"{group}:{name}": array for group, named in groups.items() for name, array in named.items() if array.size
+    }
+    checkpointer = _checkpointer()
+    try:
+        checkpointer.save(path.absolute(), arrays, force=True)
+    finally:
+        checkpointer.close()
+    for old in steps_saved(folder)[:-KEEP]:
+        shutil.rmtree(folder / str(old), ignore_errors=True)
+
+
+def steps_saved(folder: pathlib.Path) -> list[int]:
+    """The steps of the complete checkpoints in ``folder``, oldest first; by step, never by the time of a file.
+
+    >>> steps_saved(pathlib.Path("no such folder"))
+    []
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the newest checkpoint that can be read; an unreadable one is passed over with a warning.
+
+    Args:
+        folder: of all checkpoints of a run.
+        template: a tree of the structure that was saved; its leaves say which are NumPy arrays, JAX arrays and keys.
+
+    Returns:
+        ``(tree, loose, metadata)`` as they were given to :func:`save`.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or none can be read.
+        ValueError: it was made by a run of other shapes; the message lists the paths that differ.
+    """
+    for step in reversed(steps_saved(folder)):
+        try:
+            groups = _read(folder / str(step))
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before it", stacklevel=2)
+            continue
+        metadata = json.loads(groups["metadata"]["json"].tobytes())
+        return _unflatten(template, groups.get("tree", {}), folder / str(step)), groups.get("loose", {}), metadata
+    raise FileNotFoundError(f"{folder}: no checkpoint that can be read; start a new run.")
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes what a killed run left half-written."""
+    for path in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint  # heavy, and only a run that saves needs it
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return orbax.checkpoint.PyTreeCheckpointer()
+
+
+def _read(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    import orbax.checkpoint
+
+    checkpointer = _checkpointer()
+    try:
+        saved = checkpointer.metadata(path.absolute()).item_metadata.tree
+        as_numpy = orbax.checkpoint.RestoreArgs(restore_type=np.ndarray)
+        arrays = checkpointer.restore(path.absolute(), restore_args=dict.fromkeys(saved, as_numpy))
+    finally:
+        checkpointer.close()
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        group, _, rest = name.partition(":")
+        groups.setdefault(group, {})[rest] = array
+    return groups
+
+
+def _flatten(tree: Tree) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): _as_numpy(leaf) for path, leaf in leaves}
+
+
+def _unflatten(template: Tree, arrays: dict[str, np.ndarray], path: pathlib.Path) -> Tree:
+    entries, structure = jax.tree_util.tree_flatten_with_path(template)
+    expected = {jax.tree_util.keystr(path): leaf for path, leaf in entries}
+    wrong = [f"only in the checkpoint: {name}" for name in arrays if name not in expected]
+    leaves = []
+    for name, leaf in expected.items():
+        wanted = _as_numpy(leaf)
+        found = arrays.get(name, wanted if wanted.size == 0 else None)
+        if found is None:
+            wrong.append(f"not in the checkpoint: {name}")
+        elif found.shape != wanted.shape or found.dtype != wanted.dtype:
+            wrong.append(f"{name}: {found.dtype}{found.shape} in the checkpoint, {wanted.dtype}{wanted.shape} expected")
+        else:
+            leaves.append(_as_leaf(leaf, found))
+    if wrong:
+        raise ValueError(f"{path}: the checkpoint is of another run; {'; '.join(wrong[:8])}.")
+    return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_numpy(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _as_leaf(template: Any, array: np.ndarray) -> Any:
+    if _is_key(template):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(template))
+    # jnp.array copies: device_put of a NumPy array may share its memory.
+    return jax.numpy.array(array) if isinstance(template, jax.Array) else np.array(array)

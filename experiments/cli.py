@@ -1,0 +1,123 @@
+"""The command line: each command is a frozen dataclass that tyro fills, and a function that does it."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from . import runs
+from .config import AGENTS, RunConfig, known
+from .progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """Train an agent: progress while it runs, a folder with everything at the end.
+
+    Attributes:
+        config: the run.
+        out: folder of the run, new or empty; by default one under runs/.
+        quiet: print no progress.
+    """
+
+    config: RunConfig
+    out: pathlib.Path | None = None
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeCommand:
+    """Continue a run from its newest checkpoint, as if it had never stopped.
+
+    Attributes:
+        run: folder of the run.
+        quiet: print no progress.
+    """
+
+    run: tyro.conf.Positional[pathlib.Path]
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateCommand:
+    """Play whole episodes with the parameters of a finished run, in environments of their own.
+
+    Attributes:
+        run: folder of the run.
+        episodes: how many.
+        seed: of the environments; by default the one that the run's own evaluation had.
+        epsilon: probability of a random action.
+    """
+
+    run: tyro.conf.Positional[pathlib.Path]
+    episodes: int = 20
+    seed: int | None = None
+    epsilon: float = 0.0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit status: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        command = known(arguments[0], _COMMANDS, "command")
+        return _COMMANDS[command](list(arguments[1:]))
+    except (ValueError, TypeError, FloatingPointError) as error:
+        if _is_ours(error):
+            print(f"polyak: {error}", file=sys.stderr)
+            return 2
+        raise
+
+
+def _train(arguments: list[str]) -> int:
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "dqn"
+    agent = AGENTS[known(name, AGENTS, "agent")]()
+    default = TrainCommand(RunConfig(agent=agent))
+    command = tyro.cli(
+        TrainCommand, args=arguments, default=default, prog=f"polyak train {name}", config=(tyro.conf.OmitArgPrefixes,)
+    )
+    folder = command.out or runs.default_folder(command.config)
+    with Progress(command.config, quiet=command.quiet) as progress:
+        result = runs.train(command.config, folder, progress.show, progress.say)
+    return _report(folder, result)
+
+
+def _resume(arguments: list[str]) -> int:
+    command = tyro.cli(ResumeCommand, args=arguments, prog="polyak resume")
+    with Progress(runs.read_config(command.run), quiet=command.quiet) as progress:
+        result = runs.resume(command.run, progress.show, progress.say)
+    return _report(command.run, result)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    command = tyro.cli(EvaluateCommand, args=arguments, prog="polyak evaluate")
+    result = runs.evaluate_run(command.run, command.episodes, command.seed, command.epsilon)
+    print(_evaluation_line(result))
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "resume": _resume, "evaluate": _evaluate}
+
+
+def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
+    if result is None:
+        return 130
+    print(_evaluation_line(result))
+    print(f"run       {folder}")
+    print(f"picture   {folder / 'learning_curve.png'}")
+    print(f"evaluate  polyak evaluate {folder} --episodes 100")
+    return 0
+
+
+def _evaluation_line(result: dict[str, Any]) -> str:
+    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.1f}"
+    return f"return    {result['mean']:.1f}{error} (greedy, {result['episodes']} episodes, mean ± standard error)"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether polyak raised the error itself, about its input; anything else is a fault and keeps its traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("polyak.")

@@ -1,0 +1,132 @@
+"""The config of a run: one frozen dataclass, to and from JSON."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ..agents import DQNConfig
+
+AgentConfig = DQNConfig
+AGENTS: Mapping[str, type[AgentConfig]] = {"dqn": DQNConfig}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What one run is; with the versions of the libraries it says all that the run depends on.
+
+    Attributes:
+        agent: the agent's own config.
+        env: id of a Gymnasium environment.
+        steps: environment steps, over all environments.
+        num_envs: environments stepped together.
+        seed: of everything that is random, a non-negative integer.
+        log_every: environment steps between two lines of metrics.
+        checkpoint_every: environment steps between two checkpoints.
+        evaluation_episodes: episodes of the evaluation at the end.
+    """
+
+    agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
+    env: str = "CartPole-v1"
+    steps: int = 50_000
+    num_envs: int = 1
+    seed: int = 0
+    log_every: int = 500
+    checkpoint_every: int = 10_000
+    evaluation_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
+        counts = ("steps", "num_envs", "log_every", "checkpoint_every", "evaluation_episodes")
+        for name, lowest in [*((name, 1) for name in counts), ("seed", 0)]:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected an integer >= {lowest}.")
+            if value < lowest:
+                raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}.")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32.")
+        if self.agent.learning_starts >= self.steps:
+            raise ValueError(
+                f"learning_starts: got {self.agent.learning_starts}, and the run ends at step {self.steps}, so nothing "
+                f"would be learnt; expected less than steps. Try learning_starts {self.steps // 10}, or more steps."
+            )
+
+
+def agent_name(config: AgentConfig) -> str:
+    """The name under which the command line knows an agent's config.
+
+    >>> agent_name(DQNConfig())
+    'dqn'
+    """
+    return next(name for name, kind in AGENTS.items() if type(config) is kind)
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """The config as JSON's own types; ``agent`` gets the agent's name beside its fields.
+
+    >>> to_json(RunConfig(steps=2000))["agent"]["name"], to_json(RunConfig(steps=2000))["steps"]
+    ('dqn', 2000)
+    """
+    fields = dataclasses.asdict(config)
+    return {"agent": {"name": agent_name(config.agent), **fields.pop("agent")}, **fields}
+
+
+def from_json(fields: Mapping[str, Any]) -> RunConfig:
+    """Reads a config from JSON; the inverse of :func:`to_json`.
+
+    Raises:
+        ValueError: an unknown agent or field (the message names the closest), or a value out of range.
+        TypeError: a value of another type than the field's.
+
+    >>> from_json(to_json(RunConfig(seed=3))) == RunConfig(seed=3)
+    True
+    """
+    agent_fields = dict(fields.get("agent", {}))
+    kind = AGENTS[known(agent_fields.pop("name", "dqn"), AGENTS, "agent")]
+    agent = _read(kind, agent_fields, "agent.")
+    return typing.cast(RunConfig, _read(RunConfig, {**fields, "agent": agent}, ""))
+
+
+def known(name: Any, names: typing.Iterable[str], what: str) -> str:
+    """Returns ``name`` if it is one of ``names``.
+
+    Raises:
+        ValueError: it is none; the message names the closest.
+
+    >>> known("dqm", ["dqn"], "agent")
+    Traceback (most recent call last):
+    ValueError: agent: got 'dqm'; expected one of dqn. Did you mean 'dqn'?
+    """
+    names = list(names)
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{hint}")
+    return str(name)
+
+
+def _read(kind: type[Any], fields: Mapping[str, Any], prefix: str) -> Any:
+    annotations = typing.get_type_hints(kind)
+    values = {}
+    for name, value in fields.items():
+        known(name, annotations, f"field of {prefix.rstrip('.') or 'the config'}")
+        value = tuple(value) if isinstance(value, list) else value
+        value = float(value) if annotations[name] is float and type(value) is int else value
+        if not _fits(value, annotations[name]):
+            raise TypeError(f"{prefix}{name}: got {value!r} ({type(value).__name__}); expected {annotations[name]}.")
+        values[name] = value
+    return kind(**values)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    return type(value) is annotation

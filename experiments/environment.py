@@ -1,0 +1,323 @@
+"""Gymnasium environments as the loop sees them: N lanes, exact steps, no autoreset to think about.
+
+A step's ``obs_t`` is always the true next observation, at the end of an episode its last one, and
+``timestep.observation`` is what the agent sees next, after a reset where an episode has just ended. An environment
+that writes its observations in place is safe: each is copied before the next call.
+"""
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from ..replay.types import TimeStep
+from .lanes import EnvironmentSpec, EnvironmentStep, History, check_actions, encode, read_spaces
+from .vector_environment import VectorEnvironments
+
+__all__ = ["EnvironmentSpec", "EnvironmentStep", "Environments", "VectorEnvironments", "adapt", "make"]
+
+_OLD_API = (
+    "This is the old Gym API. Subclass gymnasium.Env, return (observation, reward, terminated, truncated, info) from "
+    "step(action) and (observation, info) from reset(seed=None, options=None)."
+)
+# Namespaces whose environments exist only once a package has been imported: the module, and what pip calls it.
+_PROVIDERS = {"ALE": ("ale_py", "ale-py")}
+
+
+class Environments:
+    """Environments of this process, stepped one after the other.
+
+    Every episode is reset with a seed of its own, made from the run's seed, the lane and the episode's number. So
+    an episode is determined by these three and its actions, and a snapshot needs no more than them.
+
+    Args:
+        envs: the environments, all with the same spaces; they are closed by `close`.
+        seed: the run's seed.
+
+    Attributes:
+        spec: what an agent has to know of the environments.
+        num_envs: how many there are, ``N``.
+
+    Raises:
+        TypeError: where one is not a ``gymnasium.Env``.
+        ValueError: where there is none, one is listed twice, the spaces differ or are not supported.
+
+    Example:
+        >>> import gymnasium, numpy
+        >>> environments = Environments([gymnasium.make("CartPole-v1") for _ in range(2)], seed=0)
+        >>> environments.reset().observation.shape
+        (2, 4)
+        >>> environments.step(numpy.array([0, 1])).r_t
+        array([1., 1.], dtype=float32)
+        >>> environments.close()
+    """
+
+    spec: EnvironmentSpec
+    num_envs: int
+
+    def __init__(self, envs: Sequence[gym.Env[Any, Any]], seed: int = 0) -> None:
+        self._envs = list(envs)
+        self._spaces = _common_spaces(self._envs)
+        self.spec = self._spaces.spec
+        self.num_envs = len(self._envs)
+        self._history = History(seed, self.num_envs)
+        self._timestep: TimeStep | None = None
+
+    def reset(self) -> TimeStep:
+        """Starts the next episode in every lane, the first of all at the first call.
+
+        Raises:
+            RuntimeError: after `close`.
+            TypeError: where an environment has the old Gym API.
+            ValueError: where a first observation has another shape than its space says, or is not finite.
+        """
+        self._require_open()
+        return self._begin([self._reset_lane(lane) for lane in range(self.num_envs)])
+
+    def step(self, actions: Any) -> EnvironmentStep:
+        """Takes one action in every environment and resets those whose episode ended.
+
+        Args:
+            actions: ``[N]`` integers, counted from 0.
+
+        Raises:
+            RuntimeError: before `reset` or after `close`.
+            TypeError: where actions are no integers, a reward is no number, or the environment has the old Gym API.
+            ValueError: where an action does not exist, an observation has another shape than its space says, or an
+                observation or a reward is not finite; the message names the environment, its episode and step.
+        """
+        self._require_reset()
+        rows, rewards, discounts, ended = [], [], [], []
+        for lane, action in enumerate(check_actions(actions, self.num_envs, self.spec.num_actions)):
+            row, reward, terminated, truncated = self._step_lane(lane, action)
+            rows.append(row)
+            rewards.append(reward)
+            discounts.append(0.0 if terminated else 1.0)
+            ended.append(terminated or truncated)
+        obs_t = _batch(rows)
+        r_t, last = np.array(rewards, np.float32), np.array(ended)
+        observation, seen_reward = obs_t, r_t
+        if any(ended):
+            observation = obs_t.copy()
+            for lane in np.flatnonzero(last).tolist():
+                observation[lane] = self._reset_lane(lane)
+            seen_reward = np.where(last, np.float32(0), r_t)
+        self._timestep = TimeStep(observation, seen_reward, last)
+        discount_t = np.array(discounts, np.float32)
+        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, np.ones(self.num_envs, np.bool_))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns what it takes to come back to this point: arrays of numbers alone, no pickle.
+
+        They are the seed, and of each lane the number of its episode, the actions taken in it and its observation.
+
+        Raises:
+            RuntimeError: before `reset` or after `close`.
+        """
+        return self._history.pack(self._require_reset())
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
+        """Comes back to the point of a snapshot by taking the actions of each lane's episode again.
+
+        The observation and reward reached must equal the saved ones to the bit. Where they do not, the environment
+        is not determined by its seed and actions: that lane starts a new episode, and a warning names it.
+
+        Args:
+            snapshot: from `snapshot`, taken with environments like these.
+
+        Returns:
+            What the agent sees next, and ``[N]`` bool, True for the lanes that had to start a new episode.
+
+        Raises:
+            RuntimeError: after `close`.
+            ValueError: where it is not a snapshot of such environments.
+        """
+        self._require_open()
+        saved = self._history.unpack(snapshot, self.spec.observation)
+        rows, rewards, first = [], [], []
+        restarted = np.zeros(self.num_envs, np.bool_)
+        for lane in range(self.num_envs):
+            reached = self._replay_lane(lane, saved.episode[lane], saved.actions[lane].tolist())
+            reward = float(saved.reward[lane])
+            if reached is None or reached[0].tobytes() != saved.observation[lane].tobytes() or reached[1] != reward:
+                restarted[lane] = True
+                reached = self._reset_lane(lane), 0.0
+            rows.append(reached[0])
+            rewards.append(reached[1])
+            first.append(not self._history.actions[lane])
+        if restarted.any():
+            warnings.warn(
+                f"environments {np.flatnonzero(restarted).tolist()} did not come back to the saved observation with "
+                "the same seed and actions, so they start a new episode: they are not deterministic.",
+                stacklevel=2,
+            )
+        self._timestep = TimeStep(_batch(rows), np.array(rewards, np.float32), np.array(first))
+        return self._timestep, restarted
+
+    def close(self) -> None:
+        """Closes the environments; a second call does nothing."""
+        for env in self._envs:
+            env.close()
+        self._envs, self._timestep = [], None
+
+    def _require_open(self) -> None:
+        if not self._envs:
+            raise RuntimeError("environments: already closed; make new ones.")
+
+    def _require_reset(self) -> TimeStep:
+        self._require_open()
+        if self._timestep is None:
+            raise RuntimeError("environments: not started; call reset or restore first.")
+        return self._timestep
+
+    def _begin(self, rows: list[np.ndarray]) -> TimeStep:
+        zeros = np.zeros(self.num_envs, np.float32)
+        self._timestep = TimeStep(_batch(rows), zeros, np.ones(self.num_envs, np.bool_))
+        return self._timestep
+
+    def _reset_lane(self, lane: int, episode: int | None = None) -> np.ndarray:
+        history = self._history
+        seed = history.begin_next(lane) if episode is None else history.begin(lane, episode)
+        try:
+            result = self._envs[lane].reset(seed=seed)
+        except TypeError as error:
+            if "unexpected keyword argument 'seed'" in str(error):
+                raise TypeError(f"environment {lane}: reset takes no seed. {_OLD_API}") from error
+            raise
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise TypeError(f"environment {lane}: reset did not return (observation, info). {_OLD_API}")
+        return self._encode(lane, result[0])
+
+    def _step_lane(self, lane: int, action: int) -> tuple[np.ndarray, float, bool, bool]:
+        self._history.actions[lane].append(action)
+        try:
+            result = self._envs[lane].step(action + self._spaces.action_start)
+        except ValueError as error:
+            if "expected 5, got 4" in str(error):  # a wrapper such as TimeLimit unpacked it first
+                raise TypeError(f"environment {lane}: step returned 4 values. {_OLD_API}") from error
+            raise
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise TypeError(f"environment {lane}: step did not return 5 values. {_OLD_API}")
+        observation, reward, terminated, truncated, _ = result
+        if not isinstance(reward, float):
+            reward = self._as_float(lane, reward)
+        self._history.check_reward(lane, reward)
+        return self._encode(lane, observation), float(reward), bool(terminated), bool(truncated)
+
+    def _encode(self, lane: int, observation: Any) -> np.ndarray:
+        try:
+            row = encode(self._spaces, observation)
+        except ValueError as error:
+            raise ValueError(f"{self._history.place(lane)}: {error}") from None
+        self._history.check_observation(lane, row)
+        return row
+
+    def _as_float(self, lane: int, reward: Any) -> float:
+        found = np.asarray(reward)
+        if found.size != 1 or found.dtype.kind not in "biuf":
+            raise TypeError(f"{self._history.place(lane)}: reward: got {reward!r}; expected one number.")
+        return float(found.item())
+
+    def _replay_lane(self, lane: int, episode: int, actions: Sequence[int]) -> tuple[np.ndarray, float] | None:
+        row, reward = self._reset_lane(lane, episode), 0.0
+        for action in actions:
+            row, reward, terminated, truncated = self._step_lane(lane, action)
+            if terminated or truncated:
+                return None
+        return row, float(np.float32(reward))
+
+
+def adapt(
+    env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | Sequence[gym.Env[Any, Any]], seed: int = 0
+) -> Environments | VectorEnvironments:
+    """Returns an environment, a list of them or a vector environment as the loop sees it.
+
+    Args:
+        env: what the user has; it belongs to the result from here on, which closes it.
+        seed: the run's seed; lanes and episodes get seeds of their own from it.
+
+    Raises:
+        TypeError: where it is none of the three.
+        ValueError: as `Environments` and `VectorEnvironments` say.
+
+    Example:
+        >>> import gymnasium
+        >>> adapt(gymnasium.make("CartPole-v1")).spec
+        EnvironmentSpec(observation=ShapeDtypeStruct(shape=(4,), dtype=float32), num_actions=2)
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        return VectorEnvironments(env, seed)
+    return Environments(env if isinstance(env, Sequence) else [env], seed)
+
+
+def make(env_id: str, num_envs: int = 1, seed: int = 0, **kwargs: Any) -> Environments:
+    """Returns ``num_envs`` copies of a registered environment.
+
+    Args:
+        env_id: what ``gymnasium.make`` takes, also ``"module:Name-v0"`` for a module that registers it.
+        num_envs: how many, at least 1.
+        seed: the run's seed; lanes and episodes get seeds of their own from it.
+        **kwargs: for ``gymnasium.make``.
+
+    Raises:
+        ValueError: where there is no such environment (the closest ids are named), or a package it needs is not
+            installed (the command that installs it is named).
+
+    Example:
+        >>> environments = make("CartPole-v1", num_envs=3)
+        >>> environments.reset().first
+        array([ True,  True,  True])
+        >>> environments.close()
+    """
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
+    return Environments([_make_one(env_id, kwargs) for _ in range(num_envs)], seed)
+
+
+def _make_one(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    module, package = _PROVIDERS.get(env_id.split("/")[0], ("", ""))
+    name = f"{module}:{env_id}" if module else env_id
+    try:
+        return gym.make(name, disable_env_checker=True, **kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise ValueError(f"env: {env_id!r} needs a package that is not installed: {error}") from error
+    except ModuleNotFoundError as error:
+        missing = error.name or package or env_id.split(":")[0]  # Gymnasium drops the name of the module it imports
+        raise ValueError(
+            f"env: {env_id!r} needs a package that is not installed: {error} Install it with `pip install {missing}`."
+        ) from error
+    except gym.error.Error as error:
+        if env_id.split(":")[-1] in gym.registry:  # it exists, and failed for a reason of its own
+            raise
+        close = difflib.get_close_matches(env_id.split(":")[-1], list(gym.registry), n=3)
+        hint = f" The closest ids: {', '.join(close)}." if close else ""
+        raise ValueError(
+            f"env: got {env_id!r}, which is not registered: {error}{hint} An environment of another package needs that "
+            'package imported, as in "package:Name-v0"; Atari games are "ALE/Name-v5" and come with '
+            "`pip install ale-py`."
+        ) from error
+
+
+def _batch(rows: list[np.ndarray]) -> np.ndarray:
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
+
+
+def _common_spaces(envs: Sequence[Any]) -> Any:
+    if not envs:
+        raise ValueError("envs: got none; expected at least one environment.")
+    for lane, env in enumerate(envs):
+        if not isinstance(env, gym.Env):
+            raise TypeError(
+                f"envs: got {type(env).__name__} for environment {lane}; expected a gymnasium.Env, a list of them or "
+                f"a gymnasium.vector.VectorEnv. If it is a gym.Env: {_OLD_API}"
+            )
+    if len({id(env) for env in envs}) != len(envs):
+        raise ValueError("envs: got one environment twice; expected a separate environment for each lane.")
+    spaces = [read_spaces(env.observation_space, env.action_space) for env in envs]
+    for lane, found in enumerate(spaces):
+        if found != spaces[0]:
+            raise ValueError(f"envs: got {found} for environment {lane}; expected {spaces[0]}, as for environment 0.")
+    return spaces[0]

@@ -1,0 +1,78 @@
+"""Greedy evaluation: whole episodes in environments of their own."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..agents import Agent, evaluation_state
+from ..updates import LearnerState
+from .host_loop import Environment
+
+LANES = 10  # environments stepped together at most
+
+
+def evaluation_seed(seed: int) -> int:
+    """The seed of a run's evaluation environments, fixed by the run's seed and none that the run itself uses.
+
+    >>> evaluation_seed(0) == evaluation_seed(0) != evaluation_seed(1)
+    True
+    """
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=(0xE7A1,)).generate_state(1)[0])
+
+
+def evaluate(
+    agent: Agent,
+    state: LearnerState,
+    environment: Environment,
+    *,
+    episodes: int,
+    seed: int = 0,
+    epsilon: float = 0.0,
+    max_episode_steps: int = 100_000,
+) -> np.ndarray:
+    """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
+
+    Every environment plays its share of the episodes and no more, so that short episodes are not counted more often.
+
+    Args:
+        agent: the agent.
+        state: its state; not changed.
+        environment: environments of their own, not the training ones.
+        episodes: how many, at least 1.
+        seed: of the actions (ties aside, greedy actions draw nothing).
+        epsilon: the probability of a random action.
+        max_episode_steps: an episode still going then is counted as it stands.
+
+    Returns:
+        ``[episodes]`` float64, undiscounted returns.
+
+    Raises:
+        ValueError: fewer than one episode.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
+    num_envs = environment.num_envs
+    share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+    memory_key, key = jax.random.split(jax.random.key(seed))
+    memory, timestep = agent.initial_memory(memory_key, num_envs), environment.reset()
+    state = evaluation_state(state)
+    running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
+
+    @jax.jit
+    def act(key: jax.Array, memory: Any, timestep: Any) -> Any:
+        key, act_key = jax.random.split(key)
+        return key, agent.act(act_key, state, memory, timestep, epsilon)
+
+    while share.any():
+        key, acted = act(key, memory, timestep)
+        memory = acted.memory
+        outcome = environment.step(np.asarray(acted.action))
+        running += outcome.r_t * outcome.valid
+        length += outcome.valid
+        for lane in np.flatnonzero((outcome.last | (length >= max_episode_steps)) & (share > 0)).tolist():
+            returns.append(running[lane])
+            share[lane] = share[lane] - 1 if outcome.last[lane] else 0
+        running[outcome.last] = length[outcome.last] = 0
+        timestep = outcome.timestep
+    return np.asarray(returns)

@@ -1,0 +1,59 @@
+"""The records of a run: one JSON object a line, the one truth that pictures and tables are made from."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+TIMES = ("seconds", "steps_per_second")  # the fields that differ between two runs of one seed
+
+
+class JsonlWriter:
+    """Appends records to a file, each on the disk before the next is made."""
+
+    def __init__(self, path: pathlib.Path, at: int = 0) -> None:
+        """Opens ``path``, cut off at ``at`` bytes: what a killed run wrote after its last checkpoint is made again."""
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(at)
+        self._file.seek(at)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+
+    def position(self) -> int:
+        """How many bytes are written; they are on the disk when this returns."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def __enter__(self) -> "JsonlWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, oldest first; a last line that a killed run left half-written is passed over.
+
+    Raises:
+        ValueError: a line before the last is no JSON.
+    """
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: no JSON ({error}); the file was changed by hand?") from None

@@ -1,0 +1,31 @@
+"""Checks of what the builders of this package are given; each error says what is allowed and the way out."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def check_choice(field: str, got: Any, allowed: Iterable[str]) -> None:
+    """Raises ValueError unless ``got`` is one of ``allowed``; the message names the closest one."""
+    names = sorted(allowed)
+    if got in names:
+        return
+    closest = difflib.get_close_matches(str(got).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    raise ValueError(f"{field}: got {got!r}; expected one of {', '.join(map(repr, names))}.{hint}")
+
+
+def check_positive(field: str, got: Any) -> None:
+    """Raises unless ``got`` is an integer of at least 1: TypeError for another type, ValueError for a smaller one."""
+    if not isinstance(got, int) or isinstance(got, bool):
+        raise TypeError(f"{field}: got {got!r}, a {type(got).__name__}; expected an int >= 1. Convert it with int().")
+    if got < 1:
+        raise ValueError(f"{field}: got {got}; expected an integer >= 1. Give at least 1.")
+
+
+def check_sizes(field: str, got: Any) -> None:
+    """Raises unless ``got`` is a sequence, perhaps an empty one, of integers of at least 1."""
+    if not isinstance(got, Sequence) or isinstance(got, str):
+        raise TypeError(f"{field}: got {got!r}; expected a sequence of layer sizes. Write one layer as ({got},).")
+    for index, size in enumerate(got):
+        check_positive(f"{field}[{index}]", size)

@@ -1,0 +1,106 @@
+"""Checks and sizes of the host replay: what is refused before anything is written."""
+
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from jax import tree_util
+
+from .types import Array, Step, Tree
+
+if TYPE_CHECKING:
+    from .host import HostReplay
+
+
+def check_count(name: str, value: Any) -> int:
+    """An integer of 1 or more, as a Python int: NumPy's would overflow in products."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}: got {value!r}; expected an integer >= 1. Round it and raise it to 1 or more.")
+    return int(value)
+
+
+def check_discount(value: Any) -> float:
+    """A number in [0, 1], as a Python float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"discount: got {value!r}; expected a number in [0, 1], for example 0.99.")
+    return float(value)
+
+
+def rows_per_lane(num_envs: int, capacity: int) -> int:
+    """Rows of one lane: its share of the capacity, and one for the open row."""
+    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + 1
+
+
+def lane_nbytes(num_envs: int) -> int:
+    """Bytes of the counters of all lanes."""
+    return 3 * 8 * num_envs  # head, written, num_valid
+
+
+def row_nbytes(observation: Array, extras: Tree) -> int:
+    """Bytes of one row, after a check of the specs."""
+    if not (hasattr(observation, "shape") and hasattr(observation, "dtype")):
+        raise TypeError(f"observation: got {observation!r}; expected one array or jax.ShapeDtypeStruct, not a tree.")
+    total = 4 + 4 + 4 + 1  # action, reward, continuation, boundary
+    for path, spec in tree_util.tree_flatten_with_path({"observation": observation, "extras": extras})[0]:
+        try:
+            dtype = np.dtype(spec.dtype)
+            total += int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
+        except (AttributeError, TypeError) as error:
+            raise TypeError(
+                f"{_name(path)}: got {spec!r}; expected an array or jax.ShapeDtypeStruct of a NumPy dtype, without the "
+                "environments' axis (random keys as jax.random.key_data)."
+            ) from error
+    return total
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    first, *rest = path
+    return str(first.key) + tree_util.keystr(tuple(rest))
+
+
+def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
+    """Pairs of extras as stored and as given, after a check of the step's shapes and dtypes."""
+    num_envs = len(state.head)
+    check_array("obs_tm1", step.obs_tm1, state.observation, num_envs)
+    check_array("a_tm1", step.a_tm1, state.action, num_envs)
+    check_array("r_t", step.r_t, state.reward, num_envs)
+    check_array("discount_t", step.discount_t, state.continuation, num_envs)
+    check_array("last", step.last, state.boundary, num_envs)
+    check_array("obs_t", step.obs_t, state.observation, num_envs)
+    stored, expected = tree_util.tree_flatten(state.extras)
+    structure: Any  # jax annotates it without its operators
+    leaves, structure = tree_util.tree_flatten(step.extras_tm1)
+    if structure != expected:
+        raise ValueError(
+            f"extras_tm1: got the structure {structure}; expected {expected}, as the replay was made with. Pass the "
+            "agent's own spec of its extras to init."
+        )
+    for index, (storage, value) in enumerate(zip(stored, leaves, strict=True)):
+        if not _fits(value, storage, num_envs):
+            path = tree_util.tree_flatten_with_path(state.extras)[0][index][0]
+            check_array("extras_tm1" + tree_util.keystr(path), value, storage, num_envs)
+    return list(zip(stored, leaves, strict=True))
+
+
+def _fits(value: Array, storage: npt.NDArray[Any], num_envs: int) -> bool:
+    return getattr(value, "shape", None) == (num_envs, *storage.shape[1:]) and bool(value.dtype == storage.dtype)
+
+
+def check_array(name: str, value: Array, storage: npt.NDArray[Any], num_envs: int) -> None:
+    """Refuses what NumPy would broadcast or change in kind when it is assigned to the rows of ``storage``."""
+    if _fits(value, storage, num_envs):
+        return
+    shape = (num_envs, *storage.shape[1:])
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise TypeError(f"{name}: got {value!r}; expected an array {shape} of {storage.dtype}. Wrap it in np.asarray.")
+    if value.shape != shape:
+        raise ValueError(
+            f"{name}: got shape {value.shape}; expected {shape}, one entry per environment. Add the missing axis with "
+            "x[None], or make the replay with this shape."
+        )
+    if not np.can_cast(value.dtype, storage.dtype, "same_kind"):
+        raise TypeError(
+            f"{name}: got dtype {value.dtype}; expected {storage.dtype} or one that casts to it within its kind. "
+            "Convert it, or make the replay with this dtype."
+        )

@@ -1,0 +1,207 @@
+"""The learner: the one place where optimizer, parameters and targets move, in that order."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import optax
+
+from . import target as target_module
+from . import verbs
+from ._tree import Tree
+from .rule import is_none
+from .target import Rule, TargetState
+
+
+class Variables(NamedTuple):
+    """What a network is applied with: its parameters and its module state (empty for stateless networks)."""
+
+    params: Tree
+    state: Tree = ()
+
+
+class LossOutput(NamedTuple):
+    """What a loss returns beside its value.
+
+    Attributes:
+        state: the online module state after the forward pass; empty for stateless networks.
+        target_state: target name to its module state after the target's own forward pass, for targets whose module
+            state is ``"own"``.
+        priorities: ``[B]``, the new priorities of the batch's rows; empty for an agent that has none.
+        metrics: name to scalar.
+    """
+
+    state: Tree = ()
+    target_state: Mapping[str, Tree] = {}
+    priorities: Any = ()
+    metrics: Mapping[str, jax.Array] = {}
+
+
+class Loss(Protocol):
+    """A loss over a batch; called under ``jit`` and differentiated with respect to ``params``."""
+
+    def __call__(
+        self, key: jax.Array, params: Tree, state: Tree, targets: Mapping[str, Variables], batch: Any
+    ) -> tuple[jax.Array, LossOutput]:
+        """Returns the scalar loss and what goes with it; the key is consumed."""
+
+
+def _everything(tree: Tree) -> Tree:
+    return tree
+
+
+class Target(NamedTuple):
+    """A named target of a learner: a selection of the online tree, and the rule it moves under.
+
+    Attributes:
+        rule: the rule, or a :class:`Partition`.
+        select: picks the part of the online parameters (and of the module state) that the target is a copy of.
+        module_state: ``"copied"``: the online module state is copied whenever the rule fires (as SB3 does);
+            ``"own"``: it comes from the target's own forward pass, through ``LossOutput.target_state`` (as in BYOL).
+    """
+
+    rule: Rule
+    select: Callable[[Tree], Tree] = _everything
+    module_state: Literal["copied", "own"] = "copied"
+
+
+class LearnerState(NamedTuple):
+    """All that a learner carries; a pytree, to be donated.
+
+    Attributes:
+        params: the online parameters.
+        state: the online module state; empty for stateless networks.
+        optimizer_state: the state of the optax optimizer.
+        targets: name to target.
+    """
+
+    params: Tree
+    state: Tree
+    optimizer_state: Any
+    targets: dict[str, TargetState]
+
+
+class LearnOutput(NamedTuple):
+    """What a learner step tells the loop.
+
+    Attributes:
+        priorities: ``[B]`` (``[K, B]`` after K steps in one call), or empty.
+        metrics: name to scalar (``[K]`` after K steps); ``loss`` and ``gradient_norm`` among them.
+    """
+
+    priorities: Any
+    metrics: dict[str, jax.Array]
+
+
+class Learner(NamedTuple):
+    """Three pure functions, made by :func:`learner`; none of them is jitted.
+
+    Attributes:
+        init: ``(params, state=()) -> LearnerState``.
+        step: ``(key, LearnerState, batch) -> (LearnerState, LearnOutput)``; the key is consumed.
+        steps: the same over ``K`` batches ``[K, B, ...]`` in one scan; equal to K calls of ``step`` with
+            ``jax.random.split(key, K)``.
+    """
+
+    init: Callable[..., LearnerState]
+    step: Callable[[jax.Array, LearnerState, Any], tuple[LearnerState, LearnOutput]]
+    steps: Callable[[jax.Array, LearnerState, Any], tuple[LearnerState, LearnOutput]]
+
+
+def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mapping[str, Target]) -> Learner:
+    """Makes a learner: gradient, ``optimizer.update``, ``apply_updates``, then every target's update.
+
+    Args:
+        loss: ``loss(key, params, state, targets, batch) -> (loss, LossOutput)``.
+        optimizer: an optax optimizer.
+        targets: name to target; the loss gets them, under stop-gradient, as :class:`Variables` by the same names.
+
+    Raises:
+        ValueError: a target's ``module_state`` is neither ``"copied"`` nor ``"own"``, or a rule is out of range; at
+            the first step, a target with its ``own`` module state that the loss did not return.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from polyak.updates import LossOutput, Target, learner, periodic
+    >>> def loss(key, params, state, targets, batch):
+    ...     return (params["w"] - (targets["q"].params["w"] + 1.0)) ** 2, LossOutput()
+    >>> follow = learner(loss, optax.sgd(0.5), {"q": Target(periodic(2))})
+    >>> state = follow.init({"w": jnp.array(0.0)})
+    >>> for key in jax.random.split(jax.random.key(0), 3):
+    ...     state, output = jax.jit(follow.step)(key, state, None)
+    ...     print(float(state.params["w"]), float(state.targets["q"].params["w"]))
+    1.0 0.0
+    1.0 1.0
+    2.0 1.0
+    """
+    for name, named in targets.items():
+        if named.module_state not in ("copied", "own"):
+            raise ValueError(f'{name}.module_state: got {named.module_state!r}; expected "copied" or "own".')
+
+    def init(params: Tree, state: Tree = ()) -> LearnerState:
+        slow = {
+            name: target_module.init(named.rule, named.select(params), _select_state(named, state))
+            for name, named in targets.items()
+        }
+        return LearnerState(params, state, optimizer.init(params), slow)
+
+    def step(key: jax.Array, learner_state: LearnerState, batch: Any) -> tuple[LearnerState, LearnOutput]:
+        params, state, optimizer_state, slow = learner_state
+        read = {
+            name: Variables(
+                *target_module.read(named.rule, named.select(params), slow[name], _select_state(named, state))
+            )
+            for name, named in targets.items()
+        }
+
+        def loss_of(differentiated: Tree) -> tuple[jax.Array, LossOutput]:
+            return loss(key, differentiated, state, read, batch)
+
+        (value, output), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        params = verbs.apply_updates(params, updates)
+        slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}
+        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients), **output.metrics}
+        return LearnerState(params, output.state, optimizer_state, slow), LearnOutput(output.priorities, metrics)
+
+    return Learner(init, step, repeat(step))
+
+
+def repeat(step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
+    """Makes one call of ``K`` learner steps from one of a single step.
+
+    Args:
+        step: ``(key, state, batch) -> (state, output)``.
+
+    Returns:
+        ``(key, state, batches)`` with batches ``[K, B, ...]`` to ``(state, outputs)`` with outputs ``[K, ...]``; step
+        ``k`` gets ``jax.random.split(key, K)[k]``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> total, seen = repeat(lambda key, total, x: (total + x, total))(jax.random.key(0), 0, jnp.arange(4))
+    >>> int(total), seen.tolist()
+    (6, [0, 0, 1, 3])
+    """
+
+    def steps(key: jax.Array, state: Any, batches: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(key, jax.tree.leaves(batches)[0].shape[0])
+        return jax.lax.scan(lambda carry, x: step(x[0], carry, x[1]), state, (keys, batches))
+
+    return steps
+
+
+def _select_state(named: Target, state: Tree) -> Tree:
+    return named.select(state) if jax.tree.leaves(state) else state
+
+
+def _move(name: str, named: Target, params: Tree, slow: TargetState, output: LossOutput) -> TargetState:
+    copied = named.module_state == "copied"
+    online_state = _select_state(named, output.state) if copied else ()
+    moved = target_module.update(named.rule, named.select(params), slow, state=online_state)
+    if copied or is_none(named.rule):
+        return moved
+    if name not in output.target_state:
+        raise ValueError(
+            f'{name}: its module state is "own", but the loss returned target_state for '
+            f"{', '.join(output.target_state) or 'no target'}. Return LossOutput(target_state={{{name!r}: ...}})."
+        )
+    return moved._replace(state=output.target_state[name])

@@ -1,0 +1,301 @@
+"""A target rule is data: how far the slow copy moves, how often, and the text that says so.
+
+======================================  ==================================================================
+text                                    meaning, in learner steps
+======================================  ==================================================================
+``periodic:500``                        every 500 steps a copy (hard target; DQN)
+``incremental:0.005``                   every step, 0.005 of the way (soft target; DDPG, BYOL)
+``incremental:0.005@4``                 the same, every 4 steps
+``incremental:cosine(0.004)``           the step size falls from 0.004 to 0 over the run, as a half cosine (BYOL)
+``incremental:cosine(0.004,20000)``     the same over 20 000 steps
+``frozen``                              never
+``none``                                no copy: bootstrap from the current online parameters
+======================================  ==================================================================
+
+A period followed by ``env`` (``periodic:500env``) is in environment steps, and becomes learner steps when it is parsed.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .verbs import Scalar, check_integer, check_period, check_step_size
+
+_FORMS = "periodic:K, incremental:T, incremental:T@K, incremental:cosine(T), frozen, none"
+
+
+class TargetRule(NamedTuple):
+    """Every ``period`` learner steps the target moves by ``step_size`` towards the online parameters.
+
+    All three may be traced arrays, so that one compiled program serves every rule. ``str(rule)`` is its text.
+
+    Attributes:
+        step_size: the weight of the online parameters, in [0, 1]; 1 is a copy to the bit, 0 never moves.
+        period: learner steps between two updates; 0 stands for no copy at all (``none``).
+        horizon: the learner steps over which ``step_size`` falls to 0 as a half cosine; 0 keeps it constant.
+
+    >>> str(TargetRule(step_size=1.0, period=500))
+    'periodic:500'
+    """
+
+    step_size: Scalar
+    period: Scalar
+    horizon: Scalar = 0
+
+    def __str__(self) -> str:
+        return text(self)
+
+
+def periodic(period: Scalar) -> TargetRule:
+    """A hard target: a copy every ``period`` learner steps (Mnih et al., 2015).
+
+    Raises:
+        ValueError: a period below 1.
+        TypeError: a period that is no integer.
+
+    >>> str(periodic(500))
+    'periodic:500'
+    """
+    check_period(period, lowest=1)
+    return TargetRule(1.0, period)
+
+
+def incremental(step_size: Scalar, period: Scalar = 1) -> TargetRule:
+    """A soft target: ``step_size`` of the way every ``period`` learner steps (Lillicrap et al., 2015).
+
+    Raises:
+        ValueError: a step size outside (0, 1] (a target that never moves is :func:`frozen`), a period below 1.
+        TypeError: not a number, or a period that is no integer.
+
+    >>> str(incremental(0.005)), str(incremental(0.01, period=4))
+    ('incremental:0.005', 'incremental:0.01@4')
+    """
+    return incremental_cosine(step_size, 0, period)
+
+
+def incremental_cosine(step_size: Scalar, horizon: Scalar, period: Scalar = 1) -> TargetRule:
+    """A soft target whose step size falls as ``step_size * (cos(pi * k / horizon) + 1) / 2`` at learner step ``k``.
+
+    BYOL's schedule (Grill et al., 2020, section 3.3), whose base decay 0.996 is a ``step_size`` of 0.004 here.
+
+    Raises:
+        ValueError: a step size outside (0, 1], a period below 1, a negative horizon.
+        TypeError: not a number, or a period or horizon that is no integer.
+
+    >>> str(incremental_cosine(0.004, horizon=20_000))
+    'incremental:cosine(0.004,20000)'
+    """
+    check_step_size(step_size)
+    check_period(period, lowest=1)
+    check_integer(horizon, "horizon", lowest=0)
+    if isinstance(step_size, int | float) and step_size == 0:
+        raise ValueError("step_size: got 0; the target would never move. Use frozen() if that is meant.")
+    return TargetRule(step_size, period, horizon)
+
+
+def frozen() -> TargetRule:
+    """A target that keeps the parameters it began with.
+
+    >>> str(frozen())
+    'frozen'
+    """
+    return TargetRule(0.0, 1)
+
+
+def none() -> TargetRule:
+    """No copy: the bootstrap reads the current online parameters, under stop-gradient.
+
+    >>> str(none())
+    'none'
+    """
+    return TargetRule(1.0, 0)
+
+
+def is_none(rule: Any) -> bool:
+    """Whether ``rule`` is ``none``; False for a traced period, whose copy then follows every step."""
+    return isinstance(rule, TargetRule) and isinstance(rule.period, int | np.integer) and int(rule.period) == 0
+
+
+def check_rule(rule: TargetRule) -> None:
+    """Raises ValueError or TypeError unless the fields of ``rule`` are in range (where they are Python numbers)."""
+    if not isinstance(rule, TargetRule):
+        hint = f" Did you mean polyak.updates.parse({rule!r})?" if isinstance(rule, str) else ""
+        raise TypeError(f"rule: got {rule!r} ({type(rule).__name__}); expected a TargetRule.{hint}")
+    check_step_size(rule.step_size)
+    check_period(rule.period)
+    check_integer(rule.horizon, "horizon", lowest=0)
+
+
+def step_size_at(rule: TargetRule, count: Any) -> jax.Array:
+    """The step size of ``rule`` for the update that follows ``count`` learner steps: a float32 scalar.
+
+    >>> rule = incremental_cosine(0.004, horizon=100)
+    >>> [round(float(step_size_at(rule, count)), 6) for count in (0, 50, 100)]
+    [0.004, 0.002, 0.0]
+    """
+    step_size = jnp.asarray(rule.step_size, jnp.float32)
+    horizon = jnp.asarray(rule.horizon, jnp.float32)
+    progress = jnp.clip(jnp.asarray(count, jnp.float32) / jnp.maximum(horizon, 1.0), 0.0, 1.0)
+    return jnp.where(horizon > 0, step_size * (jnp.cos(jnp.pi * progress) + 1.0) / 2.0, step_size)
+
+
+def text(rule: TargetRule) -> str:
+    """The text of a rule whose fields are concrete; :func:`parse` leads back to the same rule.
+
+    Raises:
+        TypeError: a field is traced.
+
+    >>> text(TargetRule(0.005, 4))
+    'incremental:0.005@4'
+    """
+    if any(isinstance(field, jax.core.Tracer) for field in rule):
+        raise TypeError("rule: a traced rule has no text; take the text outside jit.")
+    step_size, period, horizon = _shortest(rule.step_size), int(rule.period), int(rule.horizon)
+    if period == 0:
+        return "none"
+    if float(rule.step_size) == 0:
+        return "frozen"
+    if float(rule.step_size) == 1 and horizon == 0:
+        return f"periodic:{period}"
+    size = f"cosine({step_size},{horizon})" if horizon else step_size
+    return f"incremental:{size}" + (f"@{period}" if period != 1 else "")
+
+
+def parse(
+    rule_text: str, *, horizon: int | None = None, environment_steps_per_learner_step: Fraction | None = None
+) -> TargetRule:
+    """Reads a rule from its text (see the table above).
+
+    Args:
+        rule_text: the text.
+        horizon: what ``cosine(T)`` without a number falls over: the learner steps of the run.
+        environment_steps_per_learner_step: converts a period given in environment steps (``500env``).
+
+    Raises:
+        ValueError: the text does not parse, means the wrong thing (``periodic:0.005``), or has a period in
+            environment steps that is no whole number of learner steps; the message says what would do.
+
+    >>> parse("incremental:0.005@4")
+    TargetRule(step_size=0.005, period=4, horizon=0)
+    >>> parse("periodic:500env", environment_steps_per_learner_step=Fraction(10))
+    TargetRule(step_size=1.0, period=50, horizon=0)
+    """
+    if not isinstance(rule_text, str):
+        raise TypeError(f"target: got {rule_text!r} ({type(rule_text).__name__}); expected a text: {_FORMS}.")
+    name, colon, argument = rule_text.strip().partition(":")
+    if name in ("frozen", "none") and not colon:
+        return frozen() if name == "frozen" else none()
+    if name == "periodic":
+        period = _parse_period(rule_text, argument, environment_steps_per_learner_step)
+        return periodic(period)
+    if name == "incremental":
+        size_text, at, period_text = argument.partition("@")
+        period = _parse_period(rule_text, period_text, environment_steps_per_learner_step) if at else 1
+        cosine = re.fullmatch(r"cosine\(([^,()]+)(?:,([^,()]+))?\)", size_text.replace(" ", ""))
+        if cosine is None:
+            return incremental(_parse_step_size(rule_text, size_text), period)
+        if cosine[2] is not None:
+            horizon = _parse_count(rule_text, cosine[2], "the steps of cosine(T,STEPS)")
+        if horizon is None:
+            raise ValueError(f"target: {rule_text!r} needs the steps it falls over. Write cosine({cosine[1]},STEPS).")
+        return incremental_cosine(_parse_step_size(rule_text, cosine[1]), horizon, period)
+    raise ValueError(f"target: got {rule_text!r}; expected one of {_FORMS}.{_did_you_mean(name, argument)}")
+
+
+def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -> dict[str, TargetRule]:
+    """Reads the rules of several named targets: ``X`` is the first name's, ``encoder=X`` another's, spaces between.
+
+    Raises:
+        ValueError: an unknown name, a name given twice, or a text that does not parse.
+
+    >>> rules = parse_named("periodic:500 encoder=incremental:0.01", names=("q", "encoder"))
+    >>> {name: str(rule) for name, rule in rules.items()}
+    {'q': 'periodic:500', 'encoder': 'incremental:0.01'}
+    """
+    rules: dict[str, TargetRule] = {}
+    for part in targets_text.split():
+        name, equals, rule_text = part.rpartition("=")
+        name = name if equals else names[0]
+        if name not in names:
+            raise ValueError(f"target: got the name {name!r}; this agent's targets are {', '.join(names)}.")
+        if name in rules:
+            raise ValueError(f"target: {name!r} has two rules in {targets_text!r}; give it one.")
+        rules[name] = parse(rule_text, **parse_options)
+    if not rules:
+        raise ValueError(f"target: got an empty text; expected one of {_FORMS}.")
+    return rules
+
+
+def _shortest(value: Any) -> str:
+    # Python floats print themselves; an array prints the shortest decimal of its own precision.
+    return repr(float(value)) if isinstance(value, int | float) else str(np.asarray(value)[()])
+
+
+def _parse_step_size(rule_text: str, number: str) -> float:
+    try:
+        step_size = float(number)
+    except ValueError:
+        raise ValueError(
+            f"target: got {rule_text!r}; {number!r} is no step size. Example: incremental:0.005."
+        ) from None
+    if step_size > 1 and step_size == int(step_size):
+        raise ValueError(
+            f"target: got {rule_text!r}; a step size is in (0, 1]. Did you mean 'periodic:{int(step_size)}'?"
+        )
+    if step_size == 0:
+        raise ValueError(f"target: got {rule_text!r}; the target would never move. Did you mean 'frozen'?")
+    if not 0 < step_size <= 1:
+        raise ValueError(f"target: got {rule_text!r}; expected a step size in (0, 1].")
+    return step_size
+
+
+def _parse_count(rule_text: str, number: str, what: str) -> int:
+    if not re.fullmatch(r"[0-9][0-9_]*", number) or int(number) < 1:
+        raise ValueError(f"target: got {rule_text!r}; {number!r} is not {what}: an integer >= 1.")
+    return int(number)
+
+
+def _parse_period(rule_text: str, number: str, environment_steps_per_learner_step: Fraction | None) -> int:
+    try:
+        fraction = float(number)
+    except ValueError:
+        fraction = 1.0
+    if 0 < fraction < 1:
+        raise ValueError(
+            f"target: got {rule_text!r}; a period is a whole number of steps. Did you mean 'incremental:{number}'?"
+        )
+    count = _parse_count(rule_text, number.removesuffix("env"), "a period")
+    if not number.endswith("env"):
+        return count
+    if environment_steps_per_learner_step is None:
+        raise ValueError(f"target: {rule_text!r} is in environment steps, which only a run knows. Give learner steps.")
+    period = Fraction(count) / environment_steps_per_learner_step
+    if period.denominator != 1:
+        unit = environment_steps_per_learner_step
+        nearest = [steps for k in (int(period), int(period) + 1) if k and (steps := k * unit).denominator == 1]
+        ways = " or ".join(f"{steps}env" for steps in nearest) or f"a multiple of {unit}"
+        raise ValueError(
+            f"target: got {rule_text!r}; with {unit} environment steps per learner step that is no whole number of "
+            f"learner steps. The nearest that are: {ways}."
+        )
+    return int(period)
+
+
+def _did_you_mean(name: str, argument: str) -> str:
+    known = {"periodic": "periodic", "hard": "periodic", "copy": "periodic", "incremental": "incremental"}
+    known |= {"soft": "incremental", "polyak": "incremental", "ema": "incremental", "frozen": "frozen", "none": "none"}
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    if close:
+        meant = known[close[0]]
+        return f" Did you mean '{meant}{':' + argument if argument and meant not in ('frozen', 'none') else ''}'?"
+    try:
+        number = float(name)
+    except ValueError:
+        return ""
+    return f" Did you mean '{'incremental' if number < 1 else 'periodic'}:{name}'?"

@@ -1,0 +1,223 @@
+"""The slow copy: made, moved under a rule, and read.
+
+``init`` copies, ``update`` moves, ``read`` gives what a loss or a policy should use. The state is a pytree; nothing
+here knows what network the parameters belong to.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import rule as rules
+from ._tree import Tree, compiled, is_averaged, leaf_paths, map_aligned, run
+from .rule import TargetRule
+from .verbs import check_integer, move
+
+
+class TargetState(NamedTuple):
+    """A target.
+
+    Attributes:
+        params: the slow copy; leaves of 16 bits are kept in float32, so that small steps are not rounded away.
+            Empty under the rule ``none``.
+        count: ``[]`` uint32, the learner steps so far. The only counter of a target.
+        state: the module state (BatchNorm statistics) that goes with ``params``; empty for stateless networks.
+    """
+
+    params: Tree
+    count: jax.Array
+    state: Tree = ()
+
+
+class Partition(NamedTuple):
+    """Rules of their own for labelled parts of a tree; it stands wherever a rule stands.
+
+    Attributes:
+        rules: label to rule.
+        label: the label of a leaf, from its path (``mlp/~/linear_0/w``).
+    """
+
+    rules: Mapping[str, TargetRule]
+    label: Callable[[str], str]
+
+
+Rule = TargetRule | Partition
+
+
+def partition(rules_by_label: Mapping[str, TargetRule], label: Callable[[str], str]) -> Partition:
+    """Gives labelled parts of a tree rules of their own.
+
+    Args:
+        rules_by_label: label to rule.
+        label: called with the path of a leaf, such as ``mlp/~/linear_0/w``; returns its label.
+
+    Raises:
+        ValueError: no rules, or a rule out of range.
+
+    >>> rule = partition({"head": rules.periodic(100), "torso": rules.incremental(0.01)},
+    ...                  lambda path: "head" if path.startswith("head") else "torso")
+    >>> str(rule.rules["torso"])
+    'incremental:0.01'
+    """
+    if not rules_by_label:
+        raise ValueError("rules_by_label: got no rules; expected at least one label.")
+    for rule in rules_by_label.values():
+        rules.check_rule(rule)
+    return Partition(dict(rules_by_label), label)
+
+
+def init(rule: Rule, params: Tree, state: Tree = ()) -> TargetState:
+    """Makes a target that starts as a copy of the online parameters and never shares an array with them.
+
+    Args:
+        rule: the rule it will move under.
+        params: the online parameters.
+        state: the online module state.
+
+    Raises:
+        ValueError: the rule is out of range.
+        TypeError: a leaf is no array.
+
+    >>> import jax.numpy as jnp
+    >>> init(rules.periodic(500), {"w": jnp.array([1.0, 2.0])}).params
+    {'w': Array([1., 2.], dtype=float32)}
+    """
+    _rules_by_leaf(rule, params)
+    if rules.is_none(rule):
+        params, state = (), ()
+    copied, state = run(_COPY, False, (params, state))
+    return TargetState(copied, jnp.zeros((), jnp.uint32), state)
+
+
+def update(
+    rule: Rule,
+    params: Tree,
+    target: TargetState,
+    increment: Any = 1,
+    *,
+    state: Tree = (),
+    donate: bool = False,
+) -> TargetState:
+    """Counts ``increment`` learner steps, and moves the target if its rule's period was crossed by them.
+
+    A rule never fires at count 0. Period 500 fires at 500, 1000, ...; with increments of 12 at 504, 1008, 1500, ...:
+    once at each crossing. Integers, booleans, PRNG keys and the module state are copied when the rule fires with a
+    step size above 0.
+
+    Args:
+        rule: the rule.
+        params: the online parameters, after the optimizer's update.
+        target: the target; consumed when ``donate``.
+        increment: how many learner steps were made since the last call, an integer of at least 0.
+        state: the online module state, copied when the rule fires. Leave it out to keep the target's own.
+        donate: whether the memory of ``target`` may be reused.
+
+    Raises:
+        ValueError: the rule is out of range, or ``params`` and ``target`` do not line up; the message names the leaf.
+
+    >>> import jax.numpy as jnp
+    >>> online, target = {"w": jnp.array(1.0)}, init(rules.incremental(0.1), {"w": jnp.array(0.0)})
+    >>> for _ in range(3):
+    ...     target = update(rules.incremental(0.1), online, target)
+    ...     print(round(float(target.params["w"]), 3), int(target.count))
+    0.1 1
+    0.19 2
+    0.271 3
+    """
+    check_integer(increment, "increment", lowest=0)
+    distinct, which = _rules_by_leaf(rule, params)
+    if rules.is_none(rule):
+        params, state = (), ()
+    return run(_UPDATE, donate, target, params, state, distinct, increment, which=which)
+
+
+def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tuple[Tree, Tree]:
+    """The target's parameters and module state as a loss should use them, under ``stop_gradient``.
+
+    Args:
+        rule: the rule.
+        params: the online parameters: what is read under the rule ``none``, and what gives the dtypes.
+        target: the target.
+        state: the online module state, read under the rule ``none``.
+
+    Returns:
+        ``(params, state)``, each in the structure of the target, in the dtypes of the online trees.
+
+    >>> import jax.numpy as jnp
+    >>> online = {"w": jnp.array([1.0], jnp.bfloat16)}
+    >>> read(rules.frozen(), online, init(rules.frozen(), online))[0]
+    {'w': Array([1], dtype=bfloat16)}
+    """
+    if not rules.is_none(rule):
+        params = map_aligned(lambda _, n, o: o.astype(n.dtype), params, target.params, ("params", "target"), "castable")
+        state = target.state
+    return jax.tree.map(_stop_gradient, (params, state))
+
+
+def _stop_gradient(leaf: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(leaf) if is_averaged(leaf) else leaf
+
+
+def _rules_by_leaf(rule: Rule, params: Tree) -> tuple[tuple[TargetRule, ...], tuple[int, ...] | None]:
+    """The distinct rules, and for each leaf of ``params`` the number of its own (None: all under the one rule)."""
+    if not isinstance(rule, Partition):
+        rules.check_rule(rule)
+        return (rule,), None
+    labels = list(rule.rules)
+    which = []
+    for path in leaf_paths(params):
+        label = rule.label(path)
+        if label not in labels:
+            raise ValueError(f"{path}: got the label {label!r}; the rules are labelled {', '.join(map(repr, labels))}.")
+        which.append(labels.index(label))
+    return tuple(rule.rules.values()), tuple(which)
+
+
+def _copy(trees: Tree) -> Tree:
+    params, state = trees
+
+    def accumulator(leaf: jax.Array) -> jax.Array:
+        dtype = jnp.promote_types(leaf.dtype, jnp.float32) if is_averaged(leaf) else leaf.dtype
+        return jnp.array(leaf, dtype, copy=True)
+
+    return jax.tree.map(accumulator, params), jax.tree.map(jnp.copy, state)
+
+
+def _update(
+    target: TargetState,
+    params: Tree,
+    state: Tree,
+    distinct: tuple[TargetRule, ...],
+    increment: Any,
+    *,
+    which: tuple[int, ...] | None,
+) -> TargetState:
+    increment = jnp.asarray(increment).astype(jnp.uint32)
+    fires = [_fires(rule, target.count, increment) for rule in distinct]
+    step_sizes = [rules.step_size_at(rule, target.count) for rule in distinct]
+    leaves = iter(which if which is not None else (0,) * len(jax.tree.leaves(params)))
+
+    def move_leaf(_: str, new: jax.Array, old: jax.Array) -> jax.Array:
+        number = next(leaves)
+        return move(new, old, step_sizes[number], fires[number])
+
+    moved = map_aligned(move_leaf, params, target.params, ("params", "target"), "castable")
+    copied = target.state
+    if jax.tree.leaves(state):
+        any_fired = jnp.any(jnp.stack([fired & (size > 0) for fired, size in zip(fires, step_sizes, strict=True)]))
+        copied = map_aligned(
+            lambda _, new, old: jnp.where(any_fired, new, old), state, target.state, ("state", "target.state")
+        )
+    return TargetState(moved, target.count + increment, copied)
+
+
+def _fires(rule: TargetRule, count: jax.Array, increment: jax.Array) -> jax.Array:
+    # By the phase within a period, so that a counter that wraps after 2**32 steps goes on firing.
+    period = jnp.maximum(jnp.asarray(rule.period), 1).astype(jnp.uint32)
+    return (count % period) + increment >= period
+
+
+_COPY = compiled(_copy, donate=0)
+_UPDATE = compiled(_update, donate=0, static=("which",))
