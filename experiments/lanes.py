@@ -256,8 +256,8 @@ class History:
             "episode": np.array(self.episode, np.int64),
             "length": np.array([len(actions) for actions in self.actions], np.int64),
             "actions": np.concatenate([np.array(actions, np.int32) for actions in self.actions]),
-            "observation": np.array(timestep.observation),
-            "reward": np.array(timestep.reward),
+            "observation": timestep.observation,
+            "reward": timestep.reward,
         }
 
     def unpack(self, snapshot: Mapping[str, np.ndarray], observation: jax.ShapeDtypeStruct) -> Saved:

@@ -120,7 +120,9 @@ class VectorEnvironments:
         fake = self._resetting
         chosen = check_actions(actions, self.num_envs, self.spec.num_actions)
         for lane, action in enumerate(chosen):
-            if not fake[lane]:
+            if fake[lane]:
+                self._history.begin_next(lane)
+            else:
                 self._history.actions[lane].append(action)
         observation, rewards, terminated, truncated, info = self._step_env(chosen)
         terminated, truncated = terminated & ~fake, truncated & ~fake
@@ -128,8 +130,6 @@ class VectorEnvironments:
         r_t = np.where(fake, np.float32(0), rewards)
         obs_t, first = observation, last
         if self._mode == _NEXT_STEP:
-            for lane in np.flatnonzero(fake).tolist():
-                self._history.begin_next(lane)
             first, self._resetting = fake, last.copy()
         elif last.any():
             if self._mode == _SAME_STEP:

@@ -140,9 +140,8 @@ def _patches(images: jax.Array, w: jax.Array, stride: tuple[int, int], pads: _Pa
     images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     batch, height, width, channels = images.shape
     kernel_height, kernel_width = w.shape[:2]
-    # From a window's first row to the last window's first row, and the same of the columns.
-    span_height = (height - kernel_height) // stride[0] * stride[0] + 1
-    span_width = (width - kernel_width) // stride[1] * stride[1] + 1
+    # The first rows and columns of all windows lie in a span of this size; the stride picks from it.
+    span_height, span_width = height - kernel_height + 1, width - kernel_width + 1
     slices = [
         jax.lax.slice(images, (0, i, j, 0), (batch, i + span_height, j + span_width, channels), (1, *stride, 1))
         for i in range(kernel_height)

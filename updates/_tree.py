@@ -16,6 +16,11 @@ def is_averaged(leaf: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
 
 
+def as_dtype(leaf: Any, dtype: Any) -> Any:
+    """The leaf in another dtype; PRNG keys, which have but one, stay as they are."""
+    return leaf if leaf.dtype == dtype else leaf.astype(dtype)
+
+
 def path_text(path: Any) -> str:
     """The path of a leaf as one reads it: ``mlp/~/linear_0/w``; the root of a tree is ``(root)``."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(root)"

@@ -25,7 +25,7 @@ def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
         for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(slow), strict=True)
         if is_averaged(new)
     ]
-    return jnp.asarray(optax.global_norm(gaps), jnp.float32)
+    return jnp.asarray(optax.tree.norm(gaps), jnp.float32)
 
 
 def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
@@ -41,9 +41,9 @@ def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
 
 
 def gradient_norm(gradients: Tree) -> jax.Array:
-    """The Euclidean norm of a tree of gradients (``optax.global_norm``).
+    """The Euclidean norm of a tree of gradients (``optax.tree.norm``).
 
     >>> float(gradient_norm({"w": jnp.array([3.0, 4.0])}))
     5.0
     """
-    return optax.global_norm(gradients)
+    return optax.tree.norm(gradients)

@@ -160,7 +160,7 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = verbs.apply_updates(params, updates)
         slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradients), **output.metrics}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **output.metrics}
         return LearnerState(params, output.state, optimizer_state, slow), LearnOutput(output.priorities, metrics)
 
     return Learner(init, step, repeat(step))

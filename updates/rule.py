@@ -244,7 +244,7 @@ def _parse_step_size(rule_text: str, number: str) -> float:
         raise ValueError(
             f"target: got {rule_text!r}; {number!r} is no step size. Example: incremental:0.005."
         ) from None
-    if step_size > 1 and step_size == int(step_size):
+    if step_size > 1 and step_size.is_integer():
         raise ValueError(
             f"target: got {rule_text!r}; a step size is in (0, 1]. Did you mean 'periodic:{int(step_size)}'?"
         )

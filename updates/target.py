@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from . import rule as rules
-from ._tree import Tree, compiled, is_averaged, leaf_paths, map_aligned, run
+from ._tree import Tree, as_dtype, compiled, is_averaged, leaf_paths, map_aligned, run
 from .rule import TargetRule
 from .verbs import check_integer, move
 
@@ -151,7 +151,9 @@ def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tup
     {'w': Array([1], dtype=bfloat16)}
     """
     if not rules.is_none(rule):
-        params = map_aligned(lambda _, n, o: o.astype(n.dtype), params, target.params, ("params", "target"), "castable")
+        params = map_aligned(
+            lambda _, n, o: as_dtype(o, n.dtype), params, target.params, ("params", "target"), "castable"
+        )
         state = target.state
     return jax.tree.map(_stop_gradient, (params, state))
 

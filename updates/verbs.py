@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._tree import Dtypes, Tree, compiled, is_averaged, map_aligned, run
+from ._tree import Dtypes, Tree, as_dtype, compiled, is_averaged, map_aligned, run
 
 Scalar = Any  # a Python or NumPy number, or a jax.Array of shape ()
 
@@ -131,11 +131,11 @@ def move(new: jax.Array, old: jax.Array, step_size: jax.Array, fired: Any = True
     buffer, and under ``vmap`` both branches run in any case.
     """
     if not is_averaged(old):
-        return jnp.where(fired & (step_size > 0), new.astype(old.dtype), old)
+        return jnp.where(fired & (step_size > 0), as_dtype(new, old.dtype), old)
     precision = jnp.promote_types(old.dtype, jnp.float32)
     weight = step_size.astype(jnp.finfo(precision).dtype)
     mixed = weight * new.astype(precision) + (1 - weight) * old.astype(precision)
-    moved = jnp.where(weight == 1, new.astype(old.dtype), mixed.astype(old.dtype))
+    moved = jnp.where(weight == 1, as_dtype(new, old.dtype), as_dtype(mixed, old.dtype))
     return jnp.where(fired & (weight != 0), moved, old)
 
 
@@ -158,7 +158,7 @@ def _periodic(new: Tree, old: Tree, steps: Any, update_period: Any, *, dtypes: D
     _check_scalar(update_period, "update_period")
     fired = jnp.mod(steps, update_period) == 0
     return map_aligned(
-        lambda _, n, o: jnp.where(fired, n.astype(o.dtype), o), new, old, ("new_tensors", "old_tensors"), dtypes
+        lambda _, n, o: jnp.where(fired, as_dtype(n, o.dtype), o), new, old, ("new_tensors", "old_tensors"), dtypes
     )
 
 
@@ -185,7 +185,9 @@ def check_step_size(value: Any, name: str = "step_size") -> None:
         raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected a number in [0, 1].")
     if not 0 <= value <= 1:  # false for NaN as well
         hint = (
-            f" Did you mean a period of {value}: periodic({int(value)})?" if value > 1 and value == int(value) else ""
+            f" Did you mean a period of {value}: periodic({int(value)})?"
+            if value > 1 and float(value).is_integer()
+            else ""
         )
         raise ValueError(f"{name}: got {value}; expected 0 <= {name} <= 1, the weight of the new parameters.{hint}")
 
