@@ -32,9 +32,10 @@ def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarra
         OSError: the disk is full or read-only; older checkpoints stay as they are.
     """
     path = folder / str(step)
-    text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    # Orbax refuses arrays of size zero; those of the tree are in the template, the others are noted here.
+    empty = {name: [list(array.shape), str(array.dtype)] for name, array in loose.items() if not array.size}
+    text = np.frombuffer(json.dumps({"empty": empty, "metadata": metadata}).encode(), np.uint8)
     groups = {"tree": _flatten(tree), "loose": loose, "metadata": {"json": text}}
-    # Orbax refuses arrays of size zero; they say nothing that the template does not.
     arrays = {
         f"{group}:{name}": array for group, named in groups.items() for name, array in named.items() if array.size
     }
@@ -78,8 +79,10 @@ def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str
         except Exception as error:  # whatever a damaged file makes a reader raise
             warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before it", stacklevel=2)
             continue
-        metadata = json.loads(groups["metadata"]["json"].tobytes())
-        return _unflatten(template, groups.get("tree", {}), folder / str(step)), groups.get("loose", {}), metadata
+        noted = json.loads(groups["metadata"]["json"].tobytes())
+        empty = {name: np.empty(shape, dtype) for name, (shape, dtype) in noted["empty"].items()}
+        tree = _unflatten(template, groups.get("tree", {}), folder / str(step))
+        return tree, groups.get("loose", {}) | empty, noted["metadata"]
     raise FileNotFoundError(f"{folder}: no checkpoint that can be read; start a new run.")
 
 

@@ -13,22 +13,9 @@ import gymnasium as gym
 import jax
 import numpy as np
 
-from ..replay.types import TimeStep
+from ..replay.types import EnvironmentSpec, TimeStep
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-class EnvironmentSpec(NamedTuple):
-    """What an agent has to know of an environment.
-
-    Attributes:
-        observation: one observation, without a batch axis, as it is stored: uint8 stays uint8, every other number
-            becomes float32, an element of a ``Discrete`` space a float32 one-hot vector.
-        num_actions: how many actions there are; the agent counts them from 0.
-    """
-
-    observation: jax.ShapeDtypeStruct
-    num_actions: int
 
 
 class EnvironmentStep(NamedTuple):

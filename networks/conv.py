@@ -1,7 +1,7 @@
 """One two-dimensional convolution, lowered in two ways over the same parameters.
 
-XLA's CPU backend falls back to a slow, single-threaded convolution when it stands inside a loop such as ``lax.scan``.
-The same sum written as patches times a matrix keeps its speed there, so the caller chooses where the network runs.
+XLA's CPU backend computes a convolution several times slower inside a loop such as ``lax.scan`` than outside of it. The
+same sum written as patches times a matrix keeps its speed there, so whoever writes the loop chooses the lowering.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class Conv2D(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed
         kernel_shape: height and width of the kernel, or one integer for both, at least 1.
         stride: step between the windows by height and width, or one integer for both, at least 1.
         padding: ``"VALID"`` for none, ``"SAME"`` for zeros that make the output ``ceil(size / stride)`` large.
-        lowering: ``"convolution"`` for XLA's convolution, best on accelerators and outside of loops; ``"patches"`` for
-            slices of the input, concatenated and multiplied with ``w`` once, best inside ``lax.scan`` on CPU.
+        lowering: ``"convolution"`` for XLA's convolution; ``"patches"`` for slices of the input, concatenated and
+            multiplied with ``w`` once, which is the choice inside ``lax.scan`` on CPU.
         name: name of the module.
 
     Raises:

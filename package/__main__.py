@@ -42,13 +42,13 @@ def main() -> None:
         print(HELP, end="")
         sys.exit(0)
     if arguments[0] == "--version":
-        from polyak import __version__
+        from . import __version__
 
         print(__version__)
         sys.exit(0)
     # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
     os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
-    from polyak.experiments.cli import run
+    from .experiments.cli import run
 
     sys.exit(run(arguments))
 

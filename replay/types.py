@@ -13,7 +13,8 @@ class EnvironmentSpec(NamedTuple):
     """What an agent and a replay must know of an environment before its first step.
 
     Attributes:
-        observation: a ``jax.ShapeDtypeStruct``: shape and dtype of one observation, without a batch axis.
+        observation: a ``jax.ShapeDtypeStruct``: shape and dtype of one observation as it is stored, without a batch
+            axis: uint8 stays uint8, other numbers become float32, an element of a ``Discrete`` space a one-hot vector.
         num_actions: the number of actions; actions are counted from 0.
     """
 
