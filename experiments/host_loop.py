@@ -106,7 +106,7 @@ def epsilon_at(config: LoopConfig, step: int, steps: int) -> float:
     """
     decay = config.epsilon_fraction * steps
     progress = min(step / decay, 1.0) if decay > 0 else 1.0
-    return config.epsilon_initial + progress * (config.epsilon_final - config.epsilon_initial)
+    return (1 - progress) * config.epsilon_initial + progress * config.epsilon_final
 
 
 def initial_carry(agent: Agent, environment: Environment, config: LoopConfig, seed: int) -> Carry:
@@ -169,19 +169,20 @@ def host_loop(
     num_envs = environment.num_envs
     rounds_per_dispatch = num_envs // config.train_every if num_envs % config.train_every == 0 else 1
     batches = rounds_per_dispatch * config.learner_steps
-    act, learn, diagnose = _compile(agent, batches)
+    act, learn, diagnose, read_by_act = _compile(agent, batches, carry)
     key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded = carry
     started, first_step = time.perf_counter(), step
 
     def snapshot() -> Carry:
         return Carry(key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded)
 
+    acting = read_by_act(state)
     while step < steps:
         if stop():
             yield snapshot(), {}
             return
         epsilon = epsilon_at(config, step, steps)
-        key, acted = act(key, state, memory, timestep, np.float32(epsilon))
+        key, acted = act(key, acting, memory, timestep, np.float32(epsilon))
         memory, action = acted.memory, np.asarray(acted.action)
         outcome = environment.step(action)
         replay = host.add(replay, _step(timestep, action, outcome, acted.extras), outcome.valid)
@@ -202,6 +203,7 @@ def host_loop(
                 )
                 key, state, totals, _ = learn(key, state, totals, sample)
                 learner_steps += batches
+                acting = read_by_act(state)
 
         if step // record_every > before // record_every or step >= steps:
             record = {
@@ -221,15 +223,26 @@ class _Compiled(NamedTuple):
     act: Callable[..., Any]
     learn: Callable[..., Any]
     diagnose: Callable[..., Any]
+    read_by_act: Callable[[LearnerState], list[jax.Array]]
 
 
-def _compile(agent: Agent, batches: int) -> _Compiled:
-    """The three programs of the loop; each splits the key it is given, so that no dispatch is spent on keys."""
+def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
+    """The three programs of the loop; each splits the key it is given, so that no dispatch is spent on keys.
+
+    Every array that a call is given costs the host more than a microsecond, whether it is read or not, and acting
+    reads few of the state's: ``act`` is given those alone.
+    """
+    leaves, structure = jax.tree.flatten(carry.agent)
+    read = _leaves_read(agent, carry)
 
     @jax.jit
-    def act(key: jax.Array, state: LearnerState, memory: Tree, timestep: TimeStep, epsilon: jax.Array) -> Any:
+    def act(key: jax.Array, acting: list[jax.Array], memory: Tree, timestep: TimeStep, epsilon: jax.Array) -> Any:
         key, act_key = _split(key)
+        given = dict(zip(read, acting, strict=True))
+        state = structure.unflatten([given.get(i, leaf) for i, leaf in enumerate(shapes)])
         return key, agent.act(act_key, state, memory, timestep, epsilon)
+
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
 
     def learn(key: jax.Array, state: LearnerState, totals: dict[str, jax.Array], sample: Sample) -> Any:
         key, learn_key = _split(key)
@@ -247,7 +260,20 @@ def _compile(agent: Agent, batches: int) -> _Compiled:
             found[f"steps_since_update/{name}"] = since
         return found
 
-    return _Compiled(act, jax.jit(learn, donate_argnums=(1, 2)), diagnose)
+    def read_by_act(state: LearnerState) -> list[jax.Array]:
+        leaves = jax.tree.leaves(state)
+        return [leaves[i] for i in read]
+
+    return _Compiled(act, jax.jit(learn, donate_argnums=(1, 2)), diagnose, read_by_act)
+
+
+def _leaves_read(agent: Agent, carry: Carry) -> list[int]:
+    """Which leaves of the agent's state ``act`` reads, by their number."""
+    key, epsilon = jax.random.wrap_key_data(carry.key), jnp.float32(0)
+    jaxpr = jax.make_jaxpr(agent.act)(key, carry.agent, carry.memory, carry.timestep, epsilon).jaxpr
+    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
+    used |= {id(variable) for variable in jaxpr.outvars}
+    return [i for i in range(len(jax.tree.leaves(carry.agent))) if id(jaxpr.invars[1 + i]) in used]
 
 
 def _split(key_data: jax.Array) -> tuple[jax.Array, jax.Array]:

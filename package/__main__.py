@@ -1,6 +1,5 @@
 """The ``polyak`` command; ``python -m polyak`` is the same. Help is answered before anything heavy is imported."""
 
-import os
 import sys
 
 HELP = """\
@@ -46,8 +45,10 @@ def main() -> None:
 
         print(__version__)
         sys.exit(0)
+    import jax
+
     # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     from .experiments.cli import run
 
     sys.exit(run(arguments))

@@ -58,7 +58,7 @@ def recurrent_agent(rule):
     def loss(key, params, state, targets, sample):
         del key, state
         transition = sample.transition
-        q_tm1, memory = network.apply(params, transition.obs_tm1, transition.extras_tm1)
+        q_tm1, _ = network.apply(params, transition.obs_tm1, transition.extras_tm1)
         _, slow_memory = network.apply(targets["q"].params, transition.obs_tm1, transition.extras_tm1)
         q_t, _ = network.apply(targets["q"].params, transition.obs_t, slow_memory)
         chosen = jnp.take_along_axis(q_tm1, transition.a_tm1[:, None], axis=1)[:, 0]
@@ -112,8 +112,8 @@ def run(agent, steps=40, num_envs=2):
     environment = adapt([Counting() for _ in range(num_envs)], seed=0)
     carry = initial_carry(agent, environment, CONFIG, seed=0)
     before = jax.tree.map(np.array, carry.agent.params)
-    for last, record in host_loop(agent, environment, CONFIG, carry, steps=steps, record_every=steps):
-        carry = last
+    loop = host_loop(agent, environment, CONFIG, carry, steps=steps, record_every=steps)
+    [(carry, record)] = list(loop)
     host.check_valid(carry.replay)
     changed = jax.tree.map(lambda x, y: bool((x != y).any()), before, carry.agent.params)
     assert any(jax.tree.leaves(changed))

@@ -100,7 +100,7 @@ def test_own_module_state_that_the_loss_forgot():
     )
     with pytest.raises(ValueError, match=r'q: its module state is "own", but the loss returned target_state for no'):
         made.step(jax.random.key(0), made.init({"w": jnp.ones(1)}), None)
-    with pytest.raises(ValueError, match="q.module_state: got 'averaged'"):
+    with pytest.raises(ValueError, match=r"q\.module_state: got 'averaged'"):
         learner(follow, optax.sgd(0.1), {"q": Target(updates.frozen(), module_state="averaged")})
 
 
