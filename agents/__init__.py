@@ -4,4 +4,15 @@ from .dqn import DQNConfig, dqn, epsilon_greedy
 from .optimizers import make_optimizer
 from .types import ActOutput, Agent, evaluation_state
 
-__all__ = ["ActOutput", "Agent", "DQNConfig", "dqn", "epsilon_greedy", "evaluation_state", "make_optimizer"]
+AgentConfig = DQNConfig  # what a loop reads its cadence, draws and exploration from
+
+__all__ = [
+    "ActOutput",
+    "Agent",
+    "AgentConfig",
+    "DQNConfig",
+    "dqn",
+    "epsilon_greedy",
+    "evaluation_state",
+    "make_optimizer",
+]

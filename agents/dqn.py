@@ -219,17 +219,17 @@ def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.
         q_tm1: jax.Array, transition: Transition, q_t: jax.Array, q_t_selector: jax.Array
     ) -> jax.Array:  # of one transition
         a_tm1, r_t, discount_t = transition.a_tm1, transition.r_t, transition.discount_t
-        return rlax.double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_t_selector)
+        return jnp.asarray(rlax.double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_t_selector))
 
-    def loss(key: jax.Array, params: Any, state: Any, targets: Any, sample: Sample) -> tuple[jax.Array, LossOutput]:
+    def loss(key: jax.Array, params: Any, state: Any, targets: Any, batch: Sample) -> tuple[jax.Array, LossOutput]:
         del key, state
-        transition: Transition = sample.transition
+        transition: Transition = batch.transition
         slow: Variables = targets[MAIN_TARGET]
         q_tm1 = apply(params, transition.obs_tm1).q_values
         q_t = apply(slow.params, transition.obs_t).q_values
         q_t_selector = apply(params, transition.obs_t).q_values if config.double else q_t
         errors = jax.vmap(td_error)(q_tm1, transition._replace(obs_tm1=(), obs_t=(), extras_tm1=()), q_t, q_t_selector)
         metrics = {"q": jnp.mean(jnp.max(q_tm1, axis=-1)), "td_error": jnp.mean(jnp.abs(errors))}
-        return jnp.mean(sample.weights * penalty(errors)), LossOutput(priorities=jnp.abs(errors), metrics=metrics)
+        return jnp.mean(batch.weights * penalty(errors)), LossOutput(priorities=jnp.abs(errors), metrics=metrics)
 
     return loss

@@ -141,7 +141,7 @@ def _unflatten(template: Tree, arrays: dict[str, np.ndarray], path: pathlib.Path
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _as_numpy(leaf: Any) -> np.ndarray:
@@ -150,6 +150,6 @@ def _as_numpy(leaf: Any) -> np.ndarray:
 
 def _as_leaf(template: Any, array: np.ndarray) -> Any:
     if _is_key(template):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(template))
+        return jax.random.wrap_key_data(jax.numpy.array(array), impl=jax.random.key_impl(template))
     # jnp.array copies: device_put of a NumPy array may share its memory.
     return jax.numpy.array(array) if isinstance(template, jax.Array) else np.array(array)

@@ -7,9 +7,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from ..agents import DQNConfig
+from ..agents import AgentConfig, DQNConfig
 
-AgentConfig = DQNConfig
 AGENTS: Mapping[str, type[AgentConfig]] = {"dqn": DQNConfig}
 
 

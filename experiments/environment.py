@@ -13,8 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ..replay.types import TimeStep
-from .lanes import EnvironmentSpec, EnvironmentStep, History, check_actions, encode, read_spaces
+from ..replay.types import EnvironmentSpec, TimeStep
+from .lanes import EnvironmentStep, History, check_actions, encode, read_spaces
 from .vector_environment import VectorEnvironments
 
 __all__ = ["EnvironmentSpec", "EnvironmentStep", "Environments", "VectorEnvironments", "adapt", "make"]

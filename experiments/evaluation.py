@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..agents import Agent, evaluation_state
@@ -62,7 +63,7 @@ def evaluate(
     @jax.jit
     def act(key: jax.Array, memory: Any, timestep: Any) -> Any:
         key, act_key = jax.random.split(key)
-        return key, agent.act(act_key, state, memory, timestep, epsilon)
+        return key, agent.act(act_key, state, memory, timestep, jnp.float32(epsilon))
 
     while share.any():
         key, acted = act(key, memory, timestep)

@@ -6,49 +6,23 @@ the environments; progress, logging, evaluation and checkpoints consume what it 
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import Agent
+from ..agents import Agent, AgentConfig
 from ..replay import host
-from ..replay.types import EnvironmentSpec, Sample, Step, TimeStep, Transition
-from ..updates import LearnerState, diagnostics, repeat
+from ..replay.types import Sample, Step, TimeStep, Transition
+from ..updates import LearnerState, TargetRule, diagnostics, repeat
+from .environment import Environments, VectorEnvironments
 from .lanes import EnvironmentStep
 from .statistics import EpisodeStatistics
 
 Record = dict[str, Any]
 Tree = Any
-
-
-class Environment(Protocol):
-    """What the loop asks of its environments (see :mod:`polyak.experiments.environment`)."""
-
-    spec: EnvironmentSpec
-    num_envs: int
-
-    def reset(self) -> TimeStep:
-        """Begins an episode in every environment."""
-
-    def step(self, actions: Any) -> EnvironmentStep:
-        """Steps every environment once."""
-
-
-class LoopConfig(Protocol):
-    """The fields of an agent's config that the loop reads; ``DQNConfig`` says what each means."""
-
-    batch_size: int
-    n_steps: int
-    discount: float
-    replay_capacity: int
-    learning_starts: int
-    train_every: int
-    learner_steps: int
-    epsilon_initial: float
-    epsilon_final: float
-    epsilon_fraction: float
+Environment = Environments | VectorEnvironments
 
 
 class Carry(NamedTuple):
@@ -83,7 +57,7 @@ class Carry(NamedTuple):
     learner_steps_recorded: int = 0
 
 
-def total_learner_steps(config: LoopConfig, steps: int, num_envs: int) -> int:
+def total_learner_steps(config: AgentConfig, steps: int, num_envs: int) -> int:
     """How many learner steps the loop makes in a run of ``steps`` environment steps.
 
     >>> from polyak.agents import DQNConfig
@@ -96,7 +70,7 @@ def total_learner_steps(config: LoopConfig, steps: int, num_envs: int) -> int:
     return max(rounds, 0) * config.learner_steps
 
 
-def epsilon_at(config: LoopConfig, step: int, steps: int) -> float:
+def epsilon_at(config: AgentConfig, step: int, steps: int) -> float:
     """The probability of a random action at environment step ``step`` of ``steps``: linear, then constant.
 
     >>> from polyak.agents import DQNConfig
@@ -109,7 +83,7 @@ def epsilon_at(config: LoopConfig, step: int, steps: int) -> float:
     return (1 - progress) * config.epsilon_initial + progress * config.epsilon_final
 
 
-def initial_carry(agent: Agent, environment: Environment, config: LoopConfig, seed: int) -> Carry:
+def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, seed: int) -> Carry:
     """The carry at step 0: agent initialised, replay allocated, environments reset.
 
     Raises:
@@ -137,7 +111,7 @@ def initial_carry(agent: Agent, environment: Environment, config: LoopConfig, se
 def host_loop(
     agent: Agent,
     environment: Environment,
-    config: LoopConfig,
+    config: AgentConfig,
     carry: Carry,
     *,
     steps: int,
@@ -239,7 +213,7 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
     def act(key: jax.Array, acting: list[jax.Array], memory: Tree, timestep: TimeStep, epsilon: jax.Array) -> Any:
         key, act_key = _split(key)
         given = dict(zip(read, acting, strict=True))
-        state = structure.unflatten([given.get(i, leaf) for i, leaf in enumerate(shapes)])
+        state = jax.tree.unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(shapes)])
         return key, agent.act(act_key, state, memory, timestep, epsilon)
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -256,8 +230,9 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
     def diagnose(state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
         found = {name: total / count for name, total in totals.items()}
         for name, named in agent.targets.items():
-            since = diagnostics.steps_since_update(named.rule, state.targets[name])
-            found[f"steps_since_update/{name}"] = since
+            if isinstance(named.rule, TargetRule):
+                since = diagnostics.steps_since_update(named.rule, state.targets[name])
+                found[f"steps_since_update/{name}"] = since
         return found
 
     def read_by_act(state: LearnerState) -> list[jax.Array]:

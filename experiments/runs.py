@@ -24,7 +24,7 @@ from .. import __version__
 from ..agents import Agent, dqn, evaluation_state
 from ..networks import Lowering
 from ..replay import host
-from ..updates import is_none
+from ..updates import TargetRule, is_none
 from . import checkpoint
 from .config import RunConfig, agent_name, from_json, to_json
 from .environment import Environments, make
@@ -67,6 +67,8 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
     described = {}
     for name, named in parts.agent.targets.items():
         rule = named.rule
+        if not isinstance(rule, TargetRule):
+            continue
         described[name] = {
             "rule": str(rule),
             "step_size": float(rule.step_size),
@@ -150,7 +152,8 @@ def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[st
         raise ValueError(str(error)) from None
     if carry.steps >= config.steps and (folder / "evaluation.json").exists():
         report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
-        return read_json(folder / "evaluation.json")
+        evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
+        return evaluation
     report(f"resuming {folder} at step {carry.steps}")
     return _run(parts, carry, folder, metrics_bytes, on_record, report)
 
@@ -186,7 +189,7 @@ def save_params(path: pathlib.Path, params: Any) -> None:
     """Writes parameters as arrays by path (``mlp/~/linear_0/w``), without pickle."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     named = {jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf) for keys, leaf in leaves}
-    _replace_whole(path, lambda file: np.savez(file, **named))
+    _replace_whole(path, lambda file: np.savez(file, allow_pickle=False, **named))
 
 
 def load_params(path: pathlib.Path, template: Any) -> Any:

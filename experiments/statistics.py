@@ -39,7 +39,7 @@ class EpisodeStatistics:
 
     def add(self, step: int, outcome: EnvironmentStep) -> None:
         """Counts one step of every environment; ``step`` is the number of environment steps before it."""
-        self.running_return += outcome.r_t * outcome.valid
+        self.running_return += outcome.r_t  # 0 where an environment was not stepped
         self.running_length += outcome.valid
         if outcome.last.any():
             for lane in np.flatnonzero(outcome.last).tolist():

@@ -17,8 +17,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ..replay.types import TimeStep
-from .lanes import EnvironmentSpec, EnvironmentStep, History, Saved, check_actions, encode, read_spaces
+from ..replay.types import EnvironmentSpec, TimeStep
+from .lanes import EnvironmentStep, History, Saved, check_actions, encode, read_spaces
 
 _DISABLED, _NEXT_STEP, _SAME_STEP = (
     gym.vector.AutoresetMode.DISABLED,

@@ -1,5 +1,6 @@
 """Checks and sizes of the host replay: what is refused before anything is written."""
 
+import functools
 import numbers
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,10 @@ def _name(path: tuple[Any, ...]) -> str:
 def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
     """Pairs of extras as stored and as given, after a check of the step's shapes and dtypes."""
     num_envs = len(state.head)
+    if step.extras_tm1 == () == state.extras and _layout(step) == _accepted(
+        num_envs, state.observation.shape[1:], state.observation.dtype
+    ):
+        return []
     check_array("obs_tm1", step.obs_tm1, state.observation, num_envs)
     check_array("a_tm1", step.a_tm1, state.action, num_envs)
     check_array("r_t", step.r_t, state.reward, num_envs)
@@ -81,6 +86,21 @@ def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], 
             path = tree_util.tree_flatten_with_path(state.extras)[0][index][0]
             check_array("extras_tm1" + tree_util.keystr(path), value, storage, num_envs)
     return list(zip(stored, leaves, strict=True))
+
+
+def _layout(step: Step) -> tuple[Any, ...] | None:
+    """Shapes and dtypes of a step's fields, as one thing to compare: the check of every step costs a microsecond."""
+    fields = step[:-1]
+    if not all(type(field) is np.ndarray for field in fields):
+        return None
+    return tuple((field.shape, field.dtype) for field in fields)
+
+
+@functools.lru_cache(maxsize=16)
+def _accepted(num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    observation, lane = ((num_envs, *shape), dtype), (num_envs,)
+    single, action, flag = (lane, np.dtype(np.float32)), (lane, np.dtype(np.int32)), (lane, np.dtype(np.bool_))
+    return (observation, action, single, single, flag, observation)
 
 
 def _fits(value: Array, storage: npt.NDArray[Any], num_envs: int) -> bool:

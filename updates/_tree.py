@@ -52,12 +52,13 @@ def map_aligned(
     Raises:
         ValueError: the structures, shapes or dtypes do not agree; the message names the leaf.
     """
+    structure: Any  # jax annotates it without its methods
     entries, structure = jax.tree_util.tree_flatten_with_path(first, is_leaf=_is_none)
     try:
         others = structure.flatten_up_to(second)
     except (TypeError, ValueError):
         raise ValueError(_structure_message(first, second, names)) from None
-    results = []
+    results: list[Any] = []
     for (path, x), y in zip(entries, others, strict=True):
         if x is None:
             results.append(None)

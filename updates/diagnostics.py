@@ -46,4 +46,4 @@ def gradient_norm(gradients: Tree) -> jax.Array:
     >>> float(gradient_norm({"w": jnp.array([3.0, 4.0])}))
     5.0
     """
-    return optax.tree.norm(gradients)
+    return jnp.asarray(optax.tree.norm(gradients))

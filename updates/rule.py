@@ -122,7 +122,7 @@ def is_none(rule: Any) -> bool:
     return isinstance(rule, TargetRule) and isinstance(rule.period, int | np.integer) and int(rule.period) == 0
 
 
-def check_rule(rule: TargetRule) -> None:
+def check_rule(rule: Any) -> None:
     """Raises ValueError or TypeError unless the fields of ``rule`` are in range (where they are Python numbers)."""
     if not isinstance(rule, TargetRule):
         hint = f" Did you mean polyak.updates.parse({rule!r})?" if isinstance(rule, str) else ""

@@ -27,7 +27,7 @@ class TargetState(NamedTuple):
     """
 
     params: Tree
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # the field hides tuple.count, which nobody needs
     state: Tree = ()
 
 
@@ -130,7 +130,8 @@ def update(
     distinct, which = _rules_by_leaf(rule, params)
     if rules.is_none(rule):
         params, state = (), ()
-    return run(_UPDATE, donate, target, params, state, distinct, increment, which=which)
+    moved: TargetState = run(_UPDATE, donate, target, params, state, distinct, increment, which=which)
+    return moved
 
 
 def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tuple[Tree, Tree]:
@@ -155,7 +156,7 @@ def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tup
             lambda _, n, o: as_dtype(o, n.dtype), params, target.params, ("params", "target"), "castable"
         )
         state = target.state
-    return jax.tree.map(_stop_gradient, (params, state))
+    return jax.tree.map(_stop_gradient, params), jax.tree.map(_stop_gradient, state)
 
 
 def _stop_gradient(leaf: jax.Array) -> jax.Array:
