@@ -52,7 +52,9 @@ def draw(runs, path):
     axes.text(500, 479, "solved: 475", color="grey", fontsize=8)
     axes.set(xlim=(0, 51_000), ylim=(0, 510), xlabel="environment steps", ylabel="return")
     target = runs[0]["config"]["agent"]["target"]
-    axes.set_title(f"DQN on CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10)
+    axes.set_title(
+        f"DQN on CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.92))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,121 @@
+"""A record of episodes in plain Python lists: what a replay that got the same steps must hold and draw."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from polyak.replay import HostReplay, Step, add, host, init, size
+
+SPEC = jax.ShapeDtypeStruct((3,), np.int32)
+EXTRAS = {"memory": jax.ShapeDtypeStruct((2,), np.float32), "mask": jax.ShapeDtypeStruct((), np.bool_)}
+
+
+class Expected(NamedTuple):
+    action: int
+    r_t: float
+    discount_t: float
+    obs_t: tuple[int, int, int]
+
+
+def action_of(env: int, episode: int, t: int) -> int:
+    return env + 10 * episode + 1000 * t
+
+
+def reward_of(env: int, episode: int, t: int) -> float:
+    return float((env * 7 + episode * 13 + t * 29) % 101 - 50)
+
+
+class Episode:
+    """How many steps an episode has so far, whether it is over and whether it terminated."""
+
+    def __init__(self) -> None:
+        self.steps, self.over, self.terminated = 0, False, False
+
+
+class Record:
+    """Makes steps whose every field tells its (environment, episode, step), and knows what must be drawable."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.lanes = [[Episode()] for _ in range(num_envs)]
+
+    def add(self, last: np.ndarray, terminated: np.ndarray) -> Step:
+        ids = [(env, len(lane) - 1, lane[-1].steps) for env, lane in enumerate(self.lanes)]
+        for lane, is_last, is_terminated in zip(self.lanes, last, terminated, strict=True):
+            lane[-1].steps += 1
+            if is_last:
+                lane[-1].over, lane[-1].terminated = True, bool(is_terminated)
+                lane.append(Episode())
+        obs = np.array(ids, np.int32)
+        return Step(
+            obs_tm1=obs,
+            a_tm1=np.array([action_of(*i) for i in ids], np.int32),
+            r_t=np.array([reward_of(*i) for i in ids], np.float32),
+            discount_t=np.where(last & terminated, 0.0, 1.0).astype(np.float32),
+            last=last,
+            obs_t=obs + np.array([0, 0, 1], np.int32),
+            extras_tm1={"memory": obs[:, 1:].astype(np.float32), "mask": obs[:, 2] % 2 == 0},
+        )
+
+    def end(self, lanes: np.ndarray) -> None:
+        for lane, closed in zip(self.lanes, lanes, strict=True):
+            if closed and lane[-1].steps:
+                lane[-1].over = True
+                lane.append(Episode())
+
+    def alive(self, rows_per_lane: int) -> set[tuple[int, int, int]]:
+        """Steps that the newest rows hold: one row each, one for the open head, one for each episode's end."""
+        alive = set()
+        for env, lane in enumerate(self.lanes):
+            left = rows_per_lane - 1
+            for index in reversed(range(len(lane))):
+                left -= lane[index].over
+                kept = max(0, min(left, lane[index].steps))
+                alive |= {(env, index, lane[index].steps - 1 - i) for i in range(kept)}
+                left -= lane[index].steps
+                if left <= 0:
+                    break
+        return alive
+
+    def expected(self, start: tuple[int, int, int], n: int, discount: float) -> Expected:
+        env, index, t = start
+        episode = self.lanes[env][index]
+        k = min(n, episode.steps - t)
+        r_t = sum(discount**i * reward_of(env, index, t + i) for i in range(k))
+        terminates = episode.terminated and t + k == episode.steps
+        return Expected(action_of(*start), r_t, 0.0 if terminates else discount**k, (env, index, t + k))
+
+
+def assert_as_recorded(record: Record, transition: Any, n: int, discount: float) -> set[tuple[int, int, int]]:
+    """Compares each transition with the record; returns the steps they start with."""
+    starts = [tuple(obs) for obs in transition.obs_tm1.reshape(-1, 3).tolist()]
+    expected = [record.expected(start, n, discount) for start in starts]
+    assert transition.a_tm1.reshape(-1).tolist() == [e.action for e in expected]
+    assert [tuple(obs) for obs in transition.obs_t.reshape(-1, 3).tolist()] == [e.obs_t for e in expected]
+    # Sums are made in float64, so that only the last rounding to float32 is left.
+    np.testing.assert_allclose(transition.r_t.reshape(-1), [e.r_t for e in expected], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(transition.discount_t.reshape(-1), [e.discount_t for e in expected], rtol=1e-6)
+    memory, mask = transition.extras_tm1["memory"].reshape(-1, 2), transition.extras_tm1["mask"].reshape(-1)
+    assert [tuple(row) for row in memory.tolist()] == [start[1:] for start in starts]
+    assert mask.tolist() == [start[2] % 2 == 0 for start in starts]
+    return set(starts)
+
+
+def assert_drawable(record: Record, state: HostReplay, n: int, discount: float) -> None:
+    """Every start row, gathered: exactly the steps of the record that are alive, each once, all fields right."""
+    rows = np.flatnonzero(~state.boundary)
+    starts = assert_as_recorded(record, host._gather(state, rows, n, discount), n, discount)
+    assert len(starts) == len(rows) == size(state)
+    assert starts == record.alive(len(state.boundary) // len(state.head))
+
+
+def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tuple[np.ndarray, np.ndarray]:
+    return generator.random(num_envs) < end, generator.random(num_envs) < 0.5
+
+
+def filled(num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0) -> tuple[Record, HostReplay]:
+    generator = np.random.default_rng(seed)
+    record, state = Record(num_envs), init(SPEC, EXTRAS, num_envs=num_envs, capacity=capacity)
+    for _ in range(steps):
+        state = add(state, record.add(*random_ends(generator, num_envs, end)))
+    return record, state
