@@ -29,7 +29,8 @@ class DQNConfig:
         activation: of the dense layers.
         dueling: whether the head has a stream for the value and one for the advantages.
         double: whether the online network chooses the action whose target value is bootstrapped.
-        loss: ``huber`` (quadratic up to an error of 1) or ``squared``.
+        loss: ``squared``, or ``huber`` (linear beyond an error of 1: a rare large error, such as that of a failure after
+            a long episode, then weighs no more than a small one).
         discount: of the agent, per environment step, in [0, 1].
         n_steps: environment steps that a transition spans before it bootstraps.
         batch_size: transitions of a learner step.
@@ -56,18 +57,18 @@ class DQNConfig:
     activation: networks.Activation = "relu"
     dueling: bool = False
     double: bool = True
-    loss: Literal["huber", "squared"] = "huber"
+    loss: Literal["huber", "squared"] = "squared"
     discount: float = 0.99
-    n_steps: int = 1
+    n_steps: int = 10
     batch_size: int = 128
     optimizer: OptimizerName = "adam"
     optimizer_epsilon: float = 1e-8
     learning_rate: float = 1e-3
     learning_rate_schedule: ScheduleName = "linear"
-    max_gradient_norm: float | None = 10.0
+    max_gradient_norm: float | None = None
     target: str = "periodic:100"
     average: str = "none"
-    replay_capacity: int = 50_000
+    replay_capacity: int = 20_000
     learning_starts: int = 1_000
     train_every: int = 4
     learner_steps: int = 2

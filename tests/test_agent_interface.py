@@ -18,7 +18,7 @@ from polyak.replay import host
 from polyak.updates import LossOutput, Target
 
 RULES = ["periodic:3", "incremental:0.1", "incremental:0.1@2", "frozen", "none"]
-CONFIG = DQNConfig(batch_size=4, replay_capacity=50, learning_starts=8, train_every=2, learner_steps=1)
+CONFIG = DQNConfig(n_steps=1, batch_size=4, replay_capacity=50, learning_starts=8, train_every=2, learner_steps=1)
 UNITS = 3
 
 

@@ -18,6 +18,7 @@ from polyak.replay import host
 from polyak.updates import LossOutput, Target
 
 CONFIG = DQNConfig(
+    n_steps=1,
     hidden_sizes=(4,),
     batch_size=4,
     replay_capacity=200,

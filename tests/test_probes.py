@@ -16,6 +16,7 @@ STEPS = 16_000
 CONFIG = DQNConfig(
     hidden_sizes=(32,),
     discount=DISCOUNT,
+    n_steps=1,
     batch_size=64,
     learning_rate=3e-3,
     target="periodic:50",
