@@ -29,8 +29,8 @@ class DQNConfig:
         activation: of the dense layers.
         dueling: whether the head has a stream for the value and one for the advantages.
         double: whether the online network chooses the action whose target value is bootstrapped.
-        loss: ``squared``, or ``huber`` (linear beyond an error of 1: a rare large error, such as that of a failure after
-            a long episode, then weighs no more than a small one).
+        loss: ``squared``, or ``huber`` (linear beyond an error of 1: a rare large error, such as that of a failure
+            after a long episode, then weighs little).
         discount: of the agent, per environment step, in [0, 1].
         n_steps: environment steps that a transition spans before it bootstraps.
         batch_size: transitions of a learner step.
@@ -208,8 +208,9 @@ def _targets(config: DQNConfig, total_learner_steps: int | None) -> dict[str, Ta
         "environment_steps_per_learner_step": config.environment_steps_per_learner_step,
     }
     targets = {MAIN_TARGET: Target(updates.parse_named(config.target, (MAIN_TARGET,), **options)[MAIN_TARGET])}
-    if config.average != "none":
-        targets[AVERAGE] = Target(updates.parse(config.average, **options))
+    average = updates.parse(config.average, **options)
+    if not updates.is_none(average):
+        targets[AVERAGE] = Target(average)
     return targets
 
 

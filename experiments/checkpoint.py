@@ -1,7 +1,8 @@
 """Checkpoints: a tree of arrays and a JSON object, written whole or not at all (Orbax), read back to the bit.
 
 A checkpoint is a folder named by its step. Orbax writes it under another name and renames it, so that a folder with
-a plain number is complete whenever a run is killed. Nothing in it is ever unpickled or evaluated.
+a plain number is complete whenever a run is killed. Every array has a checksum, so that a flipped bit is found. Nothing
+in it is ever unpickled or evaluated.
 """
 
 import json
@@ -9,6 +10,7 @@ import logging
 import pathlib
 import shutil
 import warnings
+import zlib
 from typing import Any
 
 import jax
@@ -29,19 +31,25 @@ def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarra
         metadata: anything that JSON holds.
 
     Raises:
-        OSError: the disk is full or read-only; older checkpoints stay as they are.
+        OSError: the disk is full or read-only; older checkpoints stay as they are, and nothing half-written is left.
     """
     path = folder / str(step)
     # Orbax refuses arrays of size zero; those of the tree are in the template, the others are noted here.
     empty = {name: [list(array.shape), str(array.dtype)] for name, array in loose.items() if not array.size}
-    text = np.frombuffer(json.dumps({"empty": empty, "metadata": metadata}).encode(), np.uint8)
-    groups = {"tree": _flatten(tree), "loose": loose, "metadata": {"json": text}}
+    groups = {"tree": _flatten(tree), "loose": loose}
     arrays = {
         f"{group}:{name}": array for group, named in groups.items() for name, array in named.items() if array.size
     }
+    checksums = {name: _checksum(array) for name, array in arrays.items()}
+    text = json.dumps({"empty": empty, "metadata": metadata, "checksums": checksums}).encode()
+    arrays["metadata:json"] = np.frombuffer(text, np.uint8)
+    arrays["metadata:checksum"] = np.array([_checksum(arrays["metadata:json"])], np.uint32)
     checkpointer = _checkpointer()
     try:
         checkpointer.save(path.absolute(), arrays, force=True)
+    except Exception as error:  # Orbax says a full disk in several ways
+        remove_unfinished(folder)
+        raise OSError(f"checkpoint {path} could not be written: {error}") from error
     finally:
         checkpointer.close()
     for old in steps_saved(folder)[:-KEEP]:
@@ -75,11 +83,10 @@ def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str
     """
     for step in reversed(steps_saved(folder)):
         try:
-            groups = _read(folder / str(step))
+            groups, noted = _read(folder / str(step))
         except Exception as error:  # whatever a damaged file makes a reader raise
             warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before it", stacklevel=2)
             continue
-        noted = json.loads(groups["metadata"]["json"].tobytes())
         empty = {name: np.empty(shape, dtype) for name, (shape, dtype) in noted["empty"].items()}
         tree = _unflatten(template, groups.get("tree", {}), folder / str(step))
         return tree, groups.get("loose", {}) | empty, noted["metadata"]
@@ -99,7 +106,11 @@ def _checkpointer() -> Any:
     return orbax.checkpoint.PyTreeCheckpointer()
 
 
-def _read(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(f"{array.dtype}{array.shape}".encode()))
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     import orbax.checkpoint
 
     checkpointer = _checkpointer()
@@ -113,7 +124,14 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
     for name, array in arrays.items():
         group, _, rest = name.partition(":")
         groups.setdefault(group, {})[rest] = array
-    return groups
+    metadata = groups.pop("metadata")
+    if _checksum(metadata["json"]) != int(metadata["checksum"][0]):
+        raise ValueError("the checksum of its metadata is wrong")
+    noted: dict[str, Any] = json.loads(metadata["json"].tobytes())
+    for name, checksum in noted["checksums"].items():
+        if name not in arrays or _checksum(arrays[name]) != checksum:
+            raise ValueError(f"the checksum of {name} is wrong")
+    return groups, noted
 
 
 def _flatten(tree: Tree) -> dict[str, np.ndarray]:

@@ -63,7 +63,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         command = known(arguments[0], _COMMANDS, "command")
         return _COMMANDS[command](list(arguments[1:]))
-    except (ValueError, TypeError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        print("polyak: interrupted; a run that has begun continues with: polyak resume RUN", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError) as error:
         if _is_ours(error):
             print(f"polyak: {error}", file=sys.stderr)
             return 2
@@ -112,7 +115,8 @@ def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
 
 def _evaluation_line(result: dict[str, Any]) -> str:
     error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.1f}"
-    return f"return    {result['mean']:.1f}{error} (greedy, {result['episodes']} episodes, mean ± standard error)"
+    how = "greedy" if result["epsilon"] == 0 else f"epsilon {result['epsilon']:g}"
+    return f"return    {result['mean']:.1f}{error} ({how}, {result['episodes']} episodes, mean ± standard error)"
 
 
 def _is_ours(error: BaseException) -> bool:

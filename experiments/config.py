@@ -47,6 +47,13 @@ class RunConfig:
                 raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}.")
         if self.seed >= 2**32:
             raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32.")
+        per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
+        if needed > per_environment:
+            raise ValueError(
+                f"replay_capacity: got {self.agent.replay_capacity} for {self.num_envs} environments, "
+                f"{per_environment} steps for each; expected at least max(n_steps, 2) = {needed} for each. "
+                f"Try replay_capacity {needed * self.num_envs}, or fewer environments."
+            )
         if self.agent.learning_starts >= self.steps:
             raise ValueError(
                 f"learning_starts: got {self.agent.learning_starts}, and the run ends at step {self.steps}, so nothing "
@@ -113,7 +120,8 @@ def _read(kind: type[Any], fields: Mapping[str, Any], prefix: str) -> Any:
     for name, value in fields.items():
         known(name, annotations, f"field of {prefix.rstrip('.') or 'the config'}")
         value = tuple(value) if isinstance(value, list) else value
-        value = float(value) if annotations[name] is float and type(value) is int else value
+        takes_float = float in (annotations[name], *typing.get_args(annotations[name]))
+        value = float(value) if takes_float and type(value) is int else value
         if not _fits(value, annotations[name]):
             raise TypeError(f"{prefix}{name}: got {value!r} ({type(value).__name__}); expected {annotations[name]}.")
         values[name] = value

@@ -1,5 +1,6 @@
 """Greedy evaluation: whole episodes in environments of their own."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -43,14 +44,17 @@ def evaluate(
         episodes: how many, at least 1.
         seed: of the actions (ties aside, greedy actions draw nothing).
         epsilon: the probability of a random action.
-        max_episode_steps: an episode still going then is counted as it stands.
+        max_episode_steps: an episode still going then is counted as it stands, with a warning; what follows in that
+            environment counts as the next episode.
 
     Returns:
         ``[episodes]`` float64, undiscounted returns.
 
     Raises:
-        ValueError: fewer than one episode.
+        ValueError: fewer than one episode, or an epsilon outside [0, 1].
     """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1.")
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
     num_envs = environment.num_envs
@@ -71,9 +75,14 @@ def evaluate(
         outcome = environment.step(np.asarray(acted.action))
         running += outcome.r_t * outcome.valid
         length += outcome.valid
-        for lane in np.flatnonzero((outcome.last | (length >= max_episode_steps)) & (share > 0)).tolist():
+        over = outcome.last | (length >= max_episode_steps)
+        if (over & ~outcome.last).any():
+            warnings.warn(
+                f"an episode went on after {max_episode_steps} steps; it is counted as it stood", stacklevel=2
+            )
+        for lane in np.flatnonzero(over & (share > 0)).tolist():
             returns.append(running[lane])
-            share[lane] = share[lane] - 1 if outcome.last[lane] else 0
-        running[outcome.last] = length[outcome.last] = 0
+            share[lane] -= 1
+        running[over] = length[over] = 0
         timestep = outcome.timestep
     return np.asarray(returns)

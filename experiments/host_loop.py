@@ -4,6 +4,7 @@ The loop is the only place where the three meet. It makes one dispatch to act an
 the environments; progress, logging, evaluation and checkpoints consume what it yields, and none lives inside.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -70,6 +71,21 @@ def total_learner_steps(config: AgentConfig, steps: int, num_envs: int) -> int:
     return max(rounds, 0) * config.learner_steps
 
 
+def batches_per_dispatch(config: AgentConfig, num_envs: int) -> int:
+    """How many learner steps one dispatch makes, in one scan.
+
+    Where every loop step has the same number of rounds they share a dispatch; else each round has its own, so that
+    one program serves them all.
+
+    >>> from polyak.agents import DQNConfig
+    >>> config = DQNConfig(train_every=4, learner_steps=2)
+    >>> [batches_per_dispatch(config, num_envs) for num_envs in (1, 8, 10)]
+    [2, 4, 2]
+    """
+    rounds = num_envs // config.train_every if num_envs % config.train_every == 0 else 1
+    return rounds * config.learner_steps
+
+
 def epsilon_at(config: AgentConfig, step: int, steps: int) -> float:
     """The probability of a random action at environment step ``step`` of ``steps``: linear, then constant.
 
@@ -116,6 +132,7 @@ def host_loop(
     *,
     steps: int,
     record_every: int = 1_000,
+    yield_every: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Carry, Record]]:
     """Runs an agent on environments; yields the carry and a record at every multiple of ``record_every`` steps.
@@ -131,18 +148,22 @@ def host_loop(
         carry: from :func:`initial_carry` or a checkpoint; consumed.
         steps: environment steps at which the run ends; the last loop step may overshoot it by ``num_envs - 1``.
         record_every: environment steps between two records; the last record may cover fewer.
+        yield_every: environment steps between two further yields, with an empty record where none is due (for
+            checkpoints between records); None for no more than the records.
         stop: asked once per loop step; when it says True, the carry is yielded with an empty record and the loop ends.
 
     Yields:
         ``(carry, record)``; the record is a dictionary of numbers, ``returns`` and ``lengths`` being those of the
-        episodes that ended since the record before.
+        episodes that ended since the record before, and what the learner measures None where it has not learnt.
+        In a vector environment that spends a call on resetting (``NEXT_STEP``), that call counts as a step.
 
     Raises:
-        ValueError: an observation or a reward is not finite; the message names environment and step.
+        ValueError: an observation or a reward is not finite (the message names environment and step), or a metric of
+            the learner is not, because training has diverged.
     """
     num_envs = environment.num_envs
-    rounds_per_dispatch = num_envs // config.train_every if num_envs % config.train_every == 0 else 1
-    batches = rounds_per_dispatch * config.learner_steps
+    batches = batches_per_dispatch(config, num_envs)
+    rounds_per_dispatch = batches // config.learner_steps
     act, learn, diagnose, read_by_act = _compile(agent, batches, carry)
     key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded = carry
     started, first_step = time.perf_counter(), step
@@ -175,7 +196,7 @@ def host_loop(
                     config.discount,
                     num_batches=batches if batches > 1 else None,
                 )
-                key, state, totals, _ = learn(key, state, totals, sample)
+                key, state, totals = learn(key, state, totals, sample)
                 learner_steps += batches
                 acting = read_by_act(state)
 
@@ -186,11 +207,13 @@ def host_loop(
                 "epsilon": epsilon,
                 "replay_size": host.size(replay),
             }
-            record |= statistics.record() | jax.device_get(diagnose(state, totals, max(learner_steps - recorded, 1)))
+            record |= statistics.record() | _measured(diagnose, state, totals, learner_steps - recorded, step)
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "steps_per_second": (step - first_step) / seconds}
             totals, recorded = _zeros(totals), learner_steps
-            yield snapshot(), {name: _plain(value) for name, value in record.items()}
+            yield snapshot(), record
+        elif yield_every is not None and step // yield_every > before // yield_every:
+            yield snapshot(), {}
 
 
 class _Compiled(NamedTuple):
@@ -213,7 +236,7 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
     def act(key: jax.Array, acting: list[jax.Array], memory: Tree, timestep: TimeStep, epsilon: jax.Array) -> Any:
         key, act_key = _split(key)
         given = dict(zip(read, acting, strict=True))
-        state = jax.tree.unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(shapes)])
+        state = jax.tree.unflatten(structure, [given.get(i, _unread(leaf)) for i, leaf in enumerate(shapes)])
         return key, agent.act(act_key, state, memory, timestep, epsilon)
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -224,7 +247,7 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
         # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
         measured = output.metrics | {name: batches * value for name, value in _distances(agent, state).items()}
         totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
-        return key, state, totals, output.priorities
+        return key, state, totals
 
     @jax.jit
     def diagnose(state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
@@ -240,6 +263,13 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
         return [leaves[i] for i in read]
 
     return _Compiled(act, jax.jit(learn, donate_argnums=(1, 2)), diagnose, read_by_act)
+
+
+def _unread(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """What stands, inside the program of ``act``, for a leaf that has no part in its result."""
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), shape.shape)
+    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def _leaves_read(agent: Agent, carry: Carry) -> list[int]:
@@ -301,6 +331,17 @@ def _zeros(totals: Iterable[str]) -> dict[str, jax.Array]:
     return {name: jnp.zeros((), jnp.float32) for name in totals}
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number it holds; everything else as it is."""
-    return value.item() if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0 else value
+def _measured(
+    diagnose: Callable[..., Any], state: LearnerState, totals: dict[str, jax.Array], count: int, step: int
+) -> Record:
+    """The learner's metrics, means over ``count`` learner steps; fetched from the device in one call."""
+    found = {name: value.item() for name, value in jax.device_get(diagnose(state, totals, max(count, 1))).items()}
+    if count == 0:
+        return found | dict.fromkeys(totals)
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name}: got {value} at environment step {step}: training has diverged. Lower learning_rate, set "
+                "max_gradient_norm, or slow the target down."
+            )
+    return found

@@ -53,8 +53,11 @@ class Progress:
 def _line(record: Record, steps: int) -> str:
     left = (steps - record["step"]) / record["steps_per_second"]
     mean = "-" if record["return_mean"] is None else f"{record['return_mean']:.1f}"
+    learning = "not learning yet"
+    if record["loss"] is not None:
+        distance = next(value for name, value in record.items() if name.startswith("target_distance/"))
+        learning = f"loss {record['loss']:.3g}  target distance {distance:.2g}"
     return (
         f"{record['step']:>9,} / {steps:,} steps  {record['steps_per_second']:,.0f}/s"
-        f"  {left:.0f} s left  return {mean} (last 100)  loss {record['loss']:.3g}  epsilon {record['epsilon']:.2f}"
-        f"  target distance {record['target_distance/q']:.2f}"
+        f"  {left:.0f} s left  return {mean} (last 100)  epsilon {record['epsilon']:.2f}  {learning}"
     )

@@ -14,7 +14,14 @@ class JsonlWriter:
     """Appends records to a file, each on the disk before the next is made."""
 
     def __init__(self, path: pathlib.Path, at: int = 0) -> None:
-        """Opens ``path``, cut off at ``at`` bytes: what a killed run wrote after its last checkpoint is made again."""
+        """Opens ``path``, cut off at ``at`` bytes: what a killed run wrote after its last checkpoint is made again.
+
+        Raises:
+            ValueError: the file is shorter than that.
+        """
+        size = path.stat().st_size if path.exists() else 0
+        if size < at:
+            raise ValueError(f"{path}: got {size} bytes; the checkpoint was made after {at}. Put the file back.")
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(at)
         self._file.seek(at)
@@ -25,7 +32,7 @@ class JsonlWriter:
         Raises:
             OSError: the disk is full or gone.
         """
-        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def position(self) -> int:

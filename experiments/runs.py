@@ -6,8 +6,6 @@ What stands in the folder: ``config.json`` (the config, resolved, with versions)
 
 import dataclasses
 import importlib.metadata
-import json
-import os
 import pathlib
 import platform
 import signal
@@ -24,17 +22,19 @@ from .. import __version__
 from ..agents import Agent, dqn, evaluation_state
 from ..networks import Lowering
 from ..replay import host
-from ..updates import TargetRule, is_none
+from ..updates import TargetRule, Variables
 from . import checkpoint
 from .config import RunConfig, agent_name, from_json, to_json
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .figures import learning_curve
-from .host_loop import Carry, Record, host_loop, initial_carry, total_learner_steps
+from .files import load_variables, read_json, save_variables, write_json
+from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
 from .records import JsonlWriter, read_jsonl
 
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
+SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,13 @@ def build(config: RunConfig) -> Parts:
     """
     environment = make(config.env, config.num_envs, config.seed)
     updates_in_all = total_learner_steps(config.agent, config.steps, config.num_envs)
+    if updates_in_all < 1:
+        raise ValueError(
+            f"train_every: got {config.agent.train_every}, and no multiple of it lies between learning_starts "
+            f"{config.agent.learning_starts} and steps {config.steps}, so nothing would be learnt. Lower either."
+        )
     # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
-    scanned = max(config.num_envs // config.agent.train_every, 1) * config.agent.learner_steps > 1
+    scanned = batches_per_dispatch(config.agent, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
     agent = dqn(config.agent, environment.spec, total_learner_steps=updates_in_all, lowering=lowering)
     return Parts(config, agent, environment)
@@ -69,11 +74,12 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
         rule = named.rule
         if not isinstance(rule, TargetRule):
             continue
+        moves = rule.period > 0 and rule.step_size > 0
         described[name] = {
             "rule": str(rule),
             "step_size": float(rule.step_size),
-            "period_learner_steps": None if is_none(rule) else int(rule.period),
-            "period_environment_steps": None if is_none(rule) else float(rule.period * unit),
+            "period_learner_steps": int(rule.period) if moves else None,
+            "period_environment_steps": float(rule.period * unit) if moves else None,
         }
     return described
 
@@ -109,8 +115,9 @@ def prepare_folder(folder: pathlib.Path) -> None:
     if folder.is_file():
         raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
     if folder.is_dir() and any(folder.iterdir()):
-        what = "a run" if (folder / "config.json").exists() else "files"
-        raise ValueError(f"out: {folder} holds {what}. Give another folder, or continue with: polyak resume {folder}")
+        if (folder / "config.json").exists():
+            raise ValueError(f"out: {folder} holds a run. Give another folder, or continue it: polyak resume {folder}")
+        raise ValueError(f"out: {folder} holds files. Give another folder, new or empty.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-probe"
@@ -146,14 +153,15 @@ def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[st
     config = parts.config
     checkpoint.remove_unfinished(folder / "checkpoints")
     carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
-    try:
-        carry, metrics_bytes = _restore(carry, parts.environment, folder)
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from None
+    metrics_bytes = 0  # a run that was killed before its first checkpoint begins again
+    if checkpoint.steps_saved(folder / "checkpoints"):
+        try:
+            carry, metrics_bytes = _restore(carry, parts.environment, folder)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
     if carry.steps >= config.steps and (folder / "evaluation.json").exists():
         report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
-        evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
-        return evaluation
+        return read_json(folder / "evaluation.json")
     report(f"resuming {folder} at step {carry.steps}")
     return _run(parts, carry, folder, metrics_bytes, on_record, report)
 
@@ -170,7 +178,8 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
     if not path.is_file():
         raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: polyak resume {folder}")
     state = parts.agent.init(jax.random.key(config.seed))
-    state = state._replace(params=load_params(path, state.params), targets={})
+    variables = load_variables(path, Variables(state.params, state.state))
+    state = state._replace(params=variables.params, state=variables.state, targets={})
     return _evaluate(parts, state, episodes, evaluation_seed(config.seed) if seed is None else seed, epsilon)
 
 
@@ -182,63 +191,21 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no run stands there (no config.json). Make one with: polyak train --out {folder}")
-    return from_json(read_json(folder / "config.json")["config"])
-
-
-def save_params(path: pathlib.Path, params: Any) -> None:
-    """Writes parameters as arrays by path (``mlp/~/linear_0/w``), without pickle."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    named = {jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf) for keys, leaf in leaves}
-    _replace_whole(path, lambda file: np.savez(file, allow_pickle=False, **named))
-
-
-def load_params(path: pathlib.Path, template: Any) -> Any:
-    """Reads parameters of the structure, shapes and dtypes of ``template``.
-
-    Raises:
-        ValueError: the file is no npz of plain arrays, or does not fit; the message names the parameter.
-    """
-    entries, structure = jax.tree_util.tree_flatten_with_path(template)
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays.files}
-    leaves = []
-    for keys, leaf in entries:
-        name = jax.tree_util.keystr(keys, simple=True, separator="/")
-        array = found.get(name)
-        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
-            got = "nothing" if array is None else f"{array.dtype}{array.shape}"
-            raise ValueError(f"{path}: {name}: got {got}; the config's network has {leaf.dtype}{leaf.shape}.")
-        leaves.append(jax.numpy.array(array))
-    return jax.tree_util.tree_unflatten(structure, leaves)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    _replace_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(path.read_text())
-
-
-def _replace_whole(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    written = read_json(folder / "config.json")
+    if "config" not in written:
+        raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
+    return from_json(written["config"])
 
 
 def _run(
     parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
 ) -> dict[str, Any] | None:
     config, checkpoints = parts.config, folder / "checkpoints"
-    saved = carry.steps if checkpoint.steps_saved(checkpoints) else -1
+    saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
     with _interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
         if saved < 0:
             _save(parts, carry, checkpoints, metrics)
+            saved = carry.steps
         loop = host_loop(
             parts.agent,
             parts.environment,
@@ -246,17 +213,25 @@ def _run(
             carry,
             steps=config.steps,
             record_every=config.log_every,
+            yield_every=config.checkpoint_every,
             stop=interrupted.is_set,
         )
         for carry, record in loop:
             if record:
                 metrics.write(record)
                 on_record(record)
-            due = carry.steps // config.checkpoint_every > max(saved, 0) // config.checkpoint_every
-            if due or not record or carry.steps >= config.steps:
-                _save(parts, carry, checkpoints, metrics)
-                saved = carry.steps
+            due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
+            if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
+                try:
+                    _save(parts, carry, checkpoints, metrics)
+                    saved, failures = carry.steps, 0
+                except OSError as error:
+                    failures += 1
+                    if failures == SAVES_THAT_MAY_FAIL or interrupted.is_set():
+                        raise
+                    report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
         if interrupted.is_set() and carry.steps < config.steps:
+            parts.environment.close()
             report(f"interrupted at step {carry.steps}, saved; continue with: polyak resume {folder}")
             return None
     return _finish(parts, carry, folder)
@@ -264,11 +239,13 @@ def _run(
 
 def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     parts.environment.close()
-    save_params(folder / "parameters.npz", evaluation_state(carry.agent).params)
+    evaluated = evaluation_state(carry.agent)
+    save_variables(folder / "parameters.npz", Variables(evaluated.params, evaluated.state))
     seed = evaluation_seed(parts.config.seed)
     result = _evaluate(parts, carry.agent, parts.config.evaluation_episodes, seed, epsilon=0.0)
     write_json(folder / "evaluation.json", result)
-    title = f"{agent_name(parts.config.agent)} on {parts.config.env}, target {describe_targets(parts)['q']['rule']}"
+    rule = next(iter(parts.agent.targets.values())).rule
+    title = f"{agent_name(parts.config.agent)} on {parts.config.env}, target {rule}"
     learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
     return result
 

@@ -155,6 +155,16 @@ def test_the_replay_holds_what_a_plain_rollout_gives():
     assert sum(length for record in records for length in record["lengths"]) <= 120
 
 
+def test_an_agent_may_touch_leaves_that_it_does_not_read():
+    agent = counting_agent()
+
+    def act(key, state, memory, timestep, epsilon):
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float32) + 1, state)
+        return agent.act(key, state, memory, timestep, epsilon)
+
+    assert run(agent._replace(act=act), steps=40)[0].steps == 40
+
+
 def test_one_seed_repeats_to_the_bit_and_another_differs_everywhere():
     (first, records), (again, repeated), (_, others) = run(seed=3), run(seed=3), run(seed=4)
     assert records == repeated

@@ -104,6 +104,19 @@ def test_own_module_state_that_the_loss_forgot():
         learner(follow, optax.sgd(0.1), {"q": Target(updates.frozen(), module_state="averaged")})
 
 
+def test_module_state_that_the_loss_forgot():
+    made = learner(lambda *_: (jnp.zeros(()), LossOutput()), optax.sgd(0.1), {"q": Target(updates.frozen())})
+    with pytest.raises(ValueError, match=r"LossOutput.state: got .*; expected the module state"):
+        made.step(jax.random.key(0), made.init({"w": jnp.ones(1)}, {"mean": jnp.ones(1)}), None)
+
+
+def test_a_rule_out_of_range_is_refused_when_the_learner_is_made():
+    with pytest.raises(TypeError, match=r"Did you mean polyak.updates.parse\('periodic:5'\)"):
+        learner(follow, optax.sgd(0.1), {"q": Target("periodic:5")})
+    with pytest.raises(ValueError, match=r"step_size: got 5\.0"):
+        learner(follow, optax.sgd(0.1), {"q": Target(updates.TargetRule(5.0, 1))})
+
+
 def test_a_donated_step_can_be_repeated():
     made = learner(follow, optax.adam(0.1), {"q": Target(updates.periodic(1)), "slow": Target(updates.frozen())})
     step = jax.jit(made.step, donate_argnums=1)

@@ -88,6 +88,7 @@ def test_a_rule_of_arrays_has_a_text_too():
         ("none:3", r"Did you mean 'none'\?"),
         ("", r"got ''; expected one of periodic:K"),
         ("incremental:cosine(0.004,0)", r"'0' is not the steps of cosine"),
+        ("periodic:3000000000", r"below 2\*\*31"),
         ("incremental:cosine(2)", r"Did you mean 'periodic:2'"),
         ("periodic:500env", r"no whole number of learner steps. The nearest that are: 498env or 501env"),
     ],
@@ -102,6 +103,8 @@ def test_what_only_a_run_knows_is_asked_for():
         updates.parse("periodic:500env")
     with pytest.raises(ValueError, match=r"Write cosine\(0.004,STEPS\)"):
         updates.parse("incremental:cosine(0.004)")
+    with pytest.raises(ValueError, match=r"Write cosine\(0.004,STEPS\)"):
+        updates.parse("incremental:cosine(0.004)", horizon=0)
     with pytest.raises(TypeError, match="got 500"):
         updates.parse(500)
 
@@ -109,6 +112,8 @@ def test_what_only_a_run_knows_is_asked_for():
 def test_named_targets():
     both = updates.parse_named("encoder=frozen periodic:3", ("q", "encoder"))
     assert both == {"encoder": updates.frozen(), "q": updates.periodic(3)}
+    spaced = updates.parse_named("q=incremental:cosine(0.1, 7)@2 encoder=frozen", ("q", "encoder"))
+    assert spaced == {"q": TargetRule(0.1, 2, 7), "encoder": updates.frozen()}
     with pytest.raises(ValueError, match="got the name 'encodr'; this agent's targets are q, encoder"):
         updates.parse_named("encodr=frozen", ("q", "encoder"))
     with pytest.raises(ValueError, match="'q' has two rules"):

@@ -85,8 +85,8 @@ def check_leaf(path: str, x: Any, y: Any, names: tuple[str, str], dtypes: Dtypes
         )
     if dtypes == "equal" and x_dtype != y_dtype:
         raise ValueError(
-            f"{path}: {names[0]} is {x_dtype} and {names[1]} is {y_dtype}; expected one dtype. "
-            f'Pass cast="target" to keep the dtype of {names[1]}.'
+            f"{path}: {names[0]} is {x_dtype} and {names[1]} is {y_dtype}; expected one dtype. Convert one of them"
+            + (', or pass cast="target" to keep the dtype of old_tensors.' if names[1] == "old_tensors" else ".")
         )
 
 

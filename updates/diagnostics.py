@@ -29,7 +29,9 @@ def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
 
 
 def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
-    """Learner steps since the rule last fired (since the beginning, for a frozen target): a uint32 scalar.
+    """Learner steps since the last multiple of the period (since the beginning, if frozen): a uint32 scalar.
+
+    That is when the rule last fired, where it is updated after every learner step.
 
     >>> from polyak.updates import periodic
     >>> from polyak.updates.target import TargetState

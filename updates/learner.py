@@ -9,8 +9,8 @@ import optax
 from . import target as target_module
 from . import verbs
 from ._tree import Tree
-from .rule import is_none
-from .target import Rule, TargetState
+from .rule import check_rule, is_none
+from .target import Partition, Rule, TargetState
 
 
 class Variables(NamedTuple):
@@ -118,7 +118,7 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
 
     Raises:
         ValueError: a target's ``module_state`` is neither ``"copied"`` nor ``"own"``, or a rule is out of range; at
-            the first step, a target with its ``own`` module state that the loss did not return.
+            the first step, a module state that the loss did not return.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from polyak.updates import LossOutput, Target, learner, periodic
@@ -136,6 +136,9 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
     for name, named in targets.items():
         if named.module_state not in ("copied", "own"):
             raise ValueError(f'{name}.module_state: got {named.module_state!r}; expected "copied" or "own".')
+
+        for rule in named.rule.rules.values() if isinstance(named.rule, Partition) else (named.rule,):
+            check_rule(rule)
 
     def init(params: Tree, state: Tree = ()) -> LearnerState:
         slow = {
@@ -157,6 +160,11 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
             return loss(key, differentiated, state, read, batch)
 
         (value, output), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        if jax.tree.structure(output.state) != jax.tree.structure(state):
+            raise ValueError(
+                f"LossOutput.state: got {jax.tree.structure(output.state)}; expected the module state after the "
+                f"forward pass, {jax.tree.structure(state)}."
+            )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = verbs.apply_updates(params, updates)
         slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}

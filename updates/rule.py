@@ -202,7 +202,7 @@ def parse(
             return incremental(_parse_step_size(rule_text, size_text), period)
         if cosine[2] is not None:
             horizon = _parse_count(rule_text, cosine[2], "the steps of cosine(T,STEPS)")
-        if horizon is None:
+        if not horizon:
             raise ValueError(f"target: {rule_text!r} needs the steps it falls over. Write cosine({cosine[1]},STEPS).")
         return incremental_cosine(_parse_step_size(rule_text, cosine[1]), horizon, period)
     raise ValueError(f"target: got {rule_text!r}; expected one of {_FORMS}.{_did_you_mean(name, argument)}")
@@ -219,7 +219,7 @@ def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -
     {'q': 'periodic:500', 'encoder': 'incremental:0.01'}
     """
     rules: dict[str, TargetRule] = {}
-    for part in targets_text.split():
+    for part in re.sub(r"\s+(?=[^(]*\))", "", targets_text).split():  # a space inside parentheses parts nothing
         name, equals, rule_text = part.rpartition("=")
         name = name if equals else names[0]
         if name not in names:
@@ -256,8 +256,8 @@ def _parse_step_size(rule_text: str, number: str) -> float:
 
 
 def _parse_count(rule_text: str, number: str, what: str) -> int:
-    if not re.fullmatch(r"[0-9][0-9_]*", number) or int(number) < 1:
-        raise ValueError(f"target: got {rule_text!r}; {number!r} is not {what}: an integer >= 1.")
+    if not re.fullmatch(r"[0-9][0-9_]*", number) or not 1 <= int(number) < 2**31:
+        raise ValueError(f"target: got {rule_text!r}; {number!r} is not {what}: an integer >= 1, below 2**31.")
     return int(number)
 
 

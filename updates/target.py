@@ -72,7 +72,8 @@ def init(rule: Rule, params: Tree, state: Tree = ()) -> TargetState:
     """Makes a target that starts as a copy of the online parameters and never shares an array with them.
 
     Args:
-        rule: the rule it will move under.
+        rule: the rule it will move under; a rule that is traced later must be traced here too, since ``none`` keeps
+            no copy only where it is known to be ``none``.
         params: the online parameters.
         state: the online module state.
 

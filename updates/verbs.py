@@ -200,8 +200,8 @@ def check_integer(value: Any, name: str, lowest: int) -> None:
         return
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected an integer >= {lowest}.")
-    if value < lowest:
-        raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}.")
+    if not lowest <= value < 2**31:
+        raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}, below 2**31.")
 
 
 def check_period(value: Any, name: str = "period", lowest: int = 0) -> None:

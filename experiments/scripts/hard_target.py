@@ -16,8 +16,7 @@ def main(steps=STEPS):
     carry = experiments.initial_carry(agent, environment, config, seed=0)
     loop = experiments.host_loop(agent, environment, config, carry, steps=steps, record_every=5_000)
     for carry, record in loop:  # noqa: B007 (the last carry is evaluated)
-        distance = record["target_distance/q"]
-        print(f"{record['step']:>6} steps, return {record['return_mean']:.1f}, target distance {distance:.3f}")
+        print({name: record[name] for name in ("step", "return_mean", "loss", "target_distance/q")})
 
     evaluation_environment = experiments.make("CartPole-v1", num_envs=10, seed=1)
     returns = experiments.evaluate(agent, carry.agent, evaluation_environment, episodes=20)

@@ -1,0 +1,77 @@
+"""Files of a run, written whole or not at all and read without pickle: JSON, and variables as npz."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..updates import Variables
+
+
+def save_variables(path: pathlib.Path, variables: Variables) -> None:
+    """Writes parameters and module state as arrays by path (``params/mlp/~/linear_0/w``), without pickle."""
+    named = {name: np.asarray(leaf) for name, leaf in _named(variables)}
+    _replace_whole(path, lambda file: np.savez(file, **named))  # type: ignore[arg-type]  # names are no keywords
+
+
+def load_variables(path: pathlib.Path, template: Variables) -> Variables:
+    """Reads variables of the structure, shapes and dtypes of ``template``.
+
+    Raises:
+        ValueError: the file is no npz of plain arrays, or does not fit; the message names the array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # whatever a file that is no npz of plain arrays makes NumPy raise
+        raise ValueError(f"{path}: cannot be read as an npz of plain arrays (no pickle is ever loaded).") from error
+    expected = dict(_named(template))
+    for name in sorted(found.keys() | expected.keys()):
+        got, wanted = (_describe(arrays.get(name)) for arrays in (found, expected))
+        if got != wanted:
+            raise ValueError(f"{path}: {name}: got {got}; the config's network has {wanted}.")
+    leaves = [jax.numpy.array(found[name]) for name in expected]
+    variables: Variables = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return variables
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    _replace_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: got no JSON ({error}); the file was changed by hand?") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: got a {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def _named(variables: Variables) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _describe(array: Any) -> str:
+    return "nothing" if array is None else f"{array.dtype}{tuple(array.shape)}"
+
+
+def _replace_whole(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
