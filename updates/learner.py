@@ -160,10 +160,10 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
             return loss(key, differentiated, state, read, batch)
 
         (value, output), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        if jax.tree.structure(output.state) != jax.tree.structure(state):
+        got, expected = str(jax.tree.structure(output.state)), str(jax.tree.structure(state))
+        if got != expected:
             raise ValueError(
-                f"LossOutput.state: got {jax.tree.structure(output.state)}; expected the module state after the "
-                f"forward pass, {jax.tree.structure(state)}."
+                f"LossOutput.state: got {got}; expected the module state after the forward pass, {expected}."
             )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = verbs.apply_updates(params, updates)
