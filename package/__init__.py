@@ -1,7 +1,8 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-The parts are modules of their own, imported when they are first used:
+Four functions and five parts, imported when they are first used:
 
+* ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``: runs from Python.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
 * ``polyak.replay``: experience kept, and what is drawn from it.
@@ -10,15 +11,32 @@ The parts are modules of their own, imported when they are first used:
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .experiments.api import evaluate, load, resume, train
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "agents", "experiments", "networks", "replay", "updates"]
+__all__ = [
+    "__version__",
+    "agents",
+    "evaluate",
+    "experiments",
+    "load",
+    "networks",
+    "replay",
+    "resume",
+    "train",
+    "updates",
+]
+_FUNCTIONS = ("evaluate", "load", "resume", "train")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Imports a part of polyak at its first use, so that ``import polyak`` alone costs nothing."""
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(".experiments.api", __name__), name)
     if name in __all__:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module 'polyak' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -12,7 +12,7 @@ import pytest
 
 import polyak
 
-PARTS = sorted(set(polyak.__all__) - {"__version__"})
+PARTS = [name for name in polyak.__all__ if importlib.util.find_spec(f"polyak.{name}")]
 
 
 def modules_below(name: str, folder: str) -> Iterator[str]:

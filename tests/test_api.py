@@ -1,0 +1,75 @@
+"""Runs from Python: the same as from the command line, and what comes back."""
+
+import json
+
+import numpy as np
+import pytest
+
+import polyak
+from polyak.experiments import cli
+from small_runs import arguments, config_of, records
+
+FIELDS = {
+    "steps": 600,
+    "log_every": 100,
+    "checkpoint_every": 200,
+    "evaluation_episodes": 2,
+    "hidden_sizes": (8,),
+    "batch_size": 8,
+    "learning_starts": 50,
+    "replay_capacity": 300,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return polyak.train(out=tmp_path_factory.mktemp("api") / "run", **FIELDS)
+
+
+def test_a_run_from_python_is_the_run_of_the_command_line(run, tmp_path):
+    assert cli.run(arguments(["train"], tmp_path / "run")) == 0
+    assert records(tmp_path / "run") == records(run.folder)
+    assert run.config == config_of()
+
+
+def test_what_comes_back(run):
+    assert run.metrics["step"].tolist() == [100, 200, 300, 400, 500, 600]
+    assert run.metrics["returns"].sum() == run.metrics["lengths"].sum()  # a reward of 1 a step
+    assert run.metrics["loss"].shape == (6,)
+    assert run.evaluation == json.loads((run.folder / "evaluation.json").read_text())
+    assert run.variables.params["torso/mlp/~/linear_0"]["w"].shape == (4, 8)
+    w, b = (run.variables.params["torso/mlp/~/linear_0"][name] for name in "wb")
+    head = run.variables.params["head/q_values"]
+    for observation in np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32):
+        q_values = np.maximum(observation @ w + b, 0) @ head["w"] + head["b"]
+        assert run.act(observation) == int(np.argmax(q_values))
+    with pytest.raises(ValueError, match=r"observation: got shape \(1, 4\); expected \(4,\), one observation"):
+        run.act(np.zeros((1, 4)))
+
+
+def test_load_and_evaluate(run):
+    again = polyak.load(str(run.folder))
+    assert again.config == run.config
+    assert again.evaluation == run.evaluation == polyak.evaluate(again, episodes=2)
+    assert polyak.resume(run.folder).evaluation == run.evaluation
+    assert polyak.evaluate(run.folder, episodes=3, epsilon=0.5)["episodes"] == 3
+    with pytest.raises(ValueError, match=r"epsilon: got 5.0; expected 0 <= epsilon <= 1"):
+        polyak.evaluate(run, epsilon=5.0)
+
+
+def test_mistakes(run, tmp_path):
+    with pytest.raises(ValueError, match=r"field: got 'lerning_rate'.*Did you mean 'learning_rate'"):
+        polyak.train(lerning_rate=1.0)
+    with pytest.raises(ValueError, match="agent: got 'dqm'"):
+        polyak.train("dqm")
+    with pytest.raises(TypeError, match=r"steps: got '5' \(str\)"):
+        polyak.train(steps="5")
+    with pytest.raises(ValueError, match="give one or the other"):
+        polyak.train(config=config_of(), steps=5)
+    with pytest.raises(ValueError, match="no run stands there"):
+        polyak.load(tmp_path)
+    (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())
+    with pytest.raises(ValueError, match=r"the run has not ended. Continue it with polyak.resume"):
+        polyak.load(tmp_path)
+    with pytest.raises(AttributeError, match="module 'polyak' has no attribute 'trian'"):
+        polyak.trian  # noqa: B018 (the access is the test)
