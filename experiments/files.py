@@ -3,13 +3,19 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
 from ..updates import Variables
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def save_variables(path: pathlib.Path, variables: Variables) -> None:
@@ -37,6 +43,30 @@ def load_variables(path: pathlib.Path, template: Variables) -> Variables:
     leaves = [jax.numpy.array(found[name]) for name in expected]
     variables: Variables = jax.tree.unflatten(jax.tree.structure(template), leaves)
     return variables
+
+
+@contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a second process out of a run's folder; the lock falls with the process, however it ends.
+
+    Raises:
+        ValueError: another process has it; the message names its number.
+    """
+    if fcntl is None:  # no such locks on this system
+        yield
+        return
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder}: process {file.read() or '?'} is at work there. Wait for it, or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -28,7 +28,7 @@ from .config import RunConfig, agent_name, from_json, to_json
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .figures import learning_curve
-from .files import load_variables, read_json, save_variables, write_json
+from .files import load_variables, locked, read_json, save_variables, write_json
 from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
 from .records import JsonlWriter, read_jsonl
 
@@ -139,8 +139,9 @@ def train(config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: 
     parts = build(config)
     carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
     prepare_folder(folder)
-    write_json(folder / "config.json", resolved(parts))
-    return _run(parts, carry, folder, 0, on_record, report)
+    with locked(folder):
+        write_json(folder / "config.json", resolved(parts))
+        return _run(parts, carry, folder, 0, on_record, report)
 
 
 def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
@@ -149,21 +150,9 @@ def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[st
     Raises:
         ValueError: no run stands in ``folder``, or its checkpoint is of another run.
     """
-    parts = build(read_config(folder))
-    config = parts.config
-    checkpoint.remove_unfinished(folder / "checkpoints")
-    carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
-    metrics_bytes = 0  # a run that was killed before its first checkpoint begins again
-    if checkpoint.steps_saved(folder / "checkpoints"):
-        try:
-            carry, metrics_bytes = _restore(carry, parts.environment, folder)
-        except FileNotFoundError as error:
-            raise ValueError(str(error)) from None
-    if carry.steps >= config.steps and (folder / "evaluation.json").exists():
-        report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
-        return read_json(folder / "evaluation.json")
-    report(f"resuming {folder} at step {carry.steps}")
-    return _run(parts, carry, folder, metrics_bytes, on_record, report)
+    config = read_config(folder)
+    with locked(folder):
+        return _resume(build(config), folder, on_record, report)
 
 
 def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
@@ -174,6 +163,7 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
     """
     config = read_config(folder)
     parts = build(config)
+    parts.environment.close()
     path = folder / "parameters.npz"
     if not path.is_file():
         raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: polyak resume {folder}")
@@ -195,6 +185,23 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     if "config" not in written:
         raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
     return from_json(written["config"])
+
+
+def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
+    config = parts.config
+    checkpoint.remove_unfinished(folder / "checkpoints")
+    carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
+    metrics_bytes = 0  # a run that was killed before its first checkpoint begins again
+    if checkpoint.steps_saved(folder / "checkpoints"):
+        try:
+            carry, metrics_bytes = _restore(carry, parts.environment, folder)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
+    if carry.steps >= config.steps and (folder / "evaluation.json").exists():
+        report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
+        return read_json(folder / "evaluation.json")
+    report(f"resuming {folder} at step {carry.steps}")
+    return _run(parts, carry, folder, metrics_bytes, on_record, report)
 
 
 def _run(

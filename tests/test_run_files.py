@@ -1,6 +1,9 @@
 """The files of a run: checkpoints, metrics, parameters, configs; damaged ones are found."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,3 +88,14 @@ def test_configs_round_trip_and_unknown_keys_are_errors():
     with pytest.raises(TypeError, match=r"agent.batch_size: got '5' \(str\)"):
         from_json({"agent": {"name": "dqn", "batch_size": "5"}})
     assert from_json({"agent": {"learning_rate": 1}}).agent.learning_rate == 1.0
+
+
+def test_two_processes_on_one_folder(tmp_path):
+    with files.locked(tmp_path):
+        code = "import pathlib, sys\nfrom polyak.experiments import files\n"
+        code += "with files.locked(pathlib.Path(sys.argv[1])): pass"
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert second.returncode != 0
+        assert f"process {os.getpid()} is at work there" in second.stderr
+    with files.locked(tmp_path):  # and afterwards it is free
+        pass
