@@ -40,4 +40,5 @@ def _running_mean(returns: np.ndarray) -> np.ndarray:
     sums = np.cumsum(np.concatenate([[0.0], returns]))
     ends = np.arange(1, len(returns) + 1)
     starts = np.maximum(ends - SMOOTHING, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
