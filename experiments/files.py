@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,6 @@ import jax
 import numpy as np
 
 from ..updates import Variables
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def save_variables(path: pathlib.Path, variables: Variables) -> None:
@@ -52,9 +48,11 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     Raises:
         ValueError: another process has it; the message names its number.
     """
-    if fcntl is None:  # no such locks on this system
+    if sys.platform == "win32":  # has no such locks
         yield
         return
+    import fcntl
+
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
