@@ -31,7 +31,7 @@ def evaluate(
     episodes: int,
     seed: int = 0,
     epsilon: float = 0.0,
-    max_episode_steps: int = 100_000,
+    max_episode_steps: int = 27_000,
 ) -> np.ndarray:
     """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
 
@@ -44,7 +44,8 @@ def evaluate(
         episodes: how many, at least 1.
         seed: of the actions (ties aside, greedy actions draw nothing).
         epsilon: the probability of a random action.
-        max_episode_steps: an episode still going then is counted as it stands, with a warning; what follows in that
+        max_episode_steps: an episode still going then (by default after the 108 000 frames of an Atari game, 4 a step)
+            is counted as it stands, with a warning; what follows in that
             environment counts as the next episode.
 
     Returns:
