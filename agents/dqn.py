@@ -208,7 +208,10 @@ def _targets(config: DQNConfig, total_learner_steps: int | None) -> dict[str, Ta
         "environment_steps_per_learner_step": config.environment_steps_per_learner_step,
     }
     targets = {MAIN_TARGET: Target(updates.parse_named(config.target, (MAIN_TARGET,), **options)[MAIN_TARGET])}
-    average = updates.parse(config.average, **options)
+    try:
+        average = updates.parse(config.average, **options)
+    except ValueError as error:
+        raise ValueError(f"average: {error}") from None
     if not updates.is_none(average):
         targets[AVERAGE] = Target(average)
     return targets

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-SMOOTHING = 100  # episodes
+SMOOTHING = 20  # episodes
 
 
 def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
@@ -25,7 +25,7 @@ def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot(ended_at, returns, ".", color="tab:blue", alpha=0.25, markersize=3, markeredgewidth=0, label="episode")
+    axes.plot(ended_at, returns, ".", color="tab:blue", alpha=0.35, markersize=5, markeredgewidth=0, label="episode")
     axes.plot(ended_at, _running_mean(returns), color="tab:blue", linewidth=2, label=f"mean of the last {SMOOTHING}")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("training return (exploration included)")

@@ -180,7 +180,9 @@ def read_config(folder: pathlib.Path) -> RunConfig:
         ValueError: there is none, or it is not one that this version of polyak knows.
     """
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: no run stands there (no config.json). Make one with: polyak train --out {folder}")
+        below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
+        hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"
+        raise ValueError(f"{folder}: no run stands there (no config.json). {hint}")
     written = read_json(folder / "config.json")
     if "config" not in written:
         raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
@@ -230,7 +232,8 @@ def _run(
             due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
             if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
                 try:
-                    _save(parts, carry, checkpoints, metrics)
+                    with _undisturbed():
+                        _save(parts, carry, checkpoints, metrics)
                     saved, failures = carry.steps, 0
                 except OSError as error:
                     failures += 1
@@ -312,6 +315,20 @@ def _restore(carry: Carry, environment: Environments, folder: pathlib.Path) -> t
     counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
     restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, *counters)
     return restored, metadata["metrics_bytes"]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignores Ctrl-C and SIGTERM for as long as a checkpoint takes, so that a second one loses nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ commands
   evaluate RUN    play episodes with the parameters of a finished run
 
 agents
-  dqn             DQN, with --double and --dueling
+  dqn             DQN, double by default (--no-double), with --dueling
 
 targets           what --target takes: the rule under which the slow copy moves
   periodic:500              a copy every 500 learner steps (hard target)
@@ -45,13 +45,20 @@ def main() -> None:
 
         print(__version__)
         sys.exit(0)
+    try:
+        sys.exit(_run(arguments))
+    except KeyboardInterrupt:  # before a run has begun; afterwards the run itself takes care
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> int:
     import jax
 
     # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     from .experiments.cli import run
 
-    sys.exit(run(arguments))
+    return run(arguments)
 
 
 if __name__ == "__main__":

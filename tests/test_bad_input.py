@@ -108,6 +108,13 @@ def test_a_value_that_is_not_finite_stops_the_run_with_environment_and_step(kind
     assert "not finite" in said
 
 
+def test_a_folder_of_runs_is_named(tmp_path, capsys):
+    (tmp_path / "acrobot").mkdir()
+    (tmp_path / "acrobot" / "config.json").touch()
+    assert cli.run(["evaluate", str(tmp_path)]) == 2
+    assert "Runs below it: acrobot." in capsys.readouterr().err
+
+
 def test_output_folders_that_cannot_be(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()

@@ -225,7 +225,7 @@ def test_one_trace_and_stable_dtypes():
         ({"torso": "resnet"}, ValueError, "torso: got 'resnet'"),
         ({"target": "periodic:0.005"}, ValueError, "Did you mean 'incremental:0.005'"),
         ({"target": "encoder=frozen"}, ValueError, "got the name 'encoder'; this agent's targets are q"),
-        ({"average": "incremental:3"}, ValueError, "Did you mean 'periodic:3'"),
+        ({"average": "incremental:3"}, ValueError, "average: .*Did you mean 'periodic:3'"),
         ({"target": "periodic:3env"}, ValueError, "The nearest that are: 2env or 4env"),
     ],
 )

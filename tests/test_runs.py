@@ -131,6 +131,21 @@ def test_interrupted_between_records_and_resumed_equals_never_stopped(tmp_path, 
     assert_same_run(folder, finished)
 
 
+def test_a_second_interrupt_while_a_checkpoint_is_written_loses_nothing(tmp_path, finished, monkeypatch):
+    save, silent, folder = checkpoint.save, (lambda _: None), tmp_path / "run"
+
+    def disturbed(path, step, *rest):
+        if step:
+            signal.raise_signal(signal.SIGINT)
+        save(path, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", disturbed)
+    assert runs.train(config_of(), folder, interrupt_at(300), silent) is None
+    assert checkpoint.steps_saved(folder / "checkpoints") == [200, 300]
+    assert runs.resume(folder, silent, silent) is not None
+    assert_same_run(folder, finished)
+
+
 def test_interrupted_at_once_after_a_resume_keeps_the_checkpoint_untouched(tmp_path, monkeypatch):
     silent, folder = (lambda _: None), tmp_path / "run"
     assert runs.train(config_of(), folder, interrupt_at(300), silent) is None

@@ -112,6 +112,7 @@ def test_what_only_a_run_knows_is_asked_for():
 def test_named_targets():
     both = updates.parse_named("encoder=frozen periodic:3", ("q", "encoder"))
     assert both == {"encoder": updates.frozen(), "q": updates.periodic(3)}
+    assert updates.parse_named("q = periodic: 5", ("q",)) == {"q": updates.periodic(5)}
     spaced = updates.parse_named("q=incremental:cosine(0.1, 7)@2 encoder=frozen", ("q", "encoder"))
     assert spaced == {"q": TargetRule(0.1, 2, 7), "encoder": updates.frozen()}
     with pytest.raises(ValueError, match="got the name 'encodr'; this agent's targets are q, encoder"):

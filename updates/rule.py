@@ -219,7 +219,8 @@ def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -
     {'q': 'periodic:500', 'encoder': 'incremental:0.01'}
     """
     rules: dict[str, TargetRule] = {}
-    for part in re.sub(r"\s+(?=[^(]*\))", "", targets_text).split():  # a space inside parentheses parts nothing
+    # A space inside parentheses or beside a sign parts nothing.
+    for part in re.sub(r"\s+(?=[^(]*\))|(?<=[:@=])\s+|\s+(?=[:@=])", "", targets_text).split():
         name, equals, rule_text = part.rpartition("=")
         name = name if equals else names[0]
         if name not in names:
