@@ -8,11 +8,8 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,12 +21,14 @@ from ..networks import Lowering
 from ..replay import host
 from ..updates import TargetRule, Variables
 from . import checkpoint
+from .carries import restore_carry, save_carry
 from .config import RunConfig, agent_name, from_json, to_json
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
+from .interrupts import interrupts, undisturbed
 from .records import JsonlWriter, read_jsonl
 
 Report = Callable[[str], None]
@@ -196,7 +195,7 @@ def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Rep
     metrics_bytes = 0  # a run that was killed before its first checkpoint begins again
     if checkpoint.steps_saved(folder / "checkpoints"):
         try:
-            carry, metrics_bytes = _restore(carry, parts.environment, folder)
+            carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints")
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     if carry.steps >= config.steps and (folder / "evaluation.json").exists():
@@ -211,9 +210,9 @@ def _run(
 ) -> dict[str, Any] | None:
     config, checkpoints = parts.config, folder / "checkpoints"
     saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
-    with _interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
+    with interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
         if saved < 0:
-            _save(parts, carry, checkpoints, metrics)
+            save_carry(carry, parts.environment, checkpoints, metrics.position())
             saved = carry.steps
         loop = host_loop(
             parts.agent,
@@ -232,8 +231,8 @@ def _run(
             due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
             if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
                 try:
-                    with _undisturbed():
-                        _save(parts, carry, checkpoints, metrics)
+                    with undisturbed():
+                        save_carry(carry, parts.environment, checkpoints, metrics.position())
                     saved, failures = carry.steps, 0
                 except OSError as error:
                     failures += 1
@@ -275,80 +274,3 @@ def _evaluate(parts: Parts, state: Any, episodes: int, seed: int, epsilon: float
         "epsilon": epsilon,
         "returns": returns.tolist(),
     }
-
-
-def _arrays(carry: Carry) -> Any:
-    """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
-    statistics = carry.statistics
-    running = (statistics.running_return, statistics.running_length)
-    return (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
-
-
-def _save(parts: Parts, carry: Carry, folder: pathlib.Path, metrics: JsonlWriter) -> None:
-    statistics = carry.statistics
-    metadata = {
-        "steps": carry.steps,
-        "learner_steps": carry.learner_steps,
-        "learner_steps_recorded": carry.learner_steps_recorded,
-        "generator": carry.generator.bit_generator.state,
-        "recent": statistics.recent,
-        "finished": statistics.finished,
-        "episodes": statistics.episodes,
-        "metrics_bytes": metrics.position(),
-    }
-    checkpoint.save(folder, carry.steps, _arrays(carry), parts.environment.snapshot(), metadata)
-
-
-def _restore(carry: Carry, environment: Environments, folder: pathlib.Path) -> tuple[Carry, int]:
-    tree, snapshot, metadata = checkpoint.restore_latest(folder / "checkpoints", _arrays(carry))
-    key, agent, memory, replay, timestep, totals, (running_return, running_length) = tree
-    generator, statistics = carry.generator, carry.statistics
-    generator.bit_generator.state = metadata["generator"]
-    statistics.running_return, statistics.running_length = running_return, running_length
-    statistics.recent, statistics.episodes = metadata["recent"], metadata["episodes"]
-    statistics.finished = [tuple(episode) for episode in metadata["finished"]]
-    resumed, restarted = environment.restore(snapshot)
-    if restarted.any():
-        # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
-        timestep, replay = resumed, host.end_episode(replay, restarted)
-        statistics.restart(restarted)
-    counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
-    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, *counters)
-    return restored, metadata["metrics_bytes"]
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM for as long as a checkpoint takes, so that a second one loses nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; a second one ends the process as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def interrupt(number: int, frame: Any) -> None:
-        del frame
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

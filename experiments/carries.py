@@ -1,0 +1,74 @@
+"""A carry and its checkpoint: what is written of it, and how a run comes back to it."""
+
+import pathlib
+from typing import Any
+
+from ..replay import host
+from . import checkpoint
+from .environment import Environments
+from .host_loop import Carry
+
+
+def _arrays(carry: Carry) -> Any:
+    """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
+    statistics = carry.statistics
+    running = (statistics.running_return, statistics.running_length)
+    return (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
+
+
+def save_carry(carry: Carry, environment: Environments, folder: pathlib.Path, metrics_bytes: int) -> None:
+    """Writes the checkpoint of a carry, with a snapshot of the environments.
+
+    Args:
+        carry: what the loop yielded; not changed.
+        environment: the environments of the loop, standing where it yielded.
+        folder: of all checkpoints of the run.
+        metrics_bytes: length of the metrics file; what is written after it is made again after a resume.
+
+    Raises:
+        OSError: the disk is full or read-only; older checkpoints stay as they are.
+    """
+    statistics = carry.statistics
+    metadata = {
+        "steps": carry.steps,
+        "learner_steps": carry.learner_steps,
+        "learner_steps_recorded": carry.learner_steps_recorded,
+        "generator": carry.generator.bit_generator.state,
+        "recent": statistics.recent,
+        "finished": statistics.finished,
+        "episodes": statistics.episodes,
+        "metrics_bytes": metrics_bytes,
+    }
+    checkpoint.save(folder, carry.steps, _arrays(carry), environment.snapshot(), metadata)
+
+
+def restore_carry(carry: Carry, environment: Environments, folder: pathlib.Path) -> tuple[Carry, int]:
+    """Reads the newest checkpoint and leads the environments back to where they stood.
+
+    Args:
+        carry: the carry at step 0 of the same run, which says the shapes; consumed.
+        environment: the environments of the run.
+        folder: of all checkpoints of the run.
+
+    Returns:
+        The carry, and the length of the metrics file when it was saved.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint that can be read.
+        ValueError: it is of another run.
+    """
+    tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
+    key, agent, memory, replay, timestep, totals, (running_return, running_length) = tree
+    generator, statistics = carry.generator, carry.statistics
+    generator.bit_generator.state = metadata["generator"]
+    statistics.running_return, statistics.running_length = running_return, running_length
+    statistics.recent, statistics.episodes = metadata["recent"], metadata["episodes"]
+    statistics.finished = [tuple(episode) for episode in metadata["finished"]]
+    resumed, restarted = environment.restore(snapshot)
+    if restarted.any():
+        # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
+        timestep, replay = resumed, host.end_episode(replay, restarted)
+        statistics.restart(restarted)
+    counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
+    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, *counters)
+    return restored, metadata["metrics_bytes"]
