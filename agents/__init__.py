@@ -1,6 +1,7 @@
 """polyak.agents: how to act and how to learn."""
 
-from .dqn import DQNConfig, dqn, epsilon_greedy
+from .dqn import DQNConfig, dqn
+from .exploration import epsilon_greedy
 from .optimizers import make_optimizer
 from .types import ActOutput, Agent, evaluation_state
 

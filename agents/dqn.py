@@ -134,7 +134,7 @@ def dqn(
     >>> agent = dqn(DQNConfig(target="incremental:0.005"), spec, total_learner_steps=1000)
     >>> state = agent.init(jax.random.key(0))
     >>> timestep = TimeStep(jnp.zeros((1, 4)), jnp.zeros(1), jnp.ones(1, bool))
-    >>> agent.act(jax.random.key(1), state, (), timestep, epsilon=0.0).action.shape
+    >>> agent.act(jax.random.key(1), state, (), timestep).action.shape
     (1,)
     """
     network = network or _network(config, spec, lowering)
@@ -154,26 +154,15 @@ def dqn(
         del key, num_envs
         return ()
 
-    def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep, epsilon: Any) -> ActOutput:
+    def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep) -> ActOutput:
+        del key
         q_values = network.apply(state.params, timestep.observation).q_values
-        return ActOutput(epsilon_greedy(key, q_values, epsilon), memory)
+        return ActOutput(jnp.argmax(q_values, axis=-1).astype(jnp.int32), memory)
 
     def learn(key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
         return learner.step(key, state, sample)
 
     return Agent(init, initial_memory, act, learn, targets)
-
-
-def epsilon_greedy(key: jax.Array, q_values: jax.Array, epsilon: Any) -> jax.Array:
-    """With probability ``epsilon`` a uniform action, else the greedy one: ``[N, A]`` values to ``[N]`` int32 actions.
-
-    >>> epsilon_greedy(jax.random.key(0), jnp.array([[0.0, 1.0], [1.0, 0.0]]), 0.0).tolist()
-    [1, 0]
-    """
-    num_envs, num_actions = q_values.shape
-    explore, choice = jax.random.uniform(key, (2, num_envs))
-    uniform = jnp.minimum((choice * num_actions).astype(jnp.int32), num_actions - 1)
-    return jnp.where(explore < epsilon, uniform, jnp.argmax(q_values, axis=-1).astype(jnp.int32))
 
 
 def _network(config: DQNConfig, spec: EnvironmentSpec, lowering: networks.Lowering) -> hk.Transformed:

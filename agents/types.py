@@ -46,12 +46,10 @@ class InitialMemory(Protocol):
 class Act(Protocol):
     """How an agent acts."""
 
-    def __call__(
-        self, key: jax.Array, state: LearnerState, memory: Tree, timestep: TimeStep, epsilon: jax.Array
-    ) -> ActOutput:
-        """Chooses ``[N]`` actions; the key is consumed.
+    def __call__(self, key: jax.Array, state: LearnerState, memory: Tree, timestep: TimeStep) -> ActOutput:
+        """Chooses ``[N]`` actions; the key is consumed. Memory is reset where ``timestep.first``.
 
-        Memory is reset where ``timestep.first``; ``epsilon`` is the probability of a random action (0: greedy).
+        These are the agent's own actions; the loop explores (:func:`polyak.agents.epsilon_greedy`).
         """
 
 
@@ -68,7 +66,7 @@ class Agent(NamedTuple):
     Attributes:
         init: ``(key) -> LearnerState``.
         initial_memory: ``(key, num_envs) -> memory``.
-        act: ``(key, state, memory, timestep, epsilon) -> ActOutput``.
+        act: ``(key, state, memory, timestep) -> ActOutput``; the loop explores.
         learn: ``(key, state, sample) -> (state, LearnOutput)``.
         targets: the named targets of its learner; the first is its main one.
     """

@@ -113,7 +113,7 @@ def load(folder: Folder) -> Run:
     def greedy(observation: Any) -> jax.Array:
         timestep = TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool))
         memory = parts.agent.initial_memory(jax.random.key(0), 1)
-        return parts.agent.act(jax.random.key(0), state, memory, timestep, jnp.float32(0)).action[0]
+        return parts.agent.act(jax.random.key(0), state, memory, timestep).action[0]
 
     def act(observation: Any) -> int:
         found = np.asarray(observation, spec.dtype)

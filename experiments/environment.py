@@ -65,6 +65,11 @@ class Environments:
         self.num_envs = len(self._envs)
         self._history = History(seed, self.num_envs)
         self._timestep: TimeStep | None = None
+        self._floating = self.spec.observation.dtype.kind == "f"
+        # What most steps have in common.
+        self._ones = _read_only(np.ones(self.num_envs, np.float32))
+        self._all = _read_only(np.ones(self.num_envs, np.bool_))
+        self._none = _read_only(np.zeros(self.num_envs, np.bool_))
 
     def reset(self) -> TimeStep:
         """Starts the next episode in every lane, the first of all at the first call.
@@ -75,7 +80,11 @@ class Environments:
             ValueError: where a first observation has another shape than its space says, or is not finite.
         """
         self._require_open()
-        return self._begin([self._reset_lane(lane) for lane in range(self.num_envs)])
+        rows = self._empty_rows()
+        for lane in range(self.num_envs):
+            self._reset_lane(lane, rows)
+        self._timestep = TimeStep(rows, np.zeros(self.num_envs, np.float32), self._all)
+        return self._timestep
 
     def step(self, actions: Any) -> EnvironmentStep:
         """Takes one action in every environment and resets those whose episode ended.
@@ -90,24 +99,23 @@ class Environments:
                 observation or a reward is not finite; the message names the environment, its episode and step.
         """
         self._require_reset()
-        rows, rewards, discounts, ended = [], [], [], []
+        obs_t, r_t = self._empty_rows(), np.empty(self.num_envs, np.float32)
+        ended: list[tuple[int, bool]] = []
         for lane, action in enumerate(check_actions(actions, self.num_envs, self.spec.num_actions)):
-            row, reward, terminated, truncated = self._step_lane(lane, action)
-            rows.append(row)
-            rewards.append(reward)
-            discounts.append(0.0 if terminated else 1.0)
-            ended.append(terminated or truncated)
-        obs_t = _batch(rows)
-        r_t, last = np.array(rewards, np.float32), np.array(ended)
-        observation, seen_reward = obs_t, r_t
-        if any(ended):
-            observation = obs_t.copy()
-            for lane in np.flatnonzero(last).tolist():
-                observation[lane] = self._reset_lane(lane)
-            seen_reward = np.where(last, np.float32(0), r_t)
+            r_t[lane], terminated, truncated = self._step_lane(lane, action, obs_t)
+            if terminated or truncated:
+                ended.append((lane, terminated))
+        self._check_finite(obs_t)
+        if not ended:
+            self._timestep = TimeStep(obs_t, r_t, self._none)
+            return EnvironmentStep(r_t, self._ones, self._none, obs_t, self._timestep, self._all)
+        discount_t, last = self._ones.copy(), self._none.copy()
+        observation, seen_reward = obs_t.copy(), r_t.copy()
+        for lane, terminated in ended:
+            discount_t[lane], last[lane], seen_reward[lane] = not terminated, True, 0
+            self._reset_lane(lane, observation)
         self._timestep = TimeStep(observation, seen_reward, last)
-        discount_t = np.array(discounts, np.float32)
-        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, np.ones(self.num_envs, np.bool_))
+        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, self._all)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what it takes to come back to this point: arrays of numbers alone, no pickle.
@@ -137,16 +145,17 @@ class Environments:
         """
         self._require_open()
         saved = self._history.unpack(snapshot, self.spec.observation)
-        rows, rewards, first = [], [], []
+        rows, rewards, first = self._empty_rows(), np.zeros(self.num_envs, np.float32), []
         restarted = np.zeros(self.num_envs, np.bool_)
         for lane in range(self.num_envs):
-            reached = self._replay_lane(lane, saved.episode[lane], saved.actions[lane].tolist())
-            reward = float(saved.reward[lane])
-            if reached is None or reached[0].tobytes() != saved.observation[lane].tobytes() or reached[1] != reward:
-                restarted[lane] = True
-                reached = self._reset_lane(lane), 0.0
-            rows.append(reached[0])
-            rewards.append(reached[1])
+            rewards[lane], ended = self._replay_lane(lane, saved.episode[lane], saved.actions[lane].tolist(), rows)
+            if (
+                ended
+                or rows[lane].tobytes() != saved.observation[lane].tobytes()
+                or rewards[lane] != saved.reward[lane]
+            ):
+                restarted[lane], rewards[lane] = True, 0
+                self._reset_lane(lane, rows)
             first.append(not self._history.actions[lane])
         if restarted.any():
             warnings.warn(
@@ -154,7 +163,7 @@ class Environments:
                 "the same seed and actions, so they start a new episode: they are not deterministic.",
                 stacklevel=2,
             )
-        self._timestep = TimeStep(_batch(rows), np.array(rewards, np.float32), np.array(first))
+        self._timestep = TimeStep(rows, rewards, np.array(first))
         return self._timestep, restarted
 
     def close(self) -> None:
@@ -173,12 +182,11 @@ class Environments:
             raise RuntimeError("environments: not started; call reset or restore first.")
         return self._timestep
 
-    def _begin(self, rows: list[np.ndarray]) -> TimeStep:
-        zeros = np.zeros(self.num_envs, np.float32)
-        self._timestep = TimeStep(_batch(rows), zeros, np.ones(self.num_envs, np.bool_))
-        return self._timestep
+    def _empty_rows(self) -> np.ndarray:
+        return np.empty((self.num_envs, *self.spec.observation.shape), self.spec.observation.dtype)
 
-    def _reset_lane(self, lane: int, episode: int | None = None) -> np.ndarray:
+    def _reset_lane(self, lane: int, rows: np.ndarray, episode: int | None = None) -> None:
+        """Starts the next episode of a lane, or the one that is named, and puts its first observation into ``rows``."""
         history = self._history
         seed = history.begin_next(lane) if episode is None else history.begin(lane, episode)
         try:
@@ -189,9 +197,11 @@ class Environments:
             raise
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise TypeError(f"environment {lane}: reset did not return (observation, info). {_OLD_API}")
-        return self._encode(lane, result[0])
+        self._encode(lane, result[0], rows)
+        self._history.check_observation(lane, rows[lane])
 
-    def _step_lane(self, lane: int, action: int) -> tuple[np.ndarray, float, bool, bool]:
+    def _step_lane(self, lane: int, action: int, rows: np.ndarray) -> tuple[float, bool, bool]:
+        """Steps a lane and puts what it observes into ``rows``, unchecked for NaN; returns reward and ends."""
         self._history.actions[lane].append(action)
         try:
             result = self._envs[lane].step(action + self._spaces.action_start)
@@ -205,15 +215,23 @@ class Environments:
         if not isinstance(reward, float):
             reward = self._as_float(lane, reward)
         self._history.check_reward(lane, reward)
-        return self._encode(lane, observation), float(reward), bool(terminated), bool(truncated)
+        self._encode(lane, observation, rows)
+        return reward, bool(terminated), bool(truncated)
 
-    def _encode(self, lane: int, observation: Any) -> np.ndarray:
+    def _encode(self, lane: int, observation: Any, rows: np.ndarray) -> None:
+        plain = type(observation) is np.ndarray and observation.dtype is rows.dtype
+        if plain and self._spaces.observation_start is None and observation.shape == rows.shape[1:]:
+            rows[lane] = observation
+            return
         try:
-            row = encode(self._spaces, observation)
+            rows[lane] = encode(self._spaces, observation)
         except ValueError as error:
             raise ValueError(f"{self._history.place(lane)}: {error}") from None
-        self._history.check_observation(lane, row)
-        return row
+
+    def _check_finite(self, rows: np.ndarray) -> None:
+        if self._floating and b"\x00" in np.isfinite(rows).tobytes():
+            for lane, row in enumerate(rows):
+                self._history.check_observation(lane, row)
 
     def _as_float(self, lane: int, reward: Any) -> float:
         found = np.asarray(reward)
@@ -221,13 +239,15 @@ class Environments:
             raise TypeError(f"{self._history.place(lane)}: reward: got {reward!r}; expected one number.")
         return float(found.item())
 
-    def _replay_lane(self, lane: int, episode: int, actions: Sequence[int]) -> tuple[np.ndarray, float] | None:
-        row, reward = self._reset_lane(lane, episode), 0.0
+    def _replay_lane(self, lane: int, episode: int, actions: Sequence[int], rows: np.ndarray) -> tuple[float, bool]:
+        """Plays an episode again; returns the reward that came last, and whether it ended, which it should not."""
+        self._reset_lane(lane, rows, episode)
+        reward = 0.0
         for action in actions:
-            row, reward, terminated, truncated = self._step_lane(lane, action)
+            reward, terminated, truncated = self._step_lane(lane, action, rows)
             if terminated or truncated:
-                return None
-        return row, float(np.float32(reward))
+                return reward, True
+        return reward, False
 
 
 def adapt(
@@ -301,8 +321,9 @@ def _make_one(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         ) from error
 
 
-def _batch(rows: list[np.ndarray]) -> np.ndarray:
-    return rows[0][None] if len(rows) == 1 else np.stack(rows)
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
 
 
 def _common_spaces(envs: Sequence[Any]) -> Any:

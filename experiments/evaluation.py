@@ -1,14 +1,13 @@
 """Greedy evaluation: whole episodes in environments of their own."""
 
 import warnings
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..agents import Agent, evaluation_state
 from ..updates import LearnerState
+from .acting import Actor
 from .host_loop import Environment
 
 LANES = 10  # environments stepped together at most
@@ -65,15 +64,13 @@ def evaluate(
     state = evaluation_state(state)
     running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
 
-    @jax.jit
-    def act(key: jax.Array, memory: Any, timestep: Any) -> Any:
-        key, act_key = jax.random.split(key)
-        return key, agent.act(act_key, state, memory, timestep, jnp.float32(epsilon))
-
+    key_data, num_actions = jax.random.key_data(key), environment.spec.num_actions
+    actor = Actor(agent, key_data, (state, memory, timestep), num_actions, lambda steps: np.full(len(steps), epsilon))
+    loop_step = 0
     while share.any():
-        key, acted = act(key, memory, timestep)
-        memory = acted.memory
-        outcome = environment.step(np.asarray(acted.action))
+        acted, _ = actor.act(loop_step, memory, timestep)
+        memory, loop_step = acted.memory, loop_step + 1
+        outcome = environment.step(acted.action)
         running += outcome.r_t * outcome.valid
         length += outcome.valid
         over = outcome.last | (length >= max_episode_steps)

@@ -17,8 +17,8 @@ from ..agents import Agent, AgentConfig
 from ..replay import host
 from ..replay.types import Sample, Step, TimeStep, Transition
 from ..updates import LearnerState, TargetRule, diagnostics, repeat
+from .acting import Actor
 from .environment import Environments, VectorEnvironments
-from .lanes import EnvironmentStep
 from .statistics import EpisodeStatistics
 
 Record = dict[str, Any]
@@ -32,7 +32,8 @@ class Carry(NamedTuple):
     A carry that the loop has yielded is consumed when the loop goes on.
 
     Attributes:
-        key: what acting and learning draw from, as raw uint32 data: a typed key costs the host 30 microseconds a call.
+        key: ``[2, 2]`` uint32, the keys of acting and of learning as raw data (a typed key costs the host 30
+            microseconds a call). They stay as they are: what is drawn depends on them and on the counters.
         agent: the state of the agent.
         memory: what the agent remembers between steps, ``[N, ...]``.
         replay: experience kept.
@@ -86,16 +87,16 @@ def batches_per_dispatch(config: AgentConfig, num_envs: int) -> int:
     return rounds * config.learner_steps
 
 
-def epsilon_at(config: AgentConfig, step: int, steps: int) -> float:
-    """The probability of a random action at environment step ``step`` of ``steps``: linear, then constant.
+def epsilon_at(config: AgentConfig, step: Any, steps: int) -> np.ndarray:
+    """The probability of a random action at environment step ``step`` (or several) of ``steps``: linear, then constant.
 
     >>> from polyak.agents import DQNConfig
     >>> config = DQNConfig(epsilon_initial=1.0, epsilon_final=0.1, epsilon_fraction=0.5)
-    >>> [round(epsilon_at(config, step, 100), 3) for step in (0, 25, 50, 100)]
+    >>> epsilon_at(config, np.array([0, 25, 50, 100]), 100).tolist()
     [1.0, 0.55, 0.1, 0.1]
     """
     decay = config.epsilon_fraction * steps
-    progress = min(step / decay, 1.0) if decay > 0 else 1.0
+    progress = np.minimum(np.asarray(step) / decay, 1.0) if decay > 0 else np.ones_like(step, np.float64)
     return (1 - progress) * config.epsilon_initial + progress * config.epsilon_final
 
 
@@ -105,15 +106,15 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
     Raises:
         ValueError: the replay does not fit into memory, or the environments cannot be reset.
     """
-    init_key, memory_key, key = jax.random.split(jax.random.key(seed), 3)
+    init_key, memory_key, *keys = jax.random.split(jax.random.key(seed), 4)
     num_envs, spec = environment.num_envs, environment.spec
     state = agent.init(init_key)
     memory = agent.initial_memory(memory_key, num_envs)
     sample, extras = _specs(agent, state, memory, environment, config.batch_size)
-    measured = [*jax.eval_shape(agent.learn, key, state, sample)[1].metrics]
+    measured = [*jax.eval_shape(agent.learn, keys[1], state, sample)[1].metrics]
     measured += [f"target_distance/{name}" for name in agent.targets]
     return Carry(
-        key=jax.random.key_data(key),
+        key=jnp.stack([jax.random.key_data(key) for key in keys]),
         agent=state,
         memory=memory,
         replay=host.init(spec.observation, extras, num_envs=num_envs, capacity=config.replay_capacity),
@@ -164,25 +165,31 @@ def host_loop(
     num_envs = environment.num_envs
     batches = batches_per_dispatch(config, num_envs)
     rounds_per_dispatch = batches // config.learner_steps
-    act, learn, diagnose, read_by_act = _compile(agent, batches, carry)
+    learn, diagnose = _compile(agent, batches)
     key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded = carry
     started, first_step = time.perf_counter(), step
 
     def snapshot() -> Carry:
         return Carry(key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded)
 
-    acting = read_by_act(state)
+    act_key, learn_key = key
+    actor = Actor(
+        agent,
+        act_key,
+        (state, memory, timestep),
+        environment.spec.num_actions,
+        lambda loop_step: epsilon_at(config, loop_step * num_envs, steps),
+    )
     while step < steps:
         if stop():
             yield snapshot(), {}
             return
-        epsilon = epsilon_at(config, step, steps)
-        key, acted = act(key, acting, memory, timestep, np.float32(epsilon))
-        memory, action = acted.memory, np.asarray(acted.action)
-        outcome = environment.step(action)
-        replay = host.add(replay, _step(timestep, action, outcome, acted.extras), outcome.valid)
+        (action, memory, extras), epsilon = actor.act(step // num_envs, memory, timestep)
+        obs_tm1 = timestep.observation
+        r_t, discount_t, last, obs_t, timestep, valid = outcome = environment.step(action)
+        replay = host.add(replay, Step(obs_tm1, action, r_t, discount_t, last, obs_t, extras), valid)
         statistics.add(step, outcome)
-        timestep, before = outcome.timestep, step
+        before = step
         step += num_envs
 
         if step >= config.learning_starts:
@@ -196,9 +203,9 @@ def host_loop(
                     config.discount,
                     num_batches=batches if batches > 1 else None,
                 )
-                key, state, totals = learn(key, state, totals, sample)
+                state, totals = learn(learn_key, np.uint32(learner_steps), state, totals, sample)
                 learner_steps += batches
-                acting = read_by_act(state)
+                actor.follow(state)
 
         if step // record_every > before // record_every or step >= steps:
             record = {
@@ -217,37 +224,22 @@ def host_loop(
 
 
 class _Compiled(NamedTuple):
-    act: Callable[..., Any]
     learn: Callable[..., Any]
     diagnose: Callable[..., Any]
-    read_by_act: Callable[[LearnerState], list[jax.Array]]
 
 
-def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
-    """The three programs of the loop; each splits the key it is given, so that no dispatch is spent on keys.
+def _compile(agent: Agent, batches: int) -> _Compiled:
+    """The programs of learning; what ``learn`` draws depends on the key and the learner steps before it."""
 
-    Every array that a call is given costs the host more than a microsecond, whether it is read or not, and acting
-    reads few of the state's: ``act`` is given those alone.
-    """
-    leaves, structure = jax.tree.flatten(carry.agent)
-    read = _leaves_read(agent, carry)
-
-    @jax.jit
-    def act(key: jax.Array, acting: list[jax.Array], memory: Tree, timestep: TimeStep, epsilon: jax.Array) -> Any:
-        key, act_key = _split(key)
-        given = dict(zip(read, acting, strict=True))
-        state = jax.tree.unflatten(structure, [given.get(i, _unread(leaf)) for i, leaf in enumerate(shapes)])
-        return key, agent.act(act_key, state, memory, timestep, epsilon)
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-
-    def learn(key: jax.Array, state: LearnerState, totals: dict[str, jax.Array], sample: Sample) -> Any:
-        key, learn_key = _split(key)
+    def learn(
+        key: jax.Array, learner_steps: Any, state: LearnerState, totals: dict[str, jax.Array], sample: Sample
+    ) -> Any:
+        learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
         state, output = (repeat(agent.learn) if batches > 1 else agent.learn)(learn_key, state, sample)
         # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
         measured = output.metrics | {name: batches * value for name, value in _distances(agent, state).items()}
         totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
-        return key, state, totals
+        return state, totals
 
     @jax.jit
     def diagnose(state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
@@ -258,32 +250,7 @@ def _compile(agent: Agent, batches: int, carry: Carry) -> _Compiled:
                 found[f"steps_since_update/{name}"] = since
         return found
 
-    def read_by_act(state: LearnerState) -> list[jax.Array]:
-        leaves = jax.tree.leaves(state)
-        return [leaves[i] for i in read]
-
-    return _Compiled(act, jax.jit(learn, donate_argnums=(1, 2)), diagnose, read_by_act)
-
-
-def _unread(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    """What stands, inside the program of ``act``, for a leaf that has no part in its result."""
-    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), shape.shape)
-    return jnp.zeros(shape.shape, shape.dtype)
-
-
-def _leaves_read(agent: Agent, carry: Carry) -> list[int]:
-    """Which leaves of the agent's state ``act`` reads, by their number."""
-    key, epsilon = jax.random.wrap_key_data(carry.key), jnp.float32(0)
-    jaxpr = jax.make_jaxpr(agent.act)(key, carry.agent, carry.memory, carry.timestep, epsilon).jaxpr
-    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
-    used |= {id(variable) for variable in jaxpr.outvars}
-    return [i for i in range(len(jax.tree.leaves(carry.agent))) if id(jaxpr.invars[1 + i]) in used]
-
-
-def _split(key_data: jax.Array) -> tuple[jax.Array, jax.Array]:
-    key, use = jax.random.split(jax.random.wrap_key_data(key_data))
-    return jax.random.key_data(key), use
+    return _Compiled(jax.jit(learn, donate_argnums=(2, 3)), diagnose)
 
 
 def _distances(agent: Agent, state: LearnerState) -> dict[str, jax.Array]:
@@ -308,7 +275,7 @@ def _specs(
     timestep = TimeStep(
         batch(num_envs, observation.dtype, observation.shape), batch(num_envs), batch(num_envs, jnp.bool_)
     )
-    acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep, jax.ShapeDtypeStruct((), jnp.float32))
+    acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep)
     extras = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), acted.extras)
     drawn = batch(batch_size, observation.dtype, observation.shape)
     transition = Transition(
@@ -320,11 +287,6 @@ def _specs(
         jax.tree.map(lambda leaf: batch(batch_size, leaf.dtype, leaf.shape), extras),
     )
     return Sample(transition, batch(batch_size), batch(batch_size, jnp.int32)), extras
-
-
-def _step(timestep: TimeStep, action: np.ndarray, outcome: EnvironmentStep, extras: Tree) -> Step:
-    kept = jax.tree.map(np.asarray, extras)
-    return Step(timestep.observation, action, outcome.r_t, outcome.discount_t, outcome.last, outcome.obs_t, kept)
 
 
 def _zeros(totals: Iterable[str]) -> dict[str, jax.Array]:

@@ -19,7 +19,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class EnvironmentStep(NamedTuple):
-    """What came of one step of ``N`` environments. Its arrays are fresh, though some may be one and the same.
+    """What came of one step of ``N`` environments. Its arrays are fresh or read-only, and some may be one and the same.
 
     Attributes:
         r_t: ``[N]`` float32, the reward.
@@ -161,6 +161,16 @@ def check_actions(actions: Any, num_envs: int, num_actions: int) -> list[int]:
         if not 0 <= action < num_actions:
             raise ValueError(f"actions: got {action} for environment {lane}; expected 0 <= action < {num_actions}.")
     return chosen
+
+
+def any_of(flags: np.ndarray) -> bool:
+    """Whether any of some booleans is True, several times faster than ``flags.any()`` where they are few.
+
+    Example:
+        >>> any_of(np.array([False, True])), any_of(np.array([False]))
+        (True, False)
+    """
+    return b"\x01" in flags.tobytes()
 
 
 def episode_seed(seed: int, lane: int, episode: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .lanes import EnvironmentStep
+from .lanes import EnvironmentStep, any_of
 
 RECENT = 100
 
@@ -41,7 +41,7 @@ class EpisodeStatistics:
         """Counts one step of every environment; ``step`` is the number of environment steps before it."""
         self.running_return += outcome.r_t  # 0 where an environment was not stepped
         self.running_length += outcome.valid
-        if outcome.last.any():
+        if any_of(outcome.last):
             for lane in np.flatnonzero(outcome.last).tolist():
                 episode = (step + lane + 1, float(self.running_return[lane]), int(self.running_length[lane]))
                 self.finished.append(episode)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from polyak import updates
-from polyak.agents import ActOutput, Agent, DQNConfig, epsilon_greedy
+from polyak.agents import ActOutput, Agent, DQNConfig
 from polyak.experiments.environment import adapt
 from polyak.experiments.host_loop import host_loop, initial_carry
 from polyak.replay import host
@@ -71,10 +71,10 @@ def recurrent_agent(rule):
     def init(key):
         return learner.init(network.init(key, jnp.zeros((1, 1)), zeros(1)))
 
-    def act(key, state, memory, timestep, epsilon):
+    def act(key, state, memory, timestep):
         memory = jax.tree.map(lambda m: jnp.where(timestep.first[:, None], 0.0, m), memory)
         q_values, after = network.apply(state.params, timestep.observation, memory)
-        return ActOutput(epsilon_greedy(key, q_values, epsilon), after, extras=memory)
+        return ActOutput(jnp.argmax(q_values, axis=1).astype(jnp.int32), after, extras=memory)
 
     return Agent(init, lambda key, num_envs: zeros(num_envs), act, learner.step, targets)
 
@@ -101,9 +101,9 @@ def batch_norm_agent(rule, module_state):
     def init(key):
         return learner.init(*network.init(key, jnp.zeros((1, 1)), True))
 
-    def act(key, state, memory, timestep, epsilon):
+    def act(key, state, memory, timestep):
         q_values, _ = network.apply(state.params, state.state, timestep.observation, False)
-        return ActOutput(epsilon_greedy(key, q_values, epsilon), memory)
+        return ActOutput(jnp.argmax(q_values, axis=1).astype(jnp.int32), memory)
 
     return Agent(init, lambda key, num_envs: (), act, learner.step, targets)
 

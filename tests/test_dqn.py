@@ -4,10 +4,13 @@ import dataclasses
 import typing
 
 import haiku as hk
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies
+from hypothesis.extra.numpy import arrays
 
 from polyak import networks
 from polyak.agents import DQNConfig, dqn, epsilon_greedy, evaluation_state, make_optimizer
@@ -97,12 +100,27 @@ def test_no_gradient_flows_through_the_bootstrap_value():
 
 
 def test_epsilon_greedy_frequencies():
-    q_values = jnp.tile(jnp.array([[0.0, 2.0, 1.0]]), (30_000, 1))
-    assert (epsilon_greedy(jax.random.key(0), q_values, 0.0) == 1).all()
-    counts = np.bincount(epsilon_greedy(jax.random.key(1), q_values, 0.3), minlength=3) / 30_000
+    uniform, greedy = jax.random.uniform(jax.random.key(0), (2, 30_000)), jnp.ones(30_000, jnp.int32)
+    assert (epsilon_greedy(uniform, greedy, 0.0, 3) == 1).all()
+    counts = np.bincount(epsilon_greedy(uniform, greedy, 0.3, 3), minlength=3) / 30_000
     np.testing.assert_allclose(counts, [0.1, 0.8, 0.1], atol=0.01)
-    counts = np.bincount(epsilon_greedy(jax.random.key(2), q_values, 1.0), minlength=3) / 30_000
+    counts = np.bincount(epsilon_greedy(uniform, greedy, 1.0, 3), minlength=3) / 30_000
     np.testing.assert_allclose(counts, [1 / 3] * 3, atol=0.012)
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@hypothesis.given(
+    uniform=arrays(np.float32, (2, 4), elements=strategies.floats(0, float(np.float32(1 - 2**-24)), width=32)),
+    epsilon=strategies.floats(0, 1),
+    num_actions=strategies.integers(1, 1000),
+)
+def test_epsilon_greedy_is_the_same_on_host_and_device(uniform, epsilon, num_actions):
+    action = np.zeros(4, np.int32)
+    host = epsilon_greedy(uniform, action, epsilon, num_actions)
+    device = epsilon_greedy(jnp.asarray(uniform), jnp.asarray(action), epsilon, num_actions)
+    assert host.tolist() == device.tolist()
+    assert host.dtype == device.dtype == np.int32
+    assert ((host >= 0) & (host < num_actions)).all()
 
 
 def test_seeds_differ_and_one_seed_repeats():
@@ -258,7 +276,7 @@ def test_acting_takes_a_batch_of_environments():
     agent = make()
     state = agent.init(jax.random.key(0))
     timestep = TimeStep(jnp.ones((3, 2)), jnp.zeros(3), jnp.zeros(3, bool))
-    acted = agent.act(jax.random.key(1), state, (), timestep, 0.5)
+    acted = agent.act(jax.random.key(1), state, (), timestep)
     assert acted.action.shape == (3,)
     assert acted.action.dtype == jnp.int32
     assert acted.memory == acted.extras == ()

@@ -59,9 +59,8 @@ def counting_agent():
     targets = {"q": Target(updates.periodic(3))}
     learner = updates.learner(loss, optax.sgd(1.0), targets)
 
-    def act(key, state, memory, timestep, epsilon):
-        explore = jax.random.uniform(key, timestep.reward.shape) < epsilon
-        return ActOutput(jnp.where(explore, 1, 2).astype(jnp.int32), memory)
+    def act(key, state, memory, timestep):
+        return ActOutput(jnp.full(timestep.reward.shape, 2, jnp.int32), memory)
 
     return Agent(lambda key: learner.init({"w": jnp.zeros(())}), lambda key, num_envs: (), act, learner.step, targets)
 
@@ -158,9 +157,9 @@ def test_the_replay_holds_what_a_plain_rollout_gives():
 def test_an_agent_may_touch_leaves_that_it_does_not_read():
     agent = counting_agent()
 
-    def act(key, state, memory, timestep, epsilon):
+    def act(key, state, memory, timestep):
         jax.tree.map(lambda leaf: leaf.astype(jnp.float32) + 1, state)
-        return agent.act(key, state, memory, timestep, epsilon)
+        return agent.act(key, state, memory, timestep)
 
     assert run(agent._replace(act=act), steps=40)[0].steps == 40
 
@@ -207,7 +206,7 @@ def test_every_field_of_the_loop_matters(field, base_records):
 
 def test_epsilon_falls_linearly_and_stays():
     config = dataclasses.replace(CONFIG, epsilon_initial=1.0, epsilon_final=0.2, epsilon_fraction=0.5)
-    assert [round(epsilon_at(config, step, 100), 6) for step in (0, 25, 50, 99)] == [1.0, 0.6, 0.2, 0.2]
+    assert np.round(epsilon_at(config, np.array([0, 25, 50, 99]), 100), 6).tolist() == [1.0, 0.6, 0.2, 0.2]
     assert epsilon_at(dataclasses.replace(config, epsilon_fraction=0.0), 0, 100) == 0.2
     carry, _ = run(counting_agent(), dataclasses.replace(config, epsilon_initial=0.0, epsilon_final=0.0))
     assert set(carry.replay.action[~carry.replay.boundary].tolist()) == {2}

@@ -92,5 +92,5 @@ def values_of(agent, state, observation, num_actions):
     sample = Sample(transition, np.ones(num_actions, np.float32), np.arange(num_actions))
     q_values = 100 - np.asarray(agent.learn(jax.random.key(0), state, sample)[1].priorities)
     timestep = TimeStep(jnp.full((1, 1), observation), jnp.zeros(1), jnp.ones(1, bool))
-    assert int(agent.act(jax.random.key(0), state, (), timestep, 0.0).action[0]) == int(np.argmax(q_values))
+    assert int(agent.act(jax.random.key(0), state, (), timestep).action[0]) == int(np.argmax(q_values))
     return q_values
