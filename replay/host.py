@@ -161,7 +161,7 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     1
     """
     extras = check_step(state, step)
-    if lanes is not None and not lanes.all():
+    if lanes is not None and b"\x00" in lanes.tobytes():
         return _add_some(state, step, extras, lanes)
     at = _heads(state)
     state.observation[at] = step.obs_tm1
@@ -176,7 +176,7 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     at = _open_next(state, every_lane)
     state.observation[at] = step.obs_t
     last = np.asarray(step.last)
-    if last.any():
+    if b"\x01" in last.tobytes():  # several times faster than last.any()
         _open_next(state, last)  # the row just written stays a boundary
     return state
 

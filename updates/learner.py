@@ -166,7 +166,8 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
                 f"LossOutput.state: got {got}; expected the module state after the forward pass, {expected}."
             )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        params = verbs.apply_updates(params, updates)
+        # The barrier keeps XLA from computing the new parameters twice, for themselves and inside the targets' update.
+        params = jax.lax.optimization_barrier(verbs.apply_updates(params, updates))
         slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **output.metrics}
         return LearnerState(params, output.state, optimizer_state, slow), LearnOutput(output.priorities, metrics)
