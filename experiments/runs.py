@@ -22,7 +22,7 @@ from ..networks import Lowering
 from ..replay import host
 from ..replay.types import EnvironmentSpec
 from ..updates import TargetRule, Variables
-from . import checkpoint
+from . import checkpoint, concerns
 from .carries import restore_carry, save_carry
 from .config import RunConfig, agent_name, from_json, to_json, without_workers
 from .environment import Environments, make
@@ -264,6 +264,10 @@ def _go_on(
     config, checkpoints = parts.config, folder / "checkpoints"
     saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
     with interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
+        learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
+        for text in concerns.of_targets(parts.agent.targets, learner_steps):
+            report(f"warning: {text}")
+        watch = concerns.Watch(config.agent.discount, carry.steps)
         if saved < 0:
             save_carry(carry, parts.environment, checkpoints, metrics.position())
             saved = carry.steps
@@ -282,6 +286,8 @@ def _go_on(
                 if record:
                     metrics.write(record)
                     on_record(record)
+                    for text in watch(carry, record):
+                        report(f"warning: {text}")
                 due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
                 if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
                     try:
