@@ -13,7 +13,7 @@ from ..agents import AgentConfig
 from ..replay.types import TimeStep
 from ..updates import Variables
 from . import runs
-from .config import AGENTS, RunConfig, agent_name, from_json, known
+from .config import AGENTS, RunConfig, agent_name, from_json, known, without_workers
 from .files import load_variables, read_json
 from .progress import Progress
 from .records import read_jsonl
@@ -102,7 +102,7 @@ def load(folder: Folder) -> Run:
     config = runs.read_config(folder)
     if not (folder / "evaluation.json").is_file():
         raise ValueError(f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}).")
-    parts = runs.build(config)
+    parts = runs.build(without_workers(config))
     parts.environment.close()
     state = parts.agent.init(jax.random.key(config.seed))
     variables = load_variables(folder / "parameters.npz", Variables(state.params, state.state))

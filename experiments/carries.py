@@ -5,8 +5,7 @@ from typing import Any
 
 from ..replay import host
 from . import checkpoint
-from .environment import Environments
-from .host_loop import Carry
+from .host_loop import Carry, Environment
 
 
 def _arrays(carry: Carry) -> Any:
@@ -16,7 +15,7 @@ def _arrays(carry: Carry) -> Any:
     return (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
 
 
-def save_carry(carry: Carry, environment: Environments, folder: pathlib.Path, metrics_bytes: int) -> None:
+def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, metrics_bytes: int) -> None:
     """Writes the checkpoint of a carry, with a snapshot of the environments.
 
     Args:
@@ -37,12 +36,13 @@ def save_carry(carry: Carry, environment: Environments, folder: pathlib.Path, me
         "recent": statistics.recent,
         "finished": statistics.finished,
         "episodes": statistics.episodes,
+        "env_restarts": statistics.env_restarts,
         "metrics_bytes": metrics_bytes,
     }
     checkpoint.save(folder, carry.steps, _arrays(carry), environment.snapshot(), metadata)
 
 
-def restore_carry(carry: Carry, environment: Environments, folder: pathlib.Path) -> tuple[Carry, int]:
+def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) -> tuple[Carry, int]:
     """Reads the newest checkpoint and leads the environments back to where they stood.
 
     Args:
@@ -63,6 +63,7 @@ def restore_carry(carry: Carry, environment: Environments, folder: pathlib.Path)
     generator.bit_generator.state = metadata["generator"]
     statistics.running_return, statistics.running_length = running_return, running_length
     statistics.recent, statistics.episodes = metadata["recent"], metadata["episodes"]
+    statistics.env_restarts = metadata.get("env_restarts", 0)
     statistics.finished = [tuple(episode) for episode in metadata["finished"]]
     resumed, restarted = environment.restore(snapshot)
     if restarted.any():

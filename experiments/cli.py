@@ -8,8 +8,10 @@ from typing import Any
 
 import tyro
 
+from .._worker import own_traceback
 from . import runs
 from .config import AGENTS, RunConfig, known
+from .lanes import EnvironmentFailure
 from .progress import Progress
 
 
@@ -59,18 +61,22 @@ class EvaluateCommand:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Runs one command and returns the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
         command = known(arguments[0], _COMMANDS, "command")
         return _COMMANDS[command](list(arguments[1:]))
     except KeyboardInterrupt:
         print("polyak: interrupted; a run that has begun continues with: polyak resume RUN", file=sys.stderr)
         return 130
-    except (ValueError, TypeError) as error:
-        if _is_ours(error):
-            print(f"polyak: {error}", file=sys.stderr)
-            return 2
-        raise
+    except (ValueError, TypeError, EnvironmentFailure, OSError) as error:
+        if not _is_ours(error):
+            raise
+        print(f"polyak: {error}", file=sys.stderr)
+        if isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
+            print(own_traceback(error.__cause__), file=sys.stderr)
+        for note in getattr(error, "__notes__", []):
+            print(f"polyak: {note}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | TypeError) else 1
 
 
 def _train(arguments: list[str]) -> int:

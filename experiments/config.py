@@ -5,7 +5,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..agents import AgentConfig, DQNConfig
 
@@ -21,6 +21,10 @@ class RunConfig:
         env: id of a Gymnasium environment.
         steps: environment steps, over all environments.
         num_envs: environments stepped together.
+        workers: processes that the environments are dealt out over; 0 for none but the run's own.
+        worker_timeout: the seconds that a step of a worker process may take; one that takes longer has failed.
+        on_env_failure: what becomes of a run when a worker process raises, dies or hangs: ``stop``, saved, with an
+            error; or ``restart`` of that process, whose environments begin new episodes (counted in env_restarts).
         seed: of everything that is random, a non-negative integer.
         log_every: environment steps between two lines of metrics.
         checkpoint_every: environment steps between two checkpoints.
@@ -31,6 +35,9 @@ class RunConfig:
     env: str = "CartPole-v1"
     steps: int = 50_000
     num_envs: int = 1
+    workers: int = 0
+    worker_timeout: float = 60.0
+    on_env_failure: Literal["stop", "restart"] = "stop"
     seed: int = 0
     log_every: int = 500
     checkpoint_every: int = 10_000
@@ -39,7 +46,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
         counts = ("steps", "num_envs", "log_every", "checkpoint_every", "evaluation_episodes")
-        for name, lowest in [*((name, 1) for name in counts), ("seed", 0)]:
+        for name, lowest in [*((name, 1) for name in counts), ("seed", 0), ("workers", 0)]:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected an integer >= {lowest}.")
@@ -47,6 +54,20 @@ class RunConfig:
                 raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}.")
         if self.seed >= 2**32:
             raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32.")
+        if self.workers > self.num_envs:
+            raise ValueError(
+                f"workers: got {self.workers} for {self.num_envs} environments; expected at most one for each. "
+                f"Try --num-envs {self.workers}, or fewer workers."
+            )
+        if not 0 < self.worker_timeout < float("inf"):
+            raise ValueError(f"worker_timeout: got {self.worker_timeout}; expected a finite number of seconds > 0.")
+        if self.on_env_failure not in ("stop", "restart"):
+            raise ValueError(f"on_env_failure: got {self.on_env_failure!r}; expected stop or restart.")
+        if self.on_env_failure == "restart" and not self.workers:
+            raise ValueError(
+                "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
+                "restarted. Try workers 1."
+            )
         per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
         if needed > per_environment:
             raise ValueError(
@@ -59,6 +80,15 @@ class RunConfig:
                 f"learning_starts: got {self.agent.learning_starts}, and the run ends at step {self.steps}, so nothing "
                 f"would be learnt; expected less than steps. Try learning_starts {self.steps // 10}, or more steps."
             )
+
+
+def without_workers(config: RunConfig) -> RunConfig:
+    """The same run with its environments in this process, which leads to the same records and parameters.
+
+    >>> without_workers(RunConfig(num_envs=2, workers=2)).workers
+    0
+    """
+    return dataclasses.replace(config, workers=0, on_env_failure="stop")
 
 
 def agent_name(config: AgentConfig) -> str:

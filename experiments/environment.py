@@ -13,16 +13,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from .._worker import OLD_API
 from ..replay.types import EnvironmentSpec, TimeStep
-from .lanes import EnvironmentStep, History, check_actions, encode, read_spaces
+from .lanes import EnvironmentFailure, EnvironmentStep, History, check_actions, read_spaces
 from .vector_environment import VectorEnvironments
 
 __all__ = ["EnvironmentSpec", "EnvironmentStep", "Environments", "VectorEnvironments", "adapt", "make"]
 
-_OLD_API = (
-    "This is the old Gym API. Subclass gymnasium.Env, return (observation, reward, terminated, truncated, info) from "
-    "step(action) and (observation, info) from reset(seed=None, options=None)."
-)
 # Namespaces whose environments exist only once a package has been imported: the module, and what pip calls it.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
 
@@ -76,6 +73,7 @@ class Environments:
 
         Raises:
             RuntimeError: after `close`.
+            EnvironmentFailure: where an environment raises.
             TypeError: where an environment has the old Gym API.
             ValueError: where a first observation has another shape than its space says, or is not finite.
         """
@@ -94,6 +92,7 @@ class Environments:
 
         Raises:
             RuntimeError: before `reset` or after `close`.
+            EnvironmentFailure: where an environment raises; the message names it, its episode, step and action.
             TypeError: where actions are no integers, a reward is no number, or the environment has the old Gym API.
             ValueError: where an action does not exist, an observation has another shape than its space says, or an
                 observation or a reward is not finite; the message names the environment, its episode and step.
@@ -191,30 +190,30 @@ class Environments:
         seed = history.begin_next(lane) if episode is None else history.begin(lane, episode)
         try:
             result = self._envs[lane].reset(seed=seed)
-        except TypeError as error:
+        except Exception as error:
             if "unexpected keyword argument 'seed'" in str(error):
-                raise TypeError(f"environment {lane}: reset takes no seed. {_OLD_API}") from error
-            raise
+                raise TypeError(f"environment {lane}: reset takes no seed. {OLD_API}") from error
+            raise EnvironmentFailure(f"{history.place(lane)}: reset raised {_in_short(error)}") from error
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            raise TypeError(f"environment {lane}: reset did not return (observation, info). {_OLD_API}")
+            raise TypeError(f"environment {lane}: reset did not return (observation, info). {OLD_API}")
         self._encode(lane, result[0], rows)
         self._history.check_observation(lane, rows[lane])
 
     def _step_lane(self, lane: int, action: int, rows: np.ndarray) -> tuple[float, bool, bool]:
         """Steps a lane and puts what it observes into ``rows``, unchecked for NaN; returns reward and ends."""
-        self._history.actions[lane].append(action)
+        history = self._history
+        history.actions[lane].append(action)
         try:
             result = self._envs[lane].step(action + self._spaces.action_start)
-        except ValueError as error:
+        except Exception as error:
             if "expected 5, got 4" in str(error):  # a wrapper such as TimeLimit unpacked it first
-                raise TypeError(f"environment {lane}: step returned 4 values. {_OLD_API}") from error
-            raise
+                raise TypeError(f"environment {lane}: step returned 4 values. {OLD_API}") from error
+            place = f"{history.place(lane)}, action {action}"
+            raise EnvironmentFailure(f"{place}: step raised {_in_short(error)}") from error
         if not isinstance(result, tuple) or len(result) != 5:
-            raise TypeError(f"environment {lane}: step did not return 5 values. {_OLD_API}")
+            raise TypeError(f"environment {lane}: step did not return 5 values. {OLD_API}")
         observation, reward, terminated, truncated, _ = result
-        if not isinstance(reward, float):
-            reward = self._as_float(lane, reward)
-        self._history.check_reward(lane, reward)
+        reward = history.read_reward(lane, reward)
         self._encode(lane, observation, rows)
         return reward, bool(terminated), bool(truncated)
 
@@ -222,22 +221,13 @@ class Environments:
         plain = type(observation) is np.ndarray and observation.dtype is rows.dtype
         if plain and self._spaces.observation_start is None and observation.shape == rows.shape[1:]:
             rows[lane] = observation
-            return
-        try:
-            rows[lane] = encode(self._spaces, observation)
-        except ValueError as error:
-            raise ValueError(f"{self._history.place(lane)}: {error}") from None
+        else:
+            rows[lane] = self._history.encode(lane, self._spaces, observation)
 
     def _check_finite(self, rows: np.ndarray) -> None:
         if self._floating and b"\x00" in np.isfinite(rows).tobytes():
             for lane, row in enumerate(rows):
                 self._history.check_observation(lane, row)
-
-    def _as_float(self, lane: int, reward: Any) -> float:
-        found = np.asarray(reward)
-        if found.size != 1 or found.dtype.kind not in "biuf":
-            raise TypeError(f"{self._history.place(lane)}: reward: got {reward!r}; expected one number.")
-        return float(found.item())
 
     def _replay_lane(self, lane: int, episode: int, actions: Sequence[int], rows: np.ndarray) -> tuple[float, bool]:
         """Plays an episode again; returns the reward that came last, and whether it ended, which it should not."""
@@ -285,6 +275,7 @@ def make(env_id: str, num_envs: int = 1, seed: int = 0, **kwargs: Any) -> Enviro
     Raises:
         ValueError: where there is no such environment (the closest ids are named), or a package it needs is not
             installed (the command that installs it is named).
+        EnvironmentFailure: where it raises while it is made.
 
     Example:
         >>> environments = make("CartPole-v1", num_envs=3)
@@ -294,14 +285,25 @@ def make(env_id: str, num_envs: int = 1, seed: int = 0, **kwargs: Any) -> Enviro
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
-    return Environments([_make_one(env_id, kwargs) for _ in range(num_envs)], seed)
+    return Environments([make_one(env_id, kwargs) for _ in range(num_envs)], seed)
 
 
-def _make_one(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
-    module, package = _PROVIDERS.get(env_id.split("/")[0], ("", ""))
-    name = f"{module}:{env_id}" if module else env_id
+def registered_name(env_id: str) -> str:
+    """What ``gymnasium.make`` takes for ``env_id``: with the module that registers it, where that is known.
+
+    >>> registered_name("ALE/Pong-v5"), registered_name("CartPole-v1")
+    ('ale_py:ALE/Pong-v5', 'CartPole-v1')
+    """
+    module, _ = _PROVIDERS.get(env_id.split("/")[0], ("", ""))
+    return f"{module}:{env_id}" if module else env_id
+
+
+def make_one(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
+    """Returns one registered environment; raises what `make` does."""
+    kwargs = kwargs or {}
+    _, package = _PROVIDERS.get(env_id.split("/")[0], ("", ""))
     try:
-        return gym.make(name, disable_env_checker=True, **kwargs)
+        return gym.make(registered_name(env_id), disable_env_checker=True, **kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"env: {env_id!r} needs a package that is not installed: {error}") from error
     except ModuleNotFoundError as error:
@@ -311,7 +313,7 @@ def _make_one(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         ) from error
     except gym.error.Error as error:
         if env_id.split(":")[-1] in gym.registry:  # it exists, and failed for a reason of its own
-            raise
+            raise _not_made(env_id, kwargs, error) from error
         close = difflib.get_close_matches(env_id.split(":")[-1], list(gym.registry), n=3)
         hint = f" The closest ids: {', '.join(close)}." if close else ""
         raise ValueError(
@@ -319,6 +321,17 @@ def _make_one(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
             'package imported, as in "package:Name-v0"; Atari games are "ALE/Name-v5" and come with '
             "`pip install ale-py`."
         ) from error
+    except Exception as error:
+        raise _not_made(env_id, kwargs, error) from error
+
+
+def _not_made(env_id: str, kwargs: Mapping[str, Any], error: Exception) -> EnvironmentFailure:
+    given = f" with {dict(kwargs)}" if kwargs else ""
+    return EnvironmentFailure(f"env: {env_id!r} could not be made{given}: {_in_short(error)}")
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -333,7 +346,7 @@ def _common_spaces(envs: Sequence[Any]) -> Any:
         if not isinstance(env, gym.Env):
             raise TypeError(
                 f"envs: got {type(env).__name__} for environment {lane}; expected a gymnasium.Env, a list of them or "
-                f"a gymnasium.vector.VectorEnv. If it is a gym.Env: {_OLD_API}"
+                f"a gymnasium.vector.VectorEnv. If it is a gym.Env: {OLD_API}"
             )
     if len({id(env) for env in envs}) != len(envs):
         raise ValueError("envs: got one environment twice; expected a separate environment for each lane.")

@@ -46,14 +46,18 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """Keeps a second process out of a run's folder; the lock falls with the process, however it ends.
 
     Raises:
-        ValueError: another process has it; the message names its number.
+        ValueError: another process has it (the message names its number), or the folder cannot be written.
     """
     if sys.platform == "win32":  # has no such locks
         yield
         return
     import fcntl
 
-    with (folder / ".lock").open("a+") as file:
+    try:
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}). Copy the run to where it can be.") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -19,11 +19,13 @@ from ..replay.types import Sample, Step, TimeStep, Transition
 from ..updates import LearnerState, TargetRule, diagnostics, repeat
 from .acting import Actor
 from .environment import Environments, VectorEnvironments
+from .lanes import EnvironmentFailure
 from .statistics import EpisodeStatistics
+from .workers import WorkerEnvironments
 
 Record = dict[str, Any]
 Tree = Any
-Environment = Environments | VectorEnvironments
+Environment = Environments | VectorEnvironments | WorkerEnvironments
 
 
 class Carry(NamedTuple):
@@ -156,9 +158,12 @@ def host_loop(
     Yields:
         ``(carry, record)``; the record is a dictionary of numbers, ``returns`` and ``lengths`` being those of the
         episodes that ended since the record before, and what the learner measures None where it has not learnt.
-        In a vector environment that spends a call on resetting (``NEXT_STEP``), that call counts as a step.
+        In a vector environment that spends a call on resetting (``NEXT_STEP``), that call counts as a step, and so
+        does one in which an environment was restarted.
 
     Raises:
+        EnvironmentFailure: an environment raised, or its process ended or hung; where a checkpoint can still be made,
+            the carry was yielded before, with an empty record.
         ValueError: an observation or a reward is not finite (the message names environment and step), or a metric of
             the learner is not, because training has diverged.
     """
@@ -184,9 +189,18 @@ def host_loop(
         if stop():
             yield snapshot(), {}
             return
-        (action, memory, extras), epsilon = actor.act(step // num_envs, memory, timestep)
-        obs_tm1 = timestep.observation
-        r_t, discount_t, last, obs_t, timestep, valid = outcome = environment.step(action)
+        (action, next_memory, extras), epsilon = actor.act(step // num_envs, memory, timestep)
+        try:
+            outcome = environment.step(action)
+        except EnvironmentFailure as failure:
+            if failure.intact:  # The carry still stands before the step.
+                yield snapshot(), {}
+            raise
+        obs_tm1, memory = timestep.observation, next_memory
+        r_t, discount_t, last, obs_t, timestep, valid, restarted = outcome
+        if restarted is not None:
+            replay = host.end_episode(replay, restarted)
+            statistics.restart_failed(restarted)
         replay = host.add(replay, Step(obs_tm1, action, r_t, discount_t, last, obs_t, extras), valid)
         statistics.add(step, outcome)
         before = step

@@ -18,6 +18,19 @@ from ..replay.types import EnvironmentSpec, TimeStep
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+class EnvironmentFailure(RuntimeError):  # noqa: N818 (an event, as its callers see it)
+    """An environment raised, or its process ended or hung; the message says which one, where and how.
+
+    Attributes:
+        intact: whether the environments count as standing where they stood before the step, so that a snapshot of
+            them, and with it a checkpoint, can be made.
+    """
+
+    def __init__(self, message: str, *, intact: bool = False) -> None:
+        super().__init__(message)
+        self.intact = intact
+
+
 class EnvironmentStep(NamedTuple):
     """What came of one step of ``N`` environments. Its arrays are fresh or read-only, and some may be one and the same.
 
@@ -29,8 +42,11 @@ class EnvironmentStep(NamedTuple):
         obs_t: ``[N, ...]``, the true next observation, at the end of an episode its last one.
         timestep: what the agent sees next; ``reward`` is 0 where ``first``.
         valid: ``[N]`` bool, False where nothing was stepped: a vector environment in the mode ``NEXT_STEP`` spends
-            the call after an episode's end on a reset and ignores the action. Such a lane is neither a step to be
-            counted nor one to be kept. In every other case all lanes are valid.
+            the call after an episode's end on a reset and ignores the action, and an environment that failed may have
+            been restarted. Such a lane is neither a step to be counted nor one to be kept. In every other case all
+            lanes are valid.
+        restarted: ``[N]`` bool, where an environment failed and was restarted: its episode was cut off after the step
+            before, and ``timestep`` is the first of a new one. None, as nearly always, where none was.
     """
 
     r_t: np.ndarray
@@ -39,6 +55,7 @@ class EnvironmentStep(NamedTuple):
     obs_t: np.ndarray
     timestep: TimeStep
     valid: np.ndarray
+    restarted: np.ndarray | None = None
 
 
 class Spaces(NamedTuple):
@@ -230,6 +247,13 @@ class History:
         """Returns where ``lane`` is, in words for a message."""
         return f"environment {lane}, episode {self.episode[lane]}, step {len(self.actions[lane])}"
 
+    def encode(self, lane: int, spaces: Spaces, observation: Any) -> np.ndarray:
+        """Returns a fresh array as :func:`encode` does; a ValueError says where ``lane`` is."""
+        try:
+            return encode(spaces, observation)
+        except ValueError as error:
+            raise ValueError(f"{self.place(lane)}: {error}") from None
+
     def check_observation(self, lane: int, observation: np.ndarray) -> None:
         """Raises ValueError where a stored observation holds NaN or an infinity."""
         if observation.dtype.kind == "f" and not np.isfinite(observation).all():
@@ -238,13 +262,24 @@ class History:
                 "environment, or replace such values in gymnasium.wrappers.TransformObservation."
             )
 
-    def check_reward(self, lane: int, reward: float) -> None:
-        """Raises ValueError where a reward is NaN or infinite as stored."""
+    def read_reward(self, lane: int, reward: Any) -> float:
+        """Returns a reward as a number that is finite as it is stored.
+
+        Raises:
+            TypeError: where it is not one number.
+            ValueError: where it is NaN or infinite.
+        """
+        if not isinstance(reward, float):
+            found = np.asarray(reward)
+            if found.size != 1 or found.dtype.kind not in "biuf":
+                raise TypeError(f"{self.place(lane)}: reward: got {reward!r}; expected one number.")
+            reward = float(found.item())
         if not -_FLOAT32_MAX <= reward <= _FLOAT32_MAX:
             raise ValueError(
                 f"{self.place(lane)}: reward: got {reward}, which is not finite as float32. Repair the environment, "
                 "or replace such values in gymnasium.wrappers.TransformReward."
             )
+        return reward
 
     def pack(self, timestep: TimeStep) -> dict[str, np.ndarray]:
         """Returns a snapshot: arrays of numbers alone, so that it can be written and read without pickle."""

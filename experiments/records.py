@@ -32,8 +32,11 @@ class JsonlWriter:
         Raises:
             OSError: the disk is full or gone.
         """
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f"{self._file.name}: could not be written: {error.strerror}") from error
 
     def position(self) -> int:
         """How many bytes are written; they are on the disk when this returns."""
@@ -46,7 +49,11 @@ class JsonlWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # what write could not write; it has said so
+            if error is None:
+                raise
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ What stands in the folder: ``config.json`` (the config, resolved, with versions)
 ``checkpoints/`` (the carry), ``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
@@ -19,17 +20,20 @@ from .. import __version__
 from ..agents import Agent, dqn, evaluation_state
 from ..networks import Lowering
 from ..replay import host
+from ..replay.types import EnvironmentSpec
 from ..updates import TargetRule, Variables
-from . import checkpoint
+from . import checkpoint, concerns
 from .carries import restore_carry, save_carry
-from .config import RunConfig, agent_name, from_json, to_json
+from .config import RunConfig, agent_name, from_json, to_json, without_workers
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
 from .interrupts import interrupts, undisturbed
+from .lanes import EnvironmentFailure
 from .records import JsonlWriter, read_jsonl
+from .workers import WorkerEnvironments
 
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
@@ -42,7 +46,7 @@ class Parts:
 
     config: RunConfig
     agent: Agent
-    environment: Environments
+    environment: Environments | WorkerEnvironments
 
 
 def build(config: RunConfig) -> Parts:
@@ -50,8 +54,30 @@ def build(config: RunConfig) -> Parts:
 
     Raises:
         ValueError, TypeError: anything in the config that cannot be; no environment has been stepped.
+        EnvironmentFailure: the environment raises while it is made.
     """
-    environment = make(config.env, config.num_envs, config.seed)
+    environment = _environments(config)
+    try:
+        return Parts(config, _agent(config, environment.spec), environment)
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
+    if not config.workers:
+        return make(config.env, config.num_envs, config.seed)
+    return WorkerEnvironments(
+        config.env,
+        config.num_envs,
+        config.seed,
+        workers=config.workers,
+        timeout=config.worker_timeout,
+        on_failure=config.on_env_failure,
+    )
+
+
+def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
     updates_in_all = total_learner_steps(config.agent, config.steps, config.num_envs)
     if updates_in_all < 1:
         raise ValueError(
@@ -61,8 +87,7 @@ def build(config: RunConfig) -> Parts:
     # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
     scanned = batches_per_dispatch(config.agent, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
-    agent = dqn(config.agent, environment.spec, total_learner_steps=updates_in_all, lowering=lowering)
-    return Parts(config, agent, environment)
+    return dqn(config.agent, spec, total_learner_steps=updates_in_all, lowering=lowering)
 
 
 def describe_targets(parts: Parts) -> dict[str, Any]:
@@ -134,13 +159,20 @@ def default_folder(config: RunConfig) -> pathlib.Path:
 
 
 def train(config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
-    """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted."""
+    """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
+
+    Raises:
+        ValueError, TypeError: bad input, before the first environment step; or training has diverged.
+        EnvironmentFailure: an environment raised, or its process ended or hung.
+        OSError: the disk is full or gone. A note of these two says how to go on.
+    """
     parts = build(config)
-    carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
-    prepare_folder(folder)
-    with locked(folder):
-        write_json(folder / "config.json", resolved(parts))
-        return _run(parts, carry, folder, 0, on_record, report)
+    with contextlib.closing(parts.environment):
+        carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
+        prepare_folder(folder)
+        with locked(folder):
+            write_json(folder / "config.json", resolved(parts))
+            return _run(parts, carry, folder, 0, on_record, report)
 
 
 def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
@@ -148,10 +180,13 @@ def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[st
 
     Raises:
         ValueError: no run stands in ``folder``, or its checkpoint is of another run.
+        EnvironmentFailure, OSError: as :func:`train`.
     """
     config = read_config(folder)
     with locked(folder):
-        return _resume(build(config), folder, on_record, report)
+        parts = build(config)
+        with contextlib.closing(parts.environment):
+            return _resume(parts, folder, on_record, report)
 
 
 def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
@@ -161,7 +196,7 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
         ValueError: no run with parameters stands in ``folder``, or they do not fit its network.
     """
     config = read_config(folder)
-    parts = build(config)
+    parts = build(without_workers(config))
     parts.environment.close()
     path = folder / "parameters.npz"
     if not path.is_file():
@@ -208,9 +243,31 @@ def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Rep
 def _run(
     parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
 ) -> dict[str, Any] | None:
+    try:
+        carry, interrupted = _go_on(parts, carry, folder, metrics_bytes, on_record, report)
+        parts.environment.close()
+        if interrupted:
+            report(f"interrupted at step {carry.steps}, saved; continue with: polyak resume {folder}")
+            return None
+        return _finish(parts, carry, folder)
+    except (EnvironmentFailure, OSError) as error:
+        saved = checkpoint.steps_saved(folder / "checkpoints")
+        kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
+        error.add_note(f"{kept}; continue with: polyak resume {folder}")
+        raise
+
+
+def _go_on(
+    parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
+) -> tuple[Carry, bool]:
+    """Runs the loop from a carry to the end, or to an interrupt; returns where it got, and whether that was one."""
     config, checkpoints = parts.config, folder / "checkpoints"
     saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
     with interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
+        learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
+        for text in concerns.of_targets(parts.agent.targets, learner_steps):
+            report(f"warning: {text}")
+        watch = concerns.Watch(config.agent.discount, carry.steps)
         if saved < 0:
             save_carry(carry, parts.environment, checkpoints, metrics.position())
             saved = carry.steps
@@ -224,30 +281,40 @@ def _run(
             yield_every=config.checkpoint_every,
             stop=interrupted.is_set,
         )
-        for carry, record in loop:
-            if record:
-                metrics.write(record)
-                on_record(record)
-            due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
-            if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
+        try:
+            for carry, record in loop:
+                if record:
+                    metrics.write(record)
+                    on_record(record)
+                    for text in watch(carry, record):
+                        report(f"warning: {text}")
+                due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
+                if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
+                    try:
+                        with undisturbed():
+                            save_carry(carry, parts.environment, checkpoints, metrics.position())
+                        saved, failures = carry.steps, 0
+                    except OSError as error:
+                        failures += 1
+                        if failures == SAVES_THAT_MAY_FAIL or interrupted.is_set():
+                            raise
+                        report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
+        except EnvironmentFailure as failure:
+            if not failure.intact:
+                raise
+            if carry.steps > saved:  # It was yielded last, and stands before the step that failed.
                 try:
                     with undisturbed():
                         save_carry(carry, parts.environment, checkpoints, metrics.position())
-                    saved, failures = carry.steps, 0
                 except OSError as error:
-                    failures += 1
-                    if failures == SAVES_THAT_MAY_FAIL or interrupted.is_set():
-                        raise
-                    report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
-        if interrupted.is_set() and carry.steps < config.steps:
-            parts.environment.close()
-            report(f"interrupted at step {carry.steps}, saved; continue with: polyak resume {folder}")
-            return None
-    return _finish(parts, carry, folder)
+                    failure.add_note(str(error))
+                    raise failure from None
+            if not interrupted.is_set():  # A SIGTERM to all processes may reach the workers first.
+                raise
+        return carry, interrupted.is_set() and carry.steps < config.steps
 
 
 def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
-    parts.environment.close()
     evaluated = evaluation_state(carry.agent)
     save_variables(folder / "parameters.npz", Variables(evaluated.params, evaluated.state))
     seed = evaluation_seed(parts.config.seed)

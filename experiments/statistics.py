@@ -20,6 +20,7 @@ class EpisodeStatistics:
         recent: the returns of the last 100 finished episodes, oldest first.
         finished: ``(step, return, length)`` of the episodes that ended since the last record.
         episodes: how many episodes have ended.
+        env_restarts: how many environments had to be restarted after a failure.
     """
 
     running_return: np.ndarray
@@ -27,6 +28,7 @@ class EpisodeStatistics:
     recent: list[float]
     finished: list[tuple[int, float, int]]
     episodes: int = 0
+    env_restarts: int = 0
 
     @classmethod
     def initial(cls, num_envs: int) -> "EpisodeStatistics":
@@ -49,6 +51,11 @@ class EpisodeStatistics:
                 self.running_return[lane] = self.running_length[lane] = 0
                 self.episodes += 1
 
+    def restart_failed(self, lanes: np.ndarray) -> None:
+        """Counts the environments where ``lanes`` as restarted, and forgets their running episodes."""
+        self.env_restarts += int(lanes.sum())
+        self.restart(lanes)
+
     def restart(self, lanes: np.ndarray) -> None:
         """Forgets the running episodes of the environments where ``lanes``, which began anew."""
         self.running_return[lanes] = self.running_length[lanes] = 0
@@ -58,6 +65,7 @@ class EpisodeStatistics:
         finished, self.finished = self.finished, []
         return {
             "episodes": self.episodes,
+            "env_restarts": self.env_restarts,
             "return_mean": float(np.mean(self.recent)) if self.recent else None,
             "return_last": self.recent[-1] if self.recent else None,
             "returns": [episode_return for _, episode_return, _ in finished],

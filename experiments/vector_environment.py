@@ -227,7 +227,7 @@ class VectorEnvironments:
         )
         rewards = np.asarray(found, np.float64).reshape(self.num_envs)  # [N, 1] from rewards of shape (1,)
         for lane, reward in enumerate(rewards.tolist()):
-            self._history.check_reward(lane, reward)
+            self._history.read_reward(lane, reward)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         return self._encode(observations), rewards.astype(np.float32), *ends, info
 

@@ -171,9 +171,15 @@ class NatureTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
                 "torso='mlp' for vectors, and add a batch dimension to a single image."
             )
         if min(observation.shape[1:3]) < _NATURE_MIN_SIDE:
+            way_out = "Enlarge the images, or use torso='mlp'."
+            if observation.shape[1] < _NATURE_MIN_SIDE <= observation.shape[3]:
+                way_out = (
+                    "If their channels come first, move them last, with numpy.moveaxis(image, 0, -1) in "
+                    "gymnasium.wrappers.TransformObservation."
+                )
             raise ValueError(
                 f"observation: got images of {observation.shape[1]}x{observation.shape[2]}; the nature torso takes "
-                f"{_NATURE_MIN_SIDE}x{_NATURE_MIN_SIDE} at least. Enlarge the images, or use torso='mlp'."
+                f"{_NATURE_MIN_SIDE}x{_NATURE_MIN_SIDE} at least. {way_out}"
             )
         features = observation
         for channels, kernel, stride in _NATURE_LAYERS:

@@ -123,6 +123,12 @@ def test_epsilon_greedy_is_the_same_on_host_and_device(uniform, epsilon, num_act
     assert ((host >= 0) & (host < num_actions)).all()
 
 
+def test_keys_of_the_old_kind_are_keys():
+    agent = make()
+    old, new = agent.init(jax.random.PRNGKey(3)), agent.init(jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, old.params, new.params)
+
+
 def test_seeds_differ_and_one_seed_repeats():
     agent = make()
     first, again, other = (agent.init(jax.random.key(seed)) for seed in (0, 0, 1))

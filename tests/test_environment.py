@@ -8,6 +8,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from polyak.experiments import lanes
 from polyak.experiments.environment import Environments, adapt, make
+from polyak.experiments.statistics import EpisodeStatistics
 from told_environments import Foreign, Story, Told, assert_equals_reference, draw, reference, rollout, story
 
 MODES = list(AutoresetMode)
@@ -20,6 +21,28 @@ MODES = list(AutoresetMode)
 @pytest.mark.parametrize("num_envs", [1, 2, 3])
 def test_list_equals_plain_rollout(num_envs, dtype):
     assert_equals_reference(Environments([story(i, dtype=dtype) for i in range(num_envs)]))
+
+
+def test_a_thousand_environments_equal_plain_rollouts_and_are_counted():
+    number = 1000
+    environments = Environments([Story(lane, (1 + lane % 7, 3)) for lane in range(number)])
+    counted = EpisodeStatistics.initial(number)
+    actions, step = draw(12, number), environments.step
+
+    def counting(chosen):
+        outcome = step(chosen)
+        counted.add(0, outcome)
+        return outcome
+
+    environments.step = counting
+    streams = rollout(environments, actions)
+    ends = 0
+    for lane, stream in enumerate(streams):
+        assert stream == reference(Story(lane, (1 + lane % 7, 3)), actions[:, lane].tolist())
+        lasts = [row[4] for row in stream]
+        ends += sum(lasts)
+        assert counted.running_length[lane] == (lasts[::-1].index(True) if any(lasts) else len(stream))
+    assert counted.episodes == ends
 
 
 @pytest.mark.parametrize("copy", [True, False])

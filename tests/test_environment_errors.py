@@ -1,6 +1,7 @@
 """What the adapters refuse, and the place and the way out that they name."""
 
 import sys
+import traceback
 import types
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from polyak.experiments.environment import Environments, VectorEnvironments, adapt, make
+from polyak.experiments.lanes import EnvironmentFailure
 from told_environments import Foreign, Told, Walk
 
 
@@ -128,20 +130,29 @@ def test_old_gym_api():
         adapt([types.SimpleNamespace()])
 
 
-def test_errors_of_an_environment_pass_through():
+def test_what_an_environment_raises_is_told_with_its_place_and_chained():
     class Broken(Told):
         def step(self, action):
-            raise ValueError("out of fuel")
+            if action == self.reward:
+                raise ValueError("out of fuel")
+            return super().step(action)
 
         def reset(self, *, seed=None, options=None):
-            if self.reward:
-                raise TypeError("no road")
+            if self.first is None:
+                raise AssertionError
             return 0.0, {}
 
-    with pytest.raises(ValueError, match=r"^out of fuel$"):
-        one(Broken())
-    with pytest.raises(TypeError, match=r"^no road$"):
-        one(Broken(reward=1.0))
+    environments = Environments([Told(), Broken(reward=1)])
+    environments.reset()
+    environments.step(np.array([1, 0]))
+    message = r"^environment 1, episode 0, step 2, action 1: step raised ValueError: out of fuel$"
+    with pytest.raises(EnvironmentFailure, match=message) as caught:
+        environments.step(np.array([0, 1]))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "step"  # nothing of it is lost
+    assert not caught.value.intact
+    with pytest.raises(EnvironmentFailure, match=r"^environment 0, episode 0, step 0: reset raised AssertionError$"):
+        one(Broken(first=None))
 
 
 @pytest.mark.parametrize("vector", [False, True])
@@ -231,12 +242,18 @@ def test_missing_package(monkeypatch):
     try:
         with pytest.raises(ValueError, match=r"'Missing-v0' needs a package .*pip install \"gymnasium\[box2d\]\""):
             make("Missing-v0")
-        with pytest.raises(gym.error.Error, match="no ROM"):
+        with pytest.raises(EnvironmentFailure, match="'Failing-v0' could not be made: Error: no ROM"):
             make("Failing-v0")
         with pytest.raises(ValueError, match=r"'ALE/Pong-v5' needs a package .*`pip install ale-py`"):
             make("ALE/Pong-v5")
     finally:
         del gym.registry["Missing-v0"], gym.registry["Failing-v0"]
+
+
+def test_arguments_that_the_constructor_does_not_take():
+    message = r"'CartPole-v1' could not be made with {'gravity': 9}: TypeError: .*gravity"
+    with pytest.raises(EnvironmentFailure, match=message):
+        make("CartPole-v1", gravity=9)
 
 
 @pytest.mark.parametrize("num_envs", [0, -1, 1.5, True])

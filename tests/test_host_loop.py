@@ -179,6 +179,14 @@ def test_one_seed_repeats_to_the_bit_and_another_differs_everywhere():
     assert one.generator.integers(1 << 60) != two.generator.integers(1 << 60)
 
 
+def test_no_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        assert run(steps=60)[0].learner_steps > 0
+        key = jax.random.key(0)
+        with pytest.raises(jax.errors.KeyReuseError):  # it does look
+            jax.random.uniform(key) + jax.random.uniform(key)
+
+
 OF_THE_LOOP = {
     "discount": 0.5,
     "n_steps": 3,

@@ -304,7 +304,8 @@ class TestQNetwork:
             ((1, 4), r"observation: got shape \(1, 4\); the nature torso takes images, .* Use torso='mlp'"),
             ((84, 84, 4), r"add a batch dimension to a single image"),
             ((1, 35, 84, 4), r"images of 35x84; the nature torso takes 36x36 at least"),
-            ((1, 84, 35, 4), r"images of 84x35; the nature torso takes 36x36 at least"),
+            ((1, 84, 35, 4), r"images of 84x35; the nature torso takes 36x36 at least. Enlarge the images"),
+            ((1, 4, 84, 84), r"images of 4x84; .* If their channels come first, move them last"),
         ],
     )
     def test_nature_rejects_what_is_no_large_enough_image(self, shape: Any, message: str) -> None:

@@ -110,6 +110,12 @@ def test_module_state_that_the_loss_forgot():
         made.step(jax.random.key(0), made.init({"w": jnp.ones(1)}, {"mean": jnp.ones(1)}), None)
 
 
+def test_a_loss_that_is_no_scalar():
+    follow = updates.learner(lambda key, params, *_: (params, LossOutput()), optax.sgd(0.1), {})
+    with pytest.raises(ValueError, match=r"loss: got an array of shape \(3,\); expected a scalar. Take its mean"):
+        follow.step(jax.random.key(0), follow.init(jnp.zeros(3)), None)
+
+
 def test_a_rule_out_of_range_is_refused_when_the_learner_is_made():
     with pytest.raises(TypeError, match=r"Did you mean polyak.updates.parse\('periodic:5'\)"):
         learner(follow, optax.sgd(0.1), {"q": Target("periodic:5")})

@@ -1,5 +1,9 @@
 """The three verbs: equal to optax's where optax is defined and finite, and the table of where they go further."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -278,6 +282,35 @@ def test_step_sizes_and_counters_are_lanes_under_vmap():
     assert soft.tolist() == [[0, 0], [0.5, 1], [1, 2]]
     hard = jax.vmap(lambda k: updates.periodic_update(new, old, k, 2))(jnp.arange(3))
     assert hard.tolist() == [[1, 2], [0, 0], [1, 2]]
+
+
+def test_sharded_trees_keep_the_sharding_of_the_old_one(tmp_path):
+    code = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from polyak import updates
+
+here, there = (Mesh(np.array(jax.devices()[i : i + 2]), ("devices",)) for i in (0, 2))
+halves, whole = NamedSharding(here, PartitionSpec("devices")), NamedSharding(here, PartitionSpec())
+old = {"w": jax.device_put(jnp.zeros(8), halves)}
+for sharding in (halves, whole):
+    new = {"w": jax.device_put(jnp.arange(8.0), sharding)}
+    for moved in (updates.incremental_update(new, old, 1.0), updates.periodic_update(new, old, 5, 5)):
+        assert moved["w"].sharding == halves, moved["w"].sharding
+        assert moved["w"].tolist() == list(range(8))
+    slow = updates.target.init(updates.periodic(1), old)
+    slow = updates.target.update(updates.periodic(1), new, slow)
+    assert slow.params["w"].sharding == halves
+try:
+    updates.incremental_update({"w": jax.device_put(jnp.ones(8), NamedSharding(there, PartitionSpec()))}, old, 0.5)
+except ValueError as error:
+    print(error)
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "incompatible devices" in done.stdout
+    assert "['w']" in done.stdout
 
 
 def test_gradients_flow_through_an_incremental_update():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from . import target as target_module
@@ -118,7 +119,7 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
 
     Raises:
         ValueError: a target's ``module_state`` is neither ``"copied"`` nor ``"own"``, or a rule is out of range; at
-            the first step, a module state that the loss did not return.
+            the first step, a module state that the loss did not return, or a loss that is no scalar.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from polyak.updates import LossOutput, Target, learner, periodic
@@ -157,7 +158,10 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
         }
 
         def loss_of(differentiated: Tree) -> tuple[jax.Array, LossOutput]:
-            return loss(key, differentiated, state, read, batch)
+            value, output = loss(key, differentiated, state, read, batch)
+            if jnp.shape(value) != ():
+                raise ValueError(f"loss: got an array of shape {jnp.shape(value)}; expected a scalar. Take its mean.")
+            return value, output
 
         (value, output), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         got, expected = str(jax.tree.structure(output.state)), str(jax.tree.structure(state))

@@ -1,0 +1,71 @@
+"""What a run is warned of, and what not."""
+
+import types
+
+import numpy as np
+import pytest
+
+from polyak import updates
+from polyak.experiments import runs
+from polyak.experiments.concerns import Watch, of_targets
+from polyak.updates import Target
+from small_runs import config_of
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("periodic:1001", "target q: periodic:1001 moves every 1001 learner steps, and the run has 1000, so it never"),
+        ("incremental:0.5@2000", "moves every 2000 learner steps, and the run has 1000, so it never moves"),
+        ("incremental:1e-06", "incremental:1e-06 goes 0.001 of the way to the online parameters in the 1000 learner"),
+        ("incremental:1e-05@2", "goes 0.005 of the way"),
+        ("incremental:cosine(0.00001,1000)", "goes 0.005 of the way"),
+    ],
+)
+def test_targets_that_hardly_move(rule, message):
+    (text,) = of_targets({"q": Target(updates.parse(rule))}, learner_steps=1000)
+    assert message in text
+
+
+@pytest.mark.parametrize("rule", ["periodic:1000", "incremental:0.001", "incremental:1.0@1000", "frozen", "none"])
+def test_targets_that_move_or_are_not_meant_to(rule):
+    assert list(of_targets({"q": Target(updates.parse(rule))}, learner_steps=1000)) == []
+
+
+def seen(watch, steps, ended_at=(), rewards=(1.0,)):
+    carry = types.SimpleNamespace(steps=steps, replay=types.SimpleNamespace(reward=np.array(rewards, np.float32)))
+    return list(watch(carry, {"ended_at": list(ended_at)}))
+
+
+def test_an_environment_that_never_ends_an_episode():
+    watch = Watch(discount=0.99)
+    assert seen(watch, 50_000, ended_at=[1000]) == []
+    assert seen(watch, 100_999) == []
+    (text,) = seen(watch, 101_000)
+    assert text.startswith("no episode has ended in the last 100000 environment steps. If they should end, register")
+    assert "discount" not in text
+    assert seen(watch, 400_000, ended_at=[250_000]) == []  # once
+    assert seen(watch, 900_000) == []
+    (text,) = seen(Watch(discount=1.0, steps=30_000), 130_000)  # resumed
+    assert "With discount 1 values have no bound then" in text
+
+
+def test_rewards_that_drown_all_others():
+    watch = Watch(discount=0.99)
+    assert seen(watch, 100, rewards=[999.0, -999.0]) == []
+    assert seen(watch, 199, rewards=[-1e6]) == []  # looked at ever more seldom
+    (text,) = seen(watch, 200, rewards=[-1e6, 1.0])
+    assert text.startswith("rewards: the largest so far is 1e+06 in size")
+    assert seen(watch, 10_000, rewards=[1e6]) == []  # once
+
+
+def test_a_run_reports_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("polyak.experiments.concerns.LARGE_REWARD", 1.0)
+    said = []
+    config = config_of(agent={"target": "periodic:500", "average": "incremental:0.00001"}, steps=200)
+    runs.train(config, tmp_path / "run", lambda _: None, said.append)
+    assert [text.split(":")[:2] for text in said] == [
+        ["warning", " target q"],
+        ["warning", " target average"],
+        ["warning", " rewards"],
+    ]
