@@ -39,6 +39,8 @@ class DQNConfig:
         learning_rate: at the first learner step.
         learning_rate_schedule: ``constant``, or falling to 0 over the run: ``linear``, ``cosine``.
         max_gradient_norm: the global norm to which gradients are clipped; None for no clipping.
+        skip_nonfinite: whether a learner step that comes out NaN or infinite is undone and counted in the metric
+            skipped; without it, such a step ends the run.
         target: the rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are
             learner steps; 500env is in environment steps.
         average: the rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none: the
@@ -66,6 +68,7 @@ class DQNConfig:
     learning_rate: float = 1e-3
     learning_rate_schedule: ScheduleName = "linear"
     max_gradient_norm: float | None = None
+    skip_nonfinite: bool = False
     target: str = "periodic:100"
     average: str = "none"
     replay_capacity: int = 20_000
@@ -143,6 +146,7 @@ def dqn(
         _loss(config, network.apply),
         make_optimizer(config, total_learner_steps),
         targets := _targets(config, total_learner_steps),
+        skip_nonfinite=config.skip_nonfinite,
     )
 
     @jax.jit
