@@ -1,0 +1,148 @@
+"""Statistics of observations and rewards: against plain NumPy over everything that was shown, each thing once."""
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import strategies as st
+
+from polyak.experiments import normalization
+from polyak.experiments.environment import adapt
+from polyak.experiments.normalization import Moments, Normalization, Scaling
+from polyak.replay import EnvironmentSpec, TimeStep, Transition
+from told_environments import LANES, Story, draw
+
+DISCOUNT = 0.9
+
+
+def spec_of(*shape, dtype=np.float32):
+    return EnvironmentSpec(jax.ShapeDtypeStruct(shape, dtype), num_actions=4)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    chunks=st.lists(st.integers(0, 5), min_size=1, max_size=12).filter(sum),
+    offset=st.sampled_from([0.0, -3.0, 1e6]),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_moments_of_chunks_are_those_of_the_whole(chunks, offset, scale, seed):
+    rows = np.random.default_rng(seed).normal(offset, scale, (sum(chunks), 2)).astype(np.float32)
+    statistics = normalization.initial(spec_of(2), 1, observations=True, rewards=False)
+    for part in np.split(rows, np.cumsum(chunks)[:-1]):
+        statistics = normalization.observe(statistics, part)
+    count, mean, variance = statistics.observation
+    whole = rows.astype(np.float64)
+    assert count == len(rows)
+    assert {leaf.dtype for leaf in (mean, variance)} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(mean, whole.mean(axis=0), rtol=1e-12, atol=1e-12 * scale)
+    # 1e6 +- 1e-3 in float32 is a single value: then the variance is exactly 0 in both.
+    np.testing.assert_allclose(variance, whole.var(axis=0), rtol=1e-8, atol=1e-14 * scale**2)
+
+
+class Diary(Story):
+    """Notes every observation it shows, and the discounted return at every step."""
+
+    def __init__(self, **told):
+        super().__init__(**told)
+        self.observed, self.returns, self.running = [], [], 0.0
+
+    def observe(self):
+        self.observed.append((self.number, self.episode, self.t))
+        return super().observe()
+
+    def step(self, action):
+        result = super().step(action)
+        self.running = DISCOUNT * self.running + result[1]
+        self.returns.append(self.running)
+        self.running *= not (result[2] or result[3])
+        return result
+
+
+@pytest.mark.parametrize("mode", [None, *AutoresetMode])
+def test_every_observation_counts_once_and_every_step_once(mode):
+    diaries = [Diary(**told) for told in LANES]
+    lanes = [lambda diary=diary: diary for diary in diaries]
+    shown = adapt(diaries if mode is None else SyncVectorEnv(lanes, autoreset_mode=mode))
+    for diary in diaries:
+        diary.observed.clear()  # a vector environment may try one out
+    statistics = normalization.initial(shown.spec, 3, observations=True, rewards=True)
+    statistics = normalization.observe(statistics, shown.reset().observation)
+    for chosen in draw(41, 3):
+        statistics = normalization.add(statistics, shown.step(chosen), DISCOUNT)
+    observed = [observation for diary in diaries for observation in diary.observed]
+    returns = [so_far for diary in diaries for so_far in diary.returns]
+    assert statistics.observation.count == len(observed)
+    np.testing.assert_allclose(statistics.observation.mean, np.mean(observed, axis=0), rtol=1e-10)
+    np.testing.assert_allclose(statistics.observation.variance, np.var(observed, axis=0), rtol=1e-10)
+    assert statistics.returns.count == len(returns)
+    np.testing.assert_allclose(statistics.returns.mean, np.mean(returns), rtol=1e-10)
+    np.testing.assert_allclose(statistics.returns.variance, np.var(returns), rtol=1e-10)
+    np.testing.assert_allclose(statistics.running_return, [diary.running for diary in diaries], rtol=1e-10)
+
+
+def test_an_environment_that_began_anew():
+    statistics = Normalization(
+        Moments(np.array(2.0), np.array([0.0, 4.0]), np.array([1.0, 0.0])),
+        Moments(np.array(1.0), np.array(5.0), np.array(0.0)),
+        np.array([5.0, 7.0]),
+    )
+    timestep = TimeStep(np.float32([[9.0, 9.0], [3.0, 1.0]]), np.zeros(2, np.float32), np.ones(2, np.bool_))
+    after = normalization.restart(statistics, timestep, np.array([False, True]))
+    assert after.running_return.tolist() == [5.0, 0.0]
+    assert after.returns == statistics.returns
+    assert after.observation.count == 3
+    assert after.observation.mean.tolist() == [1.0, 3.0]
+    np.testing.assert_allclose(after.observation.variance, [8 / 3, 2.0])  # of (-1, 1, 3) and (4, 4, 1)
+
+
+def test_what_is_off_is_left_alone():
+    environments = adapt([Story(), Story()])
+    off = normalization.initial(environments.spec, 2, observations=False, rewards=False)
+    assert jax.tree.leaves(off) == []
+    timestep = environments.reset()
+    outcome = environments.step(np.array([0, 1]))
+    assert normalization.add(off, outcome, DISCOUNT) == normalization.observe(off, timestep.observation) == off
+    by = normalization.scaling(off)
+    assert jax.tree.leaves(by) == []
+    seen = normalization.normalize_timestep(by, timestep)
+    assert all(seen[i] is timestep[i] for i in range(len(timestep)))
+    transition = Transition(*(np.ones(2, np.float32) for _ in range(5)))
+    assert all(x is y for x, y in zip(normalization.normalize_transition(by, transition), transition, strict=True))
+
+
+def test_normalised_by_hand_on_the_host_and_under_a_trace():
+    statistics = Normalization(
+        Moments(np.array(9.0), np.array([1.0, 100.0]), np.array([4.0, 0.0])),
+        Moments(np.array(9.0), np.array(50.0), np.array(16.0)),
+        np.zeros(1),
+    )
+    by = normalization.scaling(statistics)
+    transition = Transition(
+        obs_tm1=np.float32([[[2.0, 100.0]], [[-99.0, 101.0]]]),  # [K, B, 2]
+        a_tm1=np.int32([[0], [1]]),
+        r_t=np.float32([[2.0], [-400.0]]),
+        discount_t=np.float32([[0.9], [0.0]]),
+        obs_t=np.float32([[[1.0, 100.0]], [[5.0, 0.0]]]),
+    )
+    on_host = normalization.normalize_transition(by, transition)
+    traced = jax.jit(normalization.normalize_transition)(by, transition)
+    assert on_host.obs_tm1.tolist() == [[[0.5, 0.0]], [[-10.0, 10.0]]]  # (-99 - 1) / 2 is clipped
+    assert on_host.obs_t.tolist() == [[[0.0, 0.0]], [[2.0, -10.0]]]
+    assert on_host.r_t.tolist() == [[0.5], [-10.0]]  # divided, not centred
+    for x, y, raw in zip(on_host, traced, transition, strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert np.asarray(x).dtype == np.asarray(y).dtype == np.asarray(raw).dtype
+    assert isinstance(on_host.obs_t, np.ndarray)
+    seen = normalization.normalize_timestep(by, TimeStep(transition.obs_tm1[0], transition.r_t[0], np.array([False])))
+    assert (seen.observation.tolist(), seen.reward.tolist()) == ([[0.5, 0.0]], [0.5])
+    jnp_seen = normalization.normalize_observation(Scaling(jnp.array(1.0), jnp.array(2.0)), jnp.arange(3.0))
+    assert jnp_seen.tolist() == [-2.0, 0.0, 2.0]
+
+
+def test_images_are_refused():
+    with pytest.raises(ValueError, match=r"normalize_observations: got observations of uint8\(84, 84, 4\).*leave it"):
+        normalization.initial(spec_of(84, 84, 4, dtype=np.uint8), 1, observations=True, rewards=False)
+    normalization.initial(spec_of(84, 84, 4, dtype=np.uint8), 1, observations=False, rewards=True)
