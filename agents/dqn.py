@@ -119,7 +119,8 @@ def dqn(
     """Makes a DQN.
 
     The loss of a transition is ``huber(r_t + discount_t * q_target(obs_t, a*) - q(obs_tm1, a_tm1))`` where ``a*`` is
-    greedy under the online network with ``double``, else under the target's.
+    greedy under the online network with ``double``, else under the target's, among the legal actions where there are
+    action masks.
 
     Args:
         config: its numbers.
@@ -160,13 +161,26 @@ def dqn(
 
     def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep) -> ActOutput:
         del key
-        q_values = network.apply(state.params, timestep.observation).q_values
+        q_values = mask_values(network.apply(state.params, timestep.observation).q_values, timestep.action_mask)
         return ActOutput(jnp.argmax(q_values, axis=-1).astype(jnp.int32), memory)
 
     def learn(key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
         return learner.step(key, state, sample)
 
     return Agent(init, initial_memory, act, learn, targets)
+
+
+def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
+    """Q-values to choose an action by, not to bootstrap from: those of illegal actions are the dtype's lowest number.
+
+    Where no action is legal, as at a termination, action 0 is chosen, whose own value is a finite one.
+
+    >>> int(mask_values(jnp.array([5.0, 1.0, 2.0]), jnp.array([False, True, True])).argmax())
+    2
+    """
+    if isinstance(action_mask, tuple):
+        return q_values
+    return jnp.where(action_mask, q_values, jnp.finfo(q_values.dtype).min)
 
 
 def _network(config: DQNConfig, spec: EnvironmentSpec, lowering: networks.Lowering) -> hk.Transformed:
@@ -226,8 +240,11 @@ def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.
         q_tm1 = apply(params, transition.obs_tm1).q_values
         q_t = apply(slow.params, transition.obs_t).q_values
         q_t_selector = apply(params, transition.obs_t).q_values if config.double else q_t
-        errors = jax.vmap(td_error)(q_tm1, transition._replace(obs_tm1=(), obs_t=(), extras_tm1=()), q_t, q_t_selector)
-        metrics = {"q": jnp.mean(jnp.max(q_tm1, axis=-1)), "td_error": jnp.mean(jnp.abs(errors))}
+        q_t_selector = mask_values(q_t_selector, transition.action_mask_t)
+        bare = transition._replace(obs_tm1=(), obs_t=(), extras_tm1=(), action_mask_tm1=(), action_mask_t=())
+        errors = jax.vmap(td_error)(q_tm1, bare, q_t, q_t_selector)
+        greedy = jnp.max(mask_values(q_tm1, transition.action_mask_tm1), axis=-1)
+        metrics = {"q": jnp.mean(greedy), "td_error": jnp.mean(jnp.abs(errors))}
         return jnp.mean(batch.weights * penalty(errors)), LossOutput(priorities=jnp.abs(errors), metrics=metrics)
 
     return loss
