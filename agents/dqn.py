@@ -52,6 +52,10 @@ class DQNConfig:
         epsilon_initial: the probability of a random action at the first step.
         epsilon_final: the same after the decay.
         epsilon_fraction: the part of all environment steps over which epsilon falls, linearly, in [0, 1].
+        normalize_observations: whether observations are centred and divided by their standard deviation, element by
+            element, and clipped to [-10, 10]; not for images, which the networks scale.
+        normalize_rewards: whether rewards are divided by the standard deviation of the discounted return, and, summed
+            over n_steps, clipped to [-10, 10].
     """
 
     hidden_sizes: tuple[int, ...] = (120, 84)
@@ -78,6 +82,8 @@ class DQNConfig:
     epsilon_initial: float = 1.0
     epsilon_final: float = 0.05
     epsilon_fraction: float = 0.25
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a number is out of range; rules are read by :func:`dqn`."""

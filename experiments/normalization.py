@@ -58,12 +58,15 @@ class Scaling(NamedTuple):
     reward_scale: Array = ()
 
 
+NO_SCALING = Scaling()
+
+
 def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards: bool) -> Normalization:
     """The statistics before the first observation.
 
     Args:
         spec: of the environments.
-        num_envs: how many there are.
+        num_envs: how many there are, ``N``.
         observations: whether observations are normalised.
         rewards: whether rewards are.
 
@@ -85,6 +88,11 @@ def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards
         _no_moments(()) if rewards else (),
         np.zeros(num_envs) if rewards else (),
     )
+
+
+def without_episodes(statistics: Normalization) -> Normalization:
+    """The statistics alone, without the episodes that were running: what is kept of a run that has ended."""
+    return statistics._replace(running_return=())
 
 
 def observe(statistics: Normalization, observation: np.ndarray) -> Normalization:
@@ -140,8 +148,8 @@ def scaling(statistics: Normalization) -> Scaling:
 
     >>> scaling(Normalization())
     Scaling(mean=(), scale=(), reward_scale=())
-    >>> scaling(Normalization(Moments(np.float64(5), np.float64(3), np.float64(4)))).scale
-    np.float32(0.5)
+    >>> float(scaling(Normalization(Moments(np.float64(5), np.float64(3), np.float64(4)))).scale)
+    0.5
     """
     mean: Any = ()
     scale: Any = ()

@@ -179,6 +179,8 @@ OF_THE_LOOP = {
     "epsilon_initial",
     "epsilon_final",
     "epsilon_fraction",
+    "normalize_observations",
+    "normalize_rewards",
 }
 
 
