@@ -1,5 +1,8 @@
 """Statistics of observations and rewards: against plain NumPy over everything that was shown, each thing once."""
 
+import shutil
+
+import gymnasium
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -8,8 +11,12 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import strategies as st
 
+import polyak
+from polyak.agents import DQNConfig, dqn
 from polyak.experiments import normalization
 from polyak.experiments.environment import adapt
+from polyak.experiments.evaluation import evaluate
+from polyak.experiments.host_loop import host_loop, initial_carry
 from polyak.experiments.normalization import Moments, Normalization, Scaling
 from polyak.replay import EnvironmentSpec, TimeStep, Transition
 from told_environments import LANES, Story, draw
@@ -146,3 +153,101 @@ def test_images_are_refused():
     with pytest.raises(ValueError, match=r"normalize_observations: got observations of uint8\(84, 84, 4\).*leave it"):
         normalization.initial(spec_of(84, 84, 4, dtype=np.uint8), 1, observations=True, rewards=False)
     normalization.initial(spec_of(84, 84, 4, dtype=np.uint8), 1, observations=False, rewards=True)
+
+
+# --- In runs ----------------------------------------------------------------------------------------------------------
+
+FIELDS = {
+    "steps": 400,
+    "log_every": 200,
+    "hidden_sizes": (8,),
+    "batch_size": 8,
+    "learning_starts": 50,
+    "evaluation_episodes": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("normalised") / "run"
+    return polyak.train(out=folder, normalize_observations=True, normalize_rewards=True, **FIELDS)
+
+
+def test_training_moves_the_statistics_and_evaluation_reads_them(run):
+    with np.load(run.folder / "parameters.npz") as arrays:
+        found = {name.removeprefix("normalization/"): arrays[name] for name in arrays if "normalization" in name}
+    assert {str(array.dtype) for array in found.values()} == {"float64"}
+    # One observation at the start, one a step, one after each episode's end; none of the evaluation's.
+    assert found["observation/count"] == 1 + 400 + run.metrics["episodes"][-1]
+    assert found["returns/count"] == 400
+    deviation = np.sqrt(found["returns/variance"] + 1e-8)
+    assert run.metrics["reward_scale"][-1] == pytest.approx(1 / deviation, rel=1e-6)
+    assert 1 / 50 < run.metrics["reward_scale"][-1] < 1  # a reward of 1 a step, discounted by 0.99
+    assert polyak.evaluate(run, episodes=3)["returns"] == run.evaluation["returns"]
+    assert np.load(run.folder / "parameters.npz")["normalization/returns/count"] == 400
+
+
+def test_what_acts_sees_normalised_observations(run, tmp_path):
+    for name in ("config.json", "metrics.jsonl", "evaluation.json"):
+        shutil.copy(run.folder / name, tmp_path / name)
+    with np.load(run.folder / "parameters.npz") as found:
+        arrays = {name: np.zeros_like(found[name]) for name in found}
+    # One hidden unit is x, another -x, and action 1 is worth the first, action 0 the second: it acts by the sign of x.
+    arrays["params/torso/mlp/~/linear_0/w"][0, :2] = 1, -1
+    arrays["params/head/q_values/w"][:2] = [0, 1], [1, 0]
+    arrays["normalization/observation/mean"][0] = 5
+    np.savez(tmp_path / "parameters.npz", **arrays)
+    act = polyak.load(tmp_path).act
+    assert [act([x, 0, 0, 0]) for x in (-1, 1, 4.9, 5.1, 9)] == [0, 0, 0, 1, 1]
+
+
+def test_images_end_before_the_first_step():
+    class Image(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8)
+        action_space = gymnasium.spaces.Discrete(2)
+
+    environment, config = adapt([Image()]), DQNConfig(normalize_observations=True, learning_rate_schedule="constant")
+    with pytest.raises(ValueError, match="normalize_observations: got observations of uint8"):
+        initial_carry(dqn(config, environment.spec), environment, config, seed=0)
+
+
+class Far(gymnasium.Env):
+    """The action is to match the sign; observations are far from 0 and far apart, rewards in thousands."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sign = int(self.np_random.choice([-1, 1]))
+        return np.float32([3e4 + 1e4 * self.sign, -1e-3 * self.sign]), {}
+
+    def step(self, action):
+        return np.float32([3e4, 0]), 1000.0 * (2 * action - 1) * self.sign, True, False, {}
+
+
+def test_a_world_of_another_scale_is_learnt():
+    config = DQNConfig(
+        hidden_sizes=(16,),
+        n_steps=1,
+        batch_size=32,
+        learning_rate=3e-3,
+        target="periodic:50",
+        learning_starts=100,
+        train_every=8,
+        learner_steps=4,
+        epsilon_final=1.0,
+        normalize_observations=True,
+        normalize_rewards=True,
+    )
+    environment = adapt([Far()])
+    agent = dqn(config, environment.spec, total_learner_steps=1_000)
+    carry = initial_carry(agent, environment, config, seed=0)
+    *_, (carry, record) = host_loop(agent, environment, config, carry, steps=2_000, record_every=1_000)
+    assert record["reward_scale"] == pytest.approx(1e-3, rel=0.1)
+    assert abs(record["q"]) < 2  # in units of the return's deviation
+    frozen = jax.tree.map(np.copy, carry.normalization)
+    by = normalization.scaling(carry.normalization)
+    returns = evaluate(agent, carry.agent, adapt([Far()], seed=1), episodes=20, scaling=by)
+    assert returns.tolist() == [1000.0] * 20
+    jax.tree.map(np.testing.assert_array_equal, carry.normalization, frozen)
