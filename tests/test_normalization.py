@@ -7,18 +7,21 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import strategies as st
 
 import polyak
-from polyak.agents import DQNConfig, dqn
+from polyak import updates
+from polyak.agents import ActOutput, Agent, DQNConfig, dqn
 from polyak.experiments import normalization
 from polyak.experiments.environment import adapt
 from polyak.experiments.evaluation import evaluate
 from polyak.experiments.host_loop import host_loop, initial_carry
 from polyak.experiments.normalization import Moments, Normalization, Scaling
 from polyak.replay import EnvironmentSpec, TimeStep, Transition
+from polyak.updates import LossOutput, Target
 from told_environments import LANES, Story, draw
 
 DISCOUNT = 0.9
@@ -157,6 +160,7 @@ def test_images_are_refused():
 
 # --- In runs ----------------------------------------------------------------------------------------------------------
 
+BOTH = ("normalize_observations", "normalize_rewards")
 FIELDS = {
     "steps": 400,
     "log_every": 200,
@@ -170,7 +174,7 @@ FIELDS = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("normalised") / "run"
-    return polyak.train(out=folder, normalize_observations=True, normalize_rewards=True, **FIELDS)
+    return polyak.train(out=folder, **dict.fromkeys(BOTH, True), **FIELDS)
 
 
 def test_training_moves_the_statistics_and_evaluation_reads_them(run):
@@ -199,6 +203,39 @@ def test_what_acts_sees_normalised_observations(run, tmp_path):
     np.savez(tmp_path / "parameters.npz", **arrays)
     act = polyak.load(tmp_path).act
     assert [act([x, 0, 0, 0]) for x in (-1, 1, 4.9, 5.1, 9)] == [0, 0, 0, 1, 1]
+
+
+def test_what_is_acted_on_is_normalised_with_all_that_was_shown_so_far():
+    targets = {"q": Target(updates.none())}
+    learner = updates.learner(lambda *_: (jnp.zeros(()), LossOutput()), optax.sgd(1.0), targets)
+
+    def act(key, state, memory, timestep):  # keeps what it sees
+        return ActOutput(jnp.zeros(2, jnp.int32), memory, {"seen": timestep.observation, "reward": timestep.reward})
+
+    agent = Agent(lambda key: learner.init({}), lambda key, num_envs: (), act, learner.step, targets)
+    config = DQNConfig(discount=DISCOUNT, epsilon_initial=0.0, epsilon_final=0.0, **dict.fromkeys(BOTH, True))
+    environment = adapt([Story(number=1), Story(number=2)])
+    carry = initial_carry(agent, environment, config, seed=0)
+    [(carry, _)] = host_loop(agent, environment, config, carry, steps=40, record_every=40)
+    plain, observed, returns, running = adapt([Story(number=1), Story(number=2)]), [], [], np.zeros(2)
+    timestep, drawn = plain.reset(), [[], []]
+    observed += list(timestep.observation)
+    for _ in range(20):
+        variance = np.var(returns) if returns else 0.0
+        for lane in range(2):
+            deviation = np.sqrt(np.var(observed, axis=0, dtype=np.float64) + 1e-8)
+            seen = (timestep.observation[lane] - np.mean(observed, axis=0, dtype=np.float64)) / deviation
+            reward = timestep.reward[lane] / np.sqrt(variance + 1e-8)
+            drawn[lane].append(np.clip([*seen, reward], -10, 10))
+        outcome = plain.step(np.zeros(2, np.int32))
+        observed += [*outcome.obs_t, *outcome.timestep.observation[outcome.last]]
+        running = running * DISCOUNT + outcome.r_t
+        returns += running.tolist()
+        running[outcome.last] = 0
+        timestep = outcome.timestep
+    extras, starts = carry.replay.extras, ~carry.replay.boundary
+    kept = np.concatenate([extras["seen"], extras["reward"][:, None]], axis=1)[starts]
+    np.testing.assert_allclose(kept, np.concatenate(drawn), rtol=1e-4, atol=1e-4)
 
 
 def test_images_end_before_the_first_step():
@@ -237,8 +274,7 @@ def test_a_world_of_another_scale_is_learnt():
         train_every=8,
         learner_steps=4,
         epsilon_final=1.0,
-        normalize_observations=True,
-        normalize_rewards=True,
+        **dict.fromkeys(BOTH, True),
     )
     environment = adapt([Far()])
     agent = dqn(config, environment.spec, total_learner_steps=1_000)
