@@ -39,6 +39,8 @@ class DQNConfig:
         learning_rate: at the first learner step.
         learning_rate_schedule: ``constant``, or falling to 0 over the run: ``linear``, ``cosine``.
         max_gradient_norm: the global norm to which gradients are clipped; None for no clipping.
+        skip_nonfinite: whether a learner step that comes out NaN or infinite is undone and counted in the metric
+            skipped; without it, such a step ends the run.
         target: the rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are
             learner steps; 500env is in environment steps.
         average: the rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none: the
@@ -50,6 +52,10 @@ class DQNConfig:
         epsilon_initial: the probability of a random action at the first step.
         epsilon_final: the same after the decay.
         epsilon_fraction: the part of all environment steps over which epsilon falls, linearly, in [0, 1].
+        normalize_observations: whether observations are centred and divided by their standard deviation, element by
+            element, and clipped to [-10, 10]; not for images, which the networks scale.
+        normalize_rewards: whether rewards are divided by the standard deviation of the discounted return, and, summed
+            over n_steps, clipped to [-10, 10].
     """
 
     hidden_sizes: tuple[int, ...] = (120, 84)
@@ -66,6 +72,7 @@ class DQNConfig:
     learning_rate: float = 1e-3
     learning_rate_schedule: ScheduleName = "linear"
     max_gradient_norm: float | None = None
+    skip_nonfinite: bool = False
     target: str = "periodic:100"
     average: str = "none"
     replay_capacity: int = 20_000
@@ -75,6 +82,8 @@ class DQNConfig:
     epsilon_initial: float = 1.0
     epsilon_final: float = 0.05
     epsilon_fraction: float = 0.25
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a number is out of range; rules are read by :func:`dqn`."""
@@ -116,7 +125,8 @@ def dqn(
     """Makes a DQN.
 
     The loss of a transition is ``huber(r_t + discount_t * q_target(obs_t, a*) - q(obs_tm1, a_tm1))`` where ``a*`` is
-    greedy under the online network with ``double``, else under the target's.
+    greedy under the online network with ``double``, else under the target's, among the legal actions where there are
+    action masks.
 
     Args:
         config: its numbers.
@@ -143,6 +153,7 @@ def dqn(
         _loss(config, network.apply),
         make_optimizer(config, total_learner_steps),
         targets := _targets(config, total_learner_steps),
+        skip_nonfinite=config.skip_nonfinite,
     )
 
     @jax.jit
@@ -156,13 +167,26 @@ def dqn(
 
     def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep) -> ActOutput:
         del key
-        q_values = network.apply(state.params, timestep.observation).q_values
+        q_values = mask_values(network.apply(state.params, timestep.observation).q_values, timestep.action_mask)
         return ActOutput(jnp.argmax(q_values, axis=-1).astype(jnp.int32), memory)
 
     def learn(key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
         return learner.step(key, state, sample)
 
     return Agent(init, initial_memory, act, learn, targets)
+
+
+def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
+    """Q-values to choose an action by, not to bootstrap from: those of illegal actions are the dtype's lowest number.
+
+    Where no action is legal, as at a termination, action 0 is chosen, whose own value is a finite one.
+
+    >>> int(mask_values(jnp.array([5.0, 1.0, 2.0]), jnp.array([False, True, True])).argmax())
+    2
+    """
+    if isinstance(action_mask, tuple):
+        return q_values
+    return jnp.where(action_mask, q_values, jnp.finfo(q_values.dtype).min)
 
 
 def _network(config: DQNConfig, spec: EnvironmentSpec, lowering: networks.Lowering) -> hk.Transformed:
@@ -222,8 +246,11 @@ def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.
         q_tm1 = apply(params, transition.obs_tm1).q_values
         q_t = apply(slow.params, transition.obs_t).q_values
         q_t_selector = apply(params, transition.obs_t).q_values if config.double else q_t
-        errors = jax.vmap(td_error)(q_tm1, transition._replace(obs_tm1=(), obs_t=(), extras_tm1=()), q_t, q_t_selector)
-        metrics = {"q": jnp.mean(jnp.max(q_tm1, axis=-1)), "td_error": jnp.mean(jnp.abs(errors))}
+        q_t_selector = mask_values(q_t_selector, transition.action_mask_t)
+        bare = transition._replace(obs_tm1=(), obs_t=(), extras_tm1=(), action_mask_tm1=(), action_mask_t=())
+        errors = jax.vmap(td_error)(q_tm1, bare, q_t, q_t_selector)
+        greedy = jnp.max(mask_values(q_tm1, transition.action_mask_tm1), axis=-1)
+        metrics = {"q": jnp.mean(greedy), "td_error": jnp.mean(jnp.abs(errors))}
         return jnp.mean(batch.weights * penalty(errors)), LossOutput(priorities=jnp.abs(errors), metrics=metrics)
 
     return loss

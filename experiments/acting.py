@@ -56,6 +56,7 @@ class Actor:
         state, memory, timestep = example
         self._key_data, self._num_actions, self._epsilon = key_data, num_actions, epsilon
         self._num_envs = len(timestep.first)
+        self._masked = not isinstance(timestep.action_mask, tuple)
         self._block = _Block(0, [], [], [], [], [])
         acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep)
         self._has_extras = bool(jax.tree.leaves(acted.extras))
@@ -75,12 +76,16 @@ class Actor:
             block, index = self._draw(loop_step), 0
         any_explores, all_explore = block.explore[index]
         if all_explore and self._may_be_skipped:
-            return ActOutput(block.random[index], memory), block.epsilon[index]
+            action = block.random[index]
+            if self._masked:
+                action = epsilon_greedy(block.uniform[index], action, 1.0, self._num_actions, timestep.action_mask)
+            return ActOutput(action, memory), block.epsilon[index]
         key = (block.keys[index],) if self._reads.key else ()
         chosen, memory, extras = self._program(key, self._acting, memory, self._reads.of_timestep(timestep))
         action = np.asarray(chosen)
         if any_explores:
-            action = epsilon_greedy(block.uniform[index], action, block.epsilon[index], self._num_actions)
+            uniform, epsilon = block.uniform[index], block.epsilon[index]
+            action = epsilon_greedy(uniform, action, epsilon, self._num_actions, timestep.action_mask)
         if self._has_extras:
             extras = jax.tree.map(np.asarray, extras)
         return ActOutput(action, memory, extras), block.epsilon[index]

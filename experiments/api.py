@@ -14,7 +14,8 @@ from ..replay.types import TimeStep
 from ..updates import Variables
 from . import runs
 from .config import AGENTS, RunConfig, agent_name, from_json, known, without_workers
-from .files import load_variables, read_json
+from .files import read_json
+from .normalization import normalize_timestep
 from .progress import Progress
 from .records import read_jsonl
 
@@ -33,7 +34,8 @@ class Run:
         variables: the parameters (and module state) that are evaluated.
         evaluation: mean, standard error and returns of the greedy episodes at the end.
         act: the greedy action for one observation (shape and dtype of the environment's; a ``Discrete`` observation as
-            its one-hot vector), for agents without memory.
+            its one-hot vector), for agents without memory; with ``action_mask``, ``act(observation, action_mask)``
+            among the legal actions.
     """
 
     folder: pathlib.Path
@@ -41,7 +43,7 @@ class Run:
     metrics: dict[str, np.ndarray]
     variables: Variables
     evaluation: dict[str, Any]
-    act: Callable[[Any], int] = dataclasses.field(repr=False)
+    act: Callable[..., int] = dataclasses.field(repr=False)
 
 
 def train(
@@ -104,24 +106,32 @@ def load(folder: Folder) -> Run:
         raise ValueError(f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}).")
     parts = runs.build(without_workers(config))
     parts.environment.close()
-    state = parts.agent.init(jax.random.key(config.seed))
-    variables = load_variables(folder / "parameters.npz", Variables(state.params, state.state))
-    state = state._replace(params=variables.params, state=variables.state)
-    spec = parts.environment.spec.observation
+    state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
+    spec, num_actions = parts.environment.spec.observation, parts.environment.spec.num_actions
 
     @jax.jit
-    def greedy(observation: Any) -> jax.Array:
-        timestep = TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool))
+    def greedy(observation: Any, action_mask: Any) -> jax.Array:
+        masks = jax.tree.map(lambda mask: mask[None], action_mask)
+        timestep = normalize_timestep(scaling, TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool), masks))
         memory = parts.agent.initial_memory(jax.random.key(0), 1)
         return parts.agent.act(jax.random.key(0), state, memory, timestep).action[0]
 
-    def act(observation: Any) -> int:
+    def act(observation: Any, action_mask: Any = None) -> int:
         found = np.asarray(observation, spec.dtype)
         if found.shape != spec.shape:
             raise ValueError(f"observation: got shape {found.shape}; expected {spec.shape}, one observation.")
-        return int(greedy(found))
+        if action_mask is None and not config.action_mask:
+            return int(greedy(found, ()))
+        mask = np.asarray(action_mask, np.bool_)
+        if mask.shape != (num_actions,) or not mask.any():
+            raise ValueError(
+                f"action_mask: got {action_mask!r}; expected {num_actions} of bool or of 0 and 1, one for each action, "
+                "and a legal one among them."
+            )
+        return int(greedy(found, mask))
 
     metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
+    variables = Variables(state.params, state.state)
     return Run(folder, config, metrics, variables, read_json(folder / "evaluation.json"), act)
 
 

@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from ..replay import host
-from . import checkpoint
+from . import checkpoint, normalization
 from .host_loop import Carry, Environment
 
 
@@ -12,7 +12,8 @@ def _arrays(carry: Carry) -> Any:
     """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
     statistics = carry.statistics
     running = (statistics.running_return, statistics.running_length)
-    return (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
+    parts = (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
+    return (*parts, carry.normalization)
 
 
 def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, metrics_bytes: int) -> None:
@@ -58,7 +59,7 @@ def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) 
         ValueError: it is of another run.
     """
     tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
-    key, agent, memory, replay, timestep, totals, (running_return, running_length) = tree
+    key, agent, memory, replay, timestep, totals, (running_return, running_length), moments = tree
     generator, statistics = carry.generator, carry.statistics
     generator.bit_generator.state = metadata["generator"]
     statistics.running_return, statistics.running_length = running_return, running_length
@@ -70,6 +71,7 @@ def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) 
         # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
         timestep, replay = resumed, host.end_episode(replay, restarted)
         statistics.restart(restarted)
+        moments = normalization.restart(moments, resumed, restarted)
     counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
-    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, *counters)
+    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, moments, *counters)
     return restored, metadata["metrics_bytes"]

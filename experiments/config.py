@@ -29,6 +29,8 @@ class RunConfig:
         log_every: environment steps between two lines of metrics.
         checkpoint_every: environment steps between two checkpoints.
         evaluation_episodes: episodes of the evaluation at the end.
+        action_mask: whether the environment says in info["action_mask"] which actions are legal; no other is then
+            taken or bootstrapped from.
     """
 
     agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
@@ -42,6 +44,7 @@ class RunConfig:
     log_every: int = 500
     checkpoint_every: int = 10_000
     evaluation_episodes: int = 20
+    action_mask: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""

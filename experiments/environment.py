@@ -15,7 +15,7 @@ import numpy as np
 
 from .._worker import OLD_API
 from ..replay.types import EnvironmentSpec, TimeStep
-from .lanes import EnvironmentFailure, EnvironmentStep, History, check_actions, read_spaces
+from .lanes import EnvironmentFailure, EnvironmentStep, History, check_actions, read_spaces, warn_of_mask
 from .vector_environment import VectorEnvironments
 
 __all__ = ["EnvironmentSpec", "EnvironmentStep", "Environments", "VectorEnvironments", "adapt", "make"]
@@ -33,6 +33,7 @@ class Environments:
     Args:
         envs: the environments, all with the same spaces; they are closed by `close`.
         seed: the run's seed.
+        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
         spec: what an agent has to know of the environments.
@@ -55,14 +56,16 @@ class Environments:
     spec: EnvironmentSpec
     num_envs: int
 
-    def __init__(self, envs: Sequence[gym.Env[Any, Any]], seed: int = 0) -> None:
+    def __init__(self, envs: Sequence[gym.Env[Any, Any]], seed: int = 0, *, action_mask: bool = False) -> None:
         self._envs = list(envs)
-        self._spaces = _common_spaces(self._envs)
+        self._spaces = _common_spaces(self._envs, action_mask)
         self.spec = self._spaces.spec
         self.num_envs = len(self._envs)
         self._history = History(seed, self.num_envs)
         self._timestep: TimeStep | None = None
         self._floating = self.spec.observation.dtype.kind == "f"
+        # What is legal now in each lane, written in place; None where masks are not used.
+        self._legal = np.ones((self.num_envs, self.spec.num_actions), np.bool_) if action_mask else None
         # What most steps have in common.
         self._ones = _read_only(np.ones(self.num_envs, np.float32))
         self._all = _read_only(np.ones(self.num_envs, np.bool_))
@@ -75,13 +78,14 @@ class Environments:
             RuntimeError: after `close`.
             EnvironmentFailure: where an environment raises.
             TypeError: where an environment has the old Gym API.
-            ValueError: where a first observation has another shape than its space says, or is not finite.
+            ValueError: where a first observation has another shape than its space says, or is not finite, or the
+                action mask is missing.
         """
         self._require_open()
         rows = self._empty_rows()
         for lane in range(self.num_envs):
             self._reset_lane(lane, rows)
-        self._timestep = TimeStep(rows, np.zeros(self.num_envs, np.float32), self._all)
+        self._timestep = TimeStep(rows, np.zeros(self.num_envs, np.float32), self._all, self._action_mask())
         return self._timestep
 
     def step(self, actions: Any) -> EnvironmentStep:
@@ -95,7 +99,8 @@ class Environments:
             EnvironmentFailure: where an environment raises; the message names it, its episode, step and action.
             TypeError: where actions are no integers, a reward is no number, or the environment has the old Gym API.
             ValueError: where an action does not exist, an observation has another shape than its space says, or an
-                observation or a reward is not finite; the message names the environment, its episode and step.
+                observation or a reward is not finite, or the action mask is missing or leaves no legal action; the
+                message names the environment, its episode and step.
         """
         self._require_reset()
         obs_t, r_t = self._empty_rows(), np.empty(self.num_envs, np.float32)
@@ -105,16 +110,19 @@ class Environments:
             if terminated or truncated:
                 ended.append((lane, terminated))
         self._check_finite(obs_t)
+        mask_t: Any = ()
+        if self._legal is not None:
+            mask_t = self._legal.copy()
         if not ended:
-            self._timestep = TimeStep(obs_t, r_t, self._none)
-            return EnvironmentStep(r_t, self._ones, self._none, obs_t, self._timestep, self._all)
+            self._timestep = TimeStep(obs_t, r_t, self._none, mask_t)
+            return EnvironmentStep(r_t, self._ones, self._none, obs_t, self._timestep, self._all, mask_t)
         discount_t, last = self._ones.copy(), self._none.copy()
         observation, seen_reward = obs_t.copy(), r_t.copy()
         for lane, terminated in ended:
             discount_t[lane], last[lane], seen_reward[lane] = not terminated, True, 0
             self._reset_lane(lane, observation)
-        self._timestep = TimeStep(observation, seen_reward, last)
-        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, self._all)
+        self._timestep = TimeStep(observation, seen_reward, last, self._action_mask())
+        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, self._all, mask_t)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what it takes to come back to this point: arrays of numbers alone, no pickle.
@@ -162,7 +170,7 @@ class Environments:
                 "the same seed and actions, so they start a new episode: they are not deterministic.",
                 stacklevel=2,
             )
-        self._timestep = TimeStep(rows, rewards, np.array(first))
+        self._timestep = TimeStep(rows, rewards, np.array(first), self._action_mask())
         return self._timestep, restarted
 
     def close(self) -> None:
@@ -181,6 +189,9 @@ class Environments:
             raise RuntimeError("environments: not started; call reset or restore first.")
         return self._timestep
 
+    def _action_mask(self) -> Any:
+        return () if self._legal is None else self._legal.copy()
+
     def _empty_rows(self) -> np.ndarray:
         return np.empty((self.num_envs, *self.spec.observation.shape), self.spec.observation.dtype)
 
@@ -197,7 +208,11 @@ class Environments:
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise TypeError(f"environment {lane}: reset did not return (observation, info). {OLD_API}")
         self._encode(lane, result[0], rows)
-        self._history.check_observation(lane, rows[lane])
+        history.check_observation(lane, rows[lane])
+        if self._legal is not None:
+            self._legal[lane] = history.read_mask(lane, result[1].get("action_mask"), self.spec.num_actions)
+        elif self._timestep is None:
+            warn_of_mask(result[1])
 
     def _step_lane(self, lane: int, action: int, rows: np.ndarray) -> tuple[float, bool, bool]:
         """Steps a lane and puts what it observes into ``rows``, unchecked for NaN; returns reward and ends."""
@@ -212,9 +227,12 @@ class Environments:
             raise EnvironmentFailure(f"{place}: step raised {_in_short(error)}") from error
         if not isinstance(result, tuple) or len(result) != 5:
             raise TypeError(f"environment {lane}: step did not return 5 values. {OLD_API}")
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         reward = history.read_reward(lane, reward)
         self._encode(lane, observation, rows)
+        if self._legal is not None:
+            mask = info.get("action_mask") if isinstance(info, Mapping) else None
+            self._legal[lane] = self._history.read_mask(lane, mask, self.spec.num_actions, may_be_empty=terminated)
         return reward, bool(terminated), bool(truncated)
 
     def _encode(self, lane: int, observation: Any, rows: np.ndarray) -> None:
@@ -241,13 +259,17 @@ class Environments:
 
 
 def adapt(
-    env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | Sequence[gym.Env[Any, Any]], seed: int = 0
+    env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any] | Sequence[gym.Env[Any, Any]],
+    seed: int = 0,
+    *,
+    action_mask: bool = False,
 ) -> Environments | VectorEnvironments:
     """Returns an environment, a list of them or a vector environment as the loop sees it.
 
     Args:
         env: what the user has; it belongs to the result from here on, which closes it.
         seed: the run's seed; lanes and episodes get seeds of their own from it.
+        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Raises:
         TypeError: where it is none of the three.
@@ -256,20 +278,21 @@ def adapt(
     Example:
         >>> import gymnasium
         >>> adapt(gymnasium.make("CartPole-v1")).spec
-        EnvironmentSpec(observation=ShapeDtypeStruct(shape=(4,), dtype=float32), num_actions=2)
+        EnvironmentSpec(observation=ShapeDtypeStruct(shape=(4,), dtype=float32), num_actions=2, action_mask=False)
     """
     if isinstance(env, gym.vector.VectorEnv):
-        return VectorEnvironments(env, seed)
-    return Environments(env if isinstance(env, Sequence) else [env], seed)
+        return VectorEnvironments(env, seed, action_mask=action_mask)
+    return Environments(env if isinstance(env, Sequence) else [env], seed, action_mask=action_mask)
 
 
-def make(env_id: str, num_envs: int = 1, seed: int = 0, **kwargs: Any) -> Environments:
+def make(env_id: str, num_envs: int = 1, seed: int = 0, *, action_mask: bool = False, **kwargs: Any) -> Environments:
     """Returns ``num_envs`` copies of a registered environment.
 
     Args:
         env_id: what ``gymnasium.make`` takes, also ``"module:Name-v0"`` for a module that registers it.
         num_envs: how many, at least 1.
         seed: the run's seed; lanes and episodes get seeds of their own from it.
+        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
         **kwargs: for ``gymnasium.make``.
 
     Raises:
@@ -285,7 +308,7 @@ def make(env_id: str, num_envs: int = 1, seed: int = 0, **kwargs: Any) -> Enviro
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
-    return Environments([make_one(env_id, kwargs) for _ in range(num_envs)], seed)
+    return Environments([make_one(env_id, kwargs) for _ in range(num_envs)], seed, action_mask=action_mask)
 
 
 def registered_name(env_id: str) -> str:
@@ -339,7 +362,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _common_spaces(envs: Sequence[Any]) -> Any:
+def _common_spaces(envs: Sequence[Any], action_mask: bool) -> Any:
     if not envs:
         raise ValueError("envs: got none; expected at least one environment.")
     for lane, env in enumerate(envs):
@@ -350,7 +373,7 @@ def _common_spaces(envs: Sequence[Any]) -> Any:
             )
     if len({id(env) for env in envs}) != len(envs):
         raise ValueError("envs: got one environment twice; expected a separate environment for each lane.")
-    spaces = [read_spaces(env.observation_space, env.action_space) for env in envs]
+    spaces = [read_spaces(env.observation_space, env.action_space, action_mask) for env in envs]
     for lane, found in enumerate(spaces):
         if found != spaces[0]:
             raise ValueError(f"envs: got {found} for environment {lane}; expected {spaces[0]}, as for environment 0.")

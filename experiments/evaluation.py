@@ -9,6 +9,7 @@ from ..agents import Agent, evaluation_state
 from ..updates import LearnerState
 from .acting import Actor
 from .host_loop import Environment
+from .normalization import NO_SCALING, Scaling, normalize_timestep
 
 LANES = 10  # environments stepped together at most
 
@@ -31,6 +32,7 @@ def evaluate(
     seed: int = 0,
     epsilon: float = 0.0,
     max_episode_steps: int = 27_000,
+    scaling: Scaling = NO_SCALING,
 ) -> np.ndarray:
     """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
 
@@ -46,6 +48,7 @@ def evaluate(
         max_episode_steps: an episode still going then (by default after the 108 000 frames of an Atari game, 4 a step)
             is counted as it stands, with a warning; what follows in that
             environment counts as the next episode.
+        scaling: what observations and rewards were normalised with in training; it stays as it is.
 
     Returns:
         ``[episodes]`` float64, undiscounted returns.
@@ -68,7 +71,7 @@ def evaluate(
     actor = Actor(agent, key_data, (state, memory, timestep), num_actions, lambda steps: np.full(len(steps), epsilon))
     loop_step = 0
     while share.any():
-        acted, _ = actor.act(loop_step, memory, timestep)
+        acted, _ = actor.act(loop_step, memory, normalize_timestep(scaling, timestep))
         memory, loop_step = acted.memory, loop_step + 1
         outcome = environment.step(acted.action)
         running += outcome.r_t * outcome.valid

@@ -4,24 +4,24 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..updates import Variables
+Tree = Any
 
 
-def save_variables(path: pathlib.Path, variables: Variables) -> None:
-    """Writes parameters and module state as arrays by path (``params/mlp/~/linear_0/w``), without pickle."""
-    named = {name: np.asarray(leaf) for name, leaf in _named(variables)}
+def save_variables(path: pathlib.Path, trees: Mapping[str, Tree]) -> None:
+    """Writes named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``), without pickle."""
+    named = {name: np.asarray(leaf) for name, leaf in _named(trees)}
     _replace_whole(path, lambda file: np.savez(file, **named))  # type: ignore[arg-type]  # names are no keywords
 
 
-def load_variables(path: pathlib.Path, template: Variables) -> Variables:
-    """Reads variables of the structure, shapes and dtypes of ``template``.
+def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Reads named trees of the structure, shapes and dtypes of ``template``; NumPy arrays where it has them.
 
     Raises:
         ValueError: the file is no npz of plain arrays, or does not fit; the message names the array.
@@ -36,9 +36,11 @@ def load_variables(path: pathlib.Path, template: Variables) -> Variables:
         got, wanted = (_describe(arrays.get(name)) for arrays in (found, expected))
         if got != wanted:
             raise ValueError(f"{path}: {name}: got {got}; the config's network has {wanted}.")
-    leaves = [jax.numpy.array(found[name]) for name in expected]
-    variables: Variables = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return variables
+    leaves = [
+        jax.numpy.array(found[name]) if isinstance(leaf, jax.Array) else found[name] for name, leaf in expected.items()
+    ]
+    trees: dict[str, Tree] = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return trees
 
 
 @contextmanager
@@ -91,8 +93,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def _named(variables: Variables) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_flatten_with_path(trees)[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 

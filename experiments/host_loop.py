@@ -17,9 +17,11 @@ from ..agents import Agent, AgentConfig
 from ..replay import host
 from ..replay.types import Sample, Step, TimeStep, Transition
 from ..updates import LearnerState, TargetRule, diagnostics, repeat
+from . import normalization
 from .acting import Actor
 from .environment import Environments, VectorEnvironments
 from .lanes import EnvironmentFailure
+from .normalization import Normalization, Scaling
 from .statistics import EpisodeStatistics
 from .workers import WorkerEnvironments
 
@@ -43,6 +45,7 @@ class Carry(NamedTuple):
         timestep: what the agent sees next.
         totals: sums of the learner's metrics since the last record.
         statistics: of the episodes.
+        normalization: the statistics that observations and rewards are normalised with.
         steps: environment steps so far, over all environments.
         learner_steps: learner steps so far.
         learner_steps_recorded: the same at the last record.
@@ -56,6 +59,7 @@ class Carry(NamedTuple):
     timestep: TimeStep
     totals: dict[str, jax.Array]
     statistics: EpisodeStatistics
+    normalization: Normalization = Normalization()
     steps: int = 0
     learner_steps: int = 0
     learner_steps_recorded: int = 0
@@ -106,24 +110,32 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
     """The carry at step 0: agent initialised, replay allocated, environments reset.
 
     Raises:
-        ValueError: the replay does not fit into memory, or the environments cannot be reset.
+        ValueError: the replay does not fit into memory, the environments cannot be reset, or their observations are
+            to be normalised and are images.
     """
     init_key, memory_key, *keys = jax.random.split(jax.random.key(seed), 4)
     num_envs, spec = environment.num_envs, environment.spec
+    moments = normalization.initial(
+        spec, num_envs, observations=config.normalize_observations, rewards=config.normalize_rewards
+    )
     state = agent.init(init_key)
     memory = agent.initial_memory(memory_key, num_envs)
     sample, extras = _specs(agent, state, memory, environment, config.batch_size)
     measured = [*jax.eval_shape(agent.learn, keys[1], state, sample)[1].metrics]
     measured += [f"target_distance/{name}" for name in agent.targets]
+    mask = jax.ShapeDtypeStruct((spec.num_actions,), np.bool_) if spec.action_mask else ()
+    replay = host.init(spec.observation, extras, mask, num_envs=num_envs, capacity=config.replay_capacity)
+    timestep = environment.reset()
     return Carry(
         key=jnp.stack([jax.random.key_data(key) for key in keys]),
         agent=state,
         memory=memory,
-        replay=host.init(spec.observation, extras, num_envs=num_envs, capacity=config.replay_capacity),
+        replay=replay,
         generator=np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(0xD4A3,))),
-        timestep=environment.reset(),
+        timestep=timestep,
         totals=_zeros(measured),
         statistics=EpisodeStatistics.initial(num_envs),
+        normalization=normalization.observe(moments, timestep.observation),
     )
 
 
@@ -165,17 +177,20 @@ def host_loop(
         EnvironmentFailure: an environment raised, or its process ended or hung; where a checkpoint can still be made,
             the carry was yielded before, with an empty record.
         ValueError: an observation or a reward is not finite (the message names environment and step), or a metric of
-            the learner is not, because training has diverged.
+            the learner is not, because training has diverged; with ``skip_nonfinite``, every learner step since the
+            record before was skipped.
     """
     num_envs = environment.num_envs
     batches = batches_per_dispatch(config, num_envs)
     rounds_per_dispatch = batches // config.learner_steps
     learn, diagnose = _compile(agent, batches)
-    key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded = carry
+    key, state, memory, replay, generator, timestep, totals, statistics, moments, step, learner_steps, recorded = carry
     started, first_step = time.perf_counter(), step
+    normalizes, by = bool(jax.tree.leaves(moments)), normalization.scaling(moments)
 
     def snapshot() -> Carry:
-        return Carry(key, state, memory, replay, generator, timestep, totals, statistics, step, learner_steps, recorded)
+        counters = (step, learner_steps, recorded)
+        return Carry(key, state, memory, replay, generator, timestep, totals, statistics, moments, *counters)
 
     act_key, learn_key = key
     actor = Actor(
@@ -189,20 +204,25 @@ def host_loop(
         if stop():
             yield snapshot(), {}
             return
-        (action, next_memory, extras), epsilon = actor.act(step // num_envs, memory, timestep)
+        seen = normalization.normalize_timestep(by, timestep) if normalizes else timestep
+        (action, next_memory, extras), epsilon = actor.act(step // num_envs, memory, seen)
         try:
             outcome = environment.step(action)
         except EnvironmentFailure as failure:
             if failure.intact:  # The carry still stands before the step.
                 yield snapshot(), {}
             raise
-        obs_tm1, memory = timestep.observation, next_memory
-        r_t, discount_t, last, obs_t, timestep, valid, restarted = outcome
+        (obs_tm1, _, _, mask_tm1), memory = timestep, next_memory
+        r_t, discount_t, last, obs_t, timestep, valid, mask_t, restarted = outcome
         if restarted is not None:
             replay = host.end_episode(replay, restarted)
             statistics.restart_failed(restarted)
-        replay = host.add(replay, Step(obs_tm1, action, r_t, discount_t, last, obs_t, extras), valid)
+        taken = Step(obs_tm1, action, r_t, discount_t, last, obs_t, extras, mask_tm1, mask_t)
+        replay = host.add(replay, taken, valid)
         statistics.add(step, outcome)
+        if normalizes:
+            moments = normalization.add(moments, outcome, config.discount)
+            by = normalization.scaling(moments)
         before = step
         step += num_envs
 
@@ -217,7 +237,8 @@ def host_loop(
                     config.discount,
                     num_batches=batches if batches > 1 else None,
                 )
-                state, totals = learn(learn_key, np.uint32(learner_steps), state, totals, sample)
+                scales = (by,) if normalizes else ()
+                state, totals = learn(learn_key, np.uint32(learner_steps), state, totals, sample, *scales)
                 learner_steps += batches
                 actor.follow(state)
 
@@ -229,6 +250,8 @@ def host_loop(
                 "replay_size": host.size(replay),
             }
             record |= statistics.record() | _measured(diagnose, state, totals, learner_steps - recorded, step)
+            if config.normalize_rewards:
+                record["reward_scale"] = float(by.reward_scale)
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "steps_per_second": (step - first_step) / seconds}
             totals, recorded = _zeros(totals), learner_steps
@@ -246,18 +269,27 @@ def _compile(agent: Agent, batches: int) -> _Compiled:
     """The programs of learning; what ``learn`` draws depends on the key and the learner steps before it."""
 
     def learn(
-        key: jax.Array, learner_steps: Any, state: LearnerState, totals: dict[str, jax.Array], sample: Sample
+        key: jax.Array,
+        learner_steps: Any,
+        state: LearnerState,
+        totals: dict[str, jax.Array],
+        sample: Sample,
+        by: Scaling = normalization.NO_SCALING,
     ) -> Any:
+        sample = sample._replace(transition=normalization.normalize_transition(by, sample.transition))
         learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
         state, output = (repeat(agent.learn) if batches > 1 else agent.learn)(learn_key, state, sample)
         # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
-        measured = output.metrics | {name: batches * value for name, value in _distances(agent, state).items()}
+        measured = _of_kept_steps(output.metrics)
+        measured |= {name: batches * value for name, value in _distances(agent, state).items()}
         totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
         return state, totals
 
     @jax.jit
     def diagnose(state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
-        found = {name: total / count for name, total in totals.items()}
+        kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
+        of_all = ("skipped", *(f"target_distance/{name}" for name in agent.targets))
+        found = {name: total / (count if name in of_all else kept) for name, total in totals.items()}
         for name, named in agent.targets.items():
             if isinstance(named.rule, TargetRule):
                 since = diagnostics.steps_since_update(named.rule, state.targets[name])
@@ -265,6 +297,14 @@ def _compile(agent: Agent, batches: int) -> _Compiled:
         return found
 
     return _Compiled(jax.jit(learn, donate_argnums=(2, 3)), diagnose)
+
+
+def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The metrics with those of skipped learner steps, which may be NaN, as 0; so ``skipped`` stays as it is."""
+    if "skipped" not in metrics:
+        return metrics
+    kept = metrics["skipped"] == 0
+    return {name: value if name == "skipped" else jnp.where(kept, value, 0) for name, value in metrics.items()}
 
 
 def _distances(agent: Agent, state: LearnerState) -> dict[str, jax.Array]:
@@ -285,10 +325,12 @@ def _specs(
     def batch(size: int, dtype: Any = jnp.float32, shape: tuple[int, ...] = ()) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype)
 
+    def masks(size: int) -> Any:
+        return batch(size, jnp.bool_, (environment.spec.num_actions,)) if environment.spec.action_mask else ()
+
     num_envs = environment.num_envs
-    timestep = TimeStep(
-        batch(num_envs, observation.dtype, observation.shape), batch(num_envs), batch(num_envs, jnp.bool_)
-    )
+    seen = batch(num_envs, observation.dtype, observation.shape)
+    timestep = TimeStep(seen, batch(num_envs), batch(num_envs, jnp.bool_), masks(num_envs))
     acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep)
     extras = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), acted.extras)
     drawn = batch(batch_size, observation.dtype, observation.shape)
@@ -299,6 +341,8 @@ def _specs(
         batch(batch_size),
         drawn,
         jax.tree.map(lambda leaf: batch(batch_size, leaf.dtype, leaf.shape), extras),
+        masks(batch_size),
+        masks(batch_size),
     )
     return Sample(transition, batch(batch_size), batch(batch_size, jnp.int32)), extras
 
@@ -314,6 +358,12 @@ def _measured(
     found = {name: value.item() for name, value in jax.device_get(diagnose(state, totals, max(count, 1))).items()}
     if count == 0:
         return found | dict.fromkeys(totals)
+    if found.get("skipped") == 1:
+        raise ValueError(
+            f"skipped: every learner step since the record before, {count} of them, came out NaN or infinite up to "
+            f"environment step {step}: training has diverged, or the environment's numbers are out of all scale. Lower "
+            "learning_rate, set max_gradient_norm or normalize_rewards, or slow the target down."
+        )
     for name, value in found.items():
         if not math.isfinite(value):
             raise ValueError(

@@ -5,6 +5,7 @@ process, `polyak.experiments.vector_environment` runs those of a Gymnasium vecto
 """
 
 import operator
+import warnings
 from array import array
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ class EnvironmentStep(NamedTuple):
             the call after an episode's end on a reset and ignores the action, and an environment that failed may have
             been restarted. Such a lane is neither a step to be counted nor one to be kept. In every other case all
             lanes are valid.
+        action_mask_t: ``[N, A]`` bool, which actions are legal at ``obs_t``; ``()`` where masks are not used.
         restarted: ``[N]`` bool, where an environment failed and was restarted: its episode was cut off after the step
             before, and ``timestep`` is the first of a new one. None, as nearly always, where none was.
     """
@@ -55,6 +57,7 @@ class EnvironmentStep(NamedTuple):
     obs_t: np.ndarray
     timestep: TimeStep
     valid: np.ndarray
+    action_mask_t: Any = ()
     restarted: np.ndarray | None = None
 
 
@@ -72,12 +75,13 @@ class Spaces(NamedTuple):
     action_start: int
 
 
-def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
+def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any], action_mask: bool = False) -> Spaces:
     """Returns how two Gymnasium spaces are stored.
 
     Args:
         observation_space: a ``Box`` of any shape or a ``Discrete``.
         action_space: a ``Discrete``; its ``start`` may be any integer.
+        action_mask: whether ``info["action_mask"]`` is used.
 
     Raises:
         ValueError: for every other space, with the wrapper that helps where there is one.
@@ -85,7 +89,7 @@ def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any])
     Example:
         >>> import gymnasium
         >>> read_spaces(gymnasium.spaces.Discrete(3), gymnasium.spaces.Discrete(2, start=1)).spec
-        EnvironmentSpec(observation=ShapeDtypeStruct(shape=(3,), dtype=float32), num_actions=2)
+        EnvironmentSpec(observation=ShapeDtypeStruct(shape=(3,), dtype=float32), num_actions=2, action_mask=False)
     """
     if not isinstance(action_space, gym.spaces.Discrete):
         raise ValueError(
@@ -110,7 +114,8 @@ def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any])
             f"observation_space: got {observation_space}, whose elements have no fixed shape; expected Box or "
             "Discrete. Turn them into arrays of one shape with gymnasium.wrappers.TransformObservation."
         )
-    return Spaces(EnvironmentSpec(observation, int(action_space.n)), start, int(action_space.start))
+    spec = EnvironmentSpec(observation, int(action_space.n), action_mask)
+    return Spaces(spec, start, int(action_space.start))
 
 
 def encode(spaces: Spaces, values: Any, leading: tuple[int, ...] = ()) -> np.ndarray:
@@ -217,6 +222,16 @@ class Saved(NamedTuple):
     reward: np.ndarray
 
 
+def warn_of_mask(info: Mapping[str, Any]) -> None:
+    """Says that the environment gives action masks, where they are not used."""
+    if "action_mask" in info:
+        warnings.warn(
+            "the environment gives action masks, which are not used, so that illegal actions are taken too; use them "
+            "with action_mask=True (--action-mask).",
+            stacklevel=2,
+        )
+
+
 class History:
     """Which episode each lane is in and what was done in it: all that it takes to come back to the same state.
 
@@ -280,6 +295,33 @@ class History:
                 "or replace such values in gymnasium.wrappers.TransformReward."
             )
         return reward
+
+    def read_mask(self, lane: int, mask: Any, num_actions: int, *, may_be_empty: bool = False) -> np.ndarray:
+        """Returns ``info["action_mask"]`` as ``[A]`` bool.
+
+        Args:
+            lane: whose it is.
+            mask: what the environment gave; None for nothing.
+            num_actions: ``A``.
+            may_be_empty: whether there may be no legal action, as after a termination.
+
+        Raises:
+            ValueError: where it is no mask of ``A`` actions, or no action is legal.
+        """
+        found = np.asarray(mask)
+        if found.shape != (num_actions,) or found.dtype.kind not in "biu" or not ((found == 0) | (found == 1)).all():
+            got = "none" if mask is None else f"{found.dtype}{list(found.shape)} {mask!r}"
+            raise ValueError(
+                f"{self.place(lane)}: info['action_mask']: got {got}; expected ({num_actions},) of bool or of 0 and 1, "
+                "one for each action, from reset and from every step. Without action_mask all actions are legal."
+            )
+        legal = found.astype(np.bool_)
+        if not may_be_empty and not legal.any():
+            raise ValueError(
+                f"{self.place(lane)}: info['action_mask']: got no legal action; expected at least one, unless the "
+                "episode has terminated. An environment in which nothing is left to do must say terminated."
+            )
+        return legal
 
     def pack(self, timestep: TimeStep) -> dict[str, np.ndarray]:
         """Returns a snapshot: arrays of numbers alone, so that it can be written and read without pickle."""

@@ -21,8 +21,8 @@ from ..agents import Agent, dqn, evaluation_state
 from ..networks import Lowering
 from ..replay import host
 from ..replay.types import EnvironmentSpec
-from ..updates import TargetRule, Variables
-from . import checkpoint, concerns
+from ..updates import LearnerState, TargetRule
+from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
 from .config import RunConfig, agent_name, from_json, to_json, without_workers
 from .environment import Environments, make
@@ -66,7 +66,7 @@ def build(config: RunConfig) -> Parts:
 
 def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
     if not config.workers:
-        return make(config.env, config.num_envs, config.seed)
+        return make(config.env, config.num_envs, config.seed, action_mask=config.action_mask)
     return WorkerEnvironments(
         config.env,
         config.num_envs,
@@ -74,6 +74,7 @@ def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
         workers=config.workers,
         timeout=config.worker_timeout,
         on_failure=config.on_env_failure,
+        action_mask=config.action_mask,
     )
 
 
@@ -201,10 +202,30 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
     path = folder / "parameters.npz"
     if not path.is_file():
         raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: polyak resume {folder}")
-    state = parts.agent.init(jax.random.key(config.seed))
-    variables = load_variables(path, Variables(state.params, state.state))
-    state = state._replace(params=variables.params, state=variables.state, targets={})
-    return _evaluate(parts, state, episodes, evaluation_seed(config.seed) if seed is None else seed, epsilon)
+    state, scaling = read_parameters(parts, path)
+    seed = evaluation_seed(config.seed) if seed is None else seed
+    return _evaluate(parts, state, scaling, episodes, seed, epsilon)
+
+
+def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, normalization.Scaling]:
+    """Reads what a finished run is evaluated with: a state without targets, and what normalises for it.
+
+    Raises:
+        ValueError: the file cannot be read, or does not fit the config.
+    """
+    state = parts.agent.init(jax.random.key(0))._replace(targets={})
+    fields = parts.config.agent
+    moments = normalization.initial(
+        parts.environment.spec, 0, observations=fields.normalize_observations, rewards=fields.normalize_rewards
+    )
+    template = {
+        "params": state.params,
+        "state": state.state,
+        "normalization": normalization.without_episodes(moments),
+    }
+    trees = load_variables(path, template)
+    scaling = normalization.scaling(trees.pop("normalization"))
+    return state._replace(**trees), scaling
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -316,9 +337,14 @@ def _go_on(
 
 def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     evaluated = evaluation_state(carry.agent)
-    save_variables(folder / "parameters.npz", Variables(evaluated.params, evaluated.state))
-    seed = evaluation_seed(parts.config.seed)
-    result = _evaluate(parts, carry.agent, parts.config.evaluation_episodes, seed, epsilon=0.0)
+    trees = {
+        "params": evaluated.params,
+        "state": evaluated.state,
+        "normalization": normalization.without_episodes(carry.normalization),
+    }
+    save_variables(folder / "parameters.npz", trees)
+    seed, scaling = evaluation_seed(parts.config.seed), normalization.scaling(carry.normalization)
+    result = _evaluate(parts, carry.agent, scaling, parts.config.evaluation_episodes, seed, epsilon=0.0)
     write_json(folder / "evaluation.json", result)
     rule = next(iter(parts.agent.targets.values())).rule
     title = f"{agent_name(parts.config.agent)} on {parts.config.env}, target {rule}"
@@ -326,11 +352,13 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     return result
 
 
-def _evaluate(parts: Parts, state: Any, episodes: int, seed: int, epsilon: float) -> dict[str, Any]:
+def _evaluate(
+    parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
+) -> dict[str, Any]:
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
-    environment = make(parts.config.env, min(episodes, LANES), seed)
-    returns = evaluate(parts.agent, state, environment, episodes=episodes, seed=seed, epsilon=epsilon)
+    environment = make(parts.config.env, min(episodes, LANES), seed, action_mask=parts.config.action_mask)
+    returns = evaluate(parts.agent, state, environment, episodes=episodes, seed=seed, epsilon=epsilon, scaling=scaling)
     environment.close()
     error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {

@@ -12,19 +12,43 @@ same steps of all three:
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from ..replay.types import EnvironmentSpec, TimeStep
-from .lanes import EnvironmentStep, History, Saved, check_actions, encode, read_spaces
+from .lanes import EnvironmentStep, History, Saved, check_actions, encode, read_spaces, warn_of_mask
 
 _DISABLED, _NEXT_STEP, _SAME_STEP = (
     gym.vector.AutoresetMode.DISABLED,
     gym.vector.AutoresetMode.NEXT_STEP,
     gym.vector.AutoresetMode.SAME_STEP,
 )
+
+
+class _Shown(NamedTuple):
+    """What the lanes show.
+
+    Attributes:
+        observation: ``[N, ...]``.
+        action_mask: ``[N, A]`` bool; ``()`` where masks are not used.
+    """
+
+    observation: np.ndarray
+    action_mask: Any
+
+    def but(self, lanes: np.ndarray, other: "_Shown") -> "_Shown":
+        """The same with what ``other`` has where ``lanes``."""
+        return _Shown(*(_but(own, lanes, its) for own, its in zip(self, other, strict=True)))
+
+
+def _but(own: Any, lanes: np.ndarray, its: Any) -> Any:
+    if isinstance(own, tuple):
+        return own
+    result = own.copy()
+    result[lanes] = its[lanes]
+    return result
 
 
 class VectorEnvironments:
@@ -43,6 +67,7 @@ class VectorEnvironments:
     Args:
         env: the vector environment; it is closed by `close`.
         seed: the run's seed.
+        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
         spec: what an agent has to know of the environments.
@@ -66,12 +91,12 @@ class VectorEnvironments:
     spec: EnvironmentSpec
     num_envs: int
 
-    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], seed: int = 0) -> None:
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], seed: int = 0, *, action_mask: bool = False) -> None:
         if not isinstance(env, gym.vector.VectorEnv):
             raise TypeError(f"env: got {type(env).__name__}; expected a gymnasium.vector.VectorEnv.")
         base = env.unwrapped
         self._env, self._mode = env, _autoreset_mode(env)
-        self._spaces = read_spaces(env.single_observation_space, env.single_action_space)
+        self._spaces = read_spaces(env.single_observation_space, env.single_action_space, action_mask)
         self.spec = self._spaces.spec
         self.num_envs = int(env.num_envs)
         self._history = History(seed, self.num_envs)
@@ -91,7 +116,7 @@ class VectorEnvironments:
         Raises:
             RuntimeError: after `close`; in the mode ``NEXT_STEP`` with ``AsyncVectorEnv(shared_memory=False)`` right
                 after an episode's end, as Gymnasium would reset that lane a second time at the next step.
-            ValueError: where an observation is not finite.
+            ValueError: where an observation is not finite, or an action mask is missing.
         """
         self._require_open()
         base = self._env.unwrapped
@@ -113,8 +138,8 @@ class VectorEnvironments:
             RuntimeError: before `reset` or after `close`.
             TypeError: where actions are no integers.
             ValueError: where an action does not exist, an observation or a reward is not finite (the message names
-                the environment, its episode and step), or the last observation of an episode is missing or was
-                overwritten.
+                the environment, its episode and step), an action mask is missing or leaves no legal action, or the last
+                observation of an episode is missing or was overwritten.
         """
         self._require_reset()
         fake = self._resetting
@@ -124,23 +149,23 @@ class VectorEnvironments:
                 self._history.begin_next(lane)
             else:
                 self._history.actions[lane].append(action)
-        observation, rewards, terminated, truncated, info = self._step_env(chosen)
+        shown, rewards, terminated, truncated, info = self._step_env(chosen)
         terminated, truncated = terminated & ~fake, truncated & ~fake
         last = terminated | truncated
         r_t = np.where(fake, np.float32(0), rewards)
-        obs_t, first = observation, last
+        at_t, first = shown, last
         if self._mode == _NEXT_STEP:
             first, self._resetting = fake, last.copy()
         elif last.any():
             if self._mode == _SAME_STEP:
-                obs_t = self._with_final(observation, last, info)
+                at_t = self._with_final(shown, last, terminated, info)
                 for lane in np.flatnonzero(last).tolist():
                     self._history.begin_next(lane)
             else:
-                observation = self._reset_lanes(last, observation)
-        self._timestep = TimeStep(observation, np.where(first, np.float32(0), r_t), first)
+                shown = self._reset_lanes(last, shown)
+        self._timestep = TimeStep(shown.observation, np.where(first, np.float32(0), r_t), first, shown.action_mask)
         discount_t = np.where(terminated, np.float32(0), np.float32(1))
-        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, ~fake)
+        return EnvironmentStep(r_t, discount_t, last, at_t.observation, self._timestep, ~fake, at_t.action_mask)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what it takes to come back to this point, as `Environments.snapshot` does.
@@ -176,18 +201,19 @@ class VectorEnvironments:
                 stacklevel=2,
             )
             return self.reset(), np.ones(self.num_envs, np.bool_)
-        observation, reward, ended = self._replay(saved)
-        equal = [a.tobytes() == b.tobytes() for a, b in zip(observation, saved.observation, strict=True)]
+        shown, reward, ended = self._replay(saved)
+        equal = [a.tobytes() == b.tobytes() for a, b in zip(shown.observation, saved.observation, strict=True)]
         restarted = ended | ~np.array(equal) | (reward != saved.reward)
         if restarted.any():
-            observation = self._reset_lanes(restarted, observation)
+            shown = self._reset_lanes(restarted, shown)
             warnings.warn(
                 f"environments {np.flatnonzero(restarted).tolist()} did not come back to the saved observation with "
                 "the same seed and actions, so they start a new episode: they are not deterministic.",
                 stacklevel=2,
             )
         first = np.array([not actions for actions in self._history.actions])
-        self._timestep = TimeStep(observation, np.where(restarted, np.float32(0), reward), first)
+        reward = np.where(restarted, np.float32(0), reward)
+        self._timestep = TimeStep(shown.observation, reward, first, shown.action_mask)
         return self._timestep, restarted
 
     def close(self) -> None:
@@ -207,20 +233,38 @@ class VectorEnvironments:
 
     def _begin(self, seeds: list[int]) -> TimeStep:
         # A vector environment that is not a list of single ones takes one seed for all lanes.
-        observation, _ = self._env.reset(seed=seeds if self._seeds_lanes else seeds[0])
-        self._resetting = np.zeros(self.num_envs, np.bool_)
+        observations, info = self._env.reset(seed=seeds if self._seeds_lanes else seeds[0])
         zeros, ones = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.bool_)
-        self._timestep = TimeStep(self._encode(observation), zeros, ones)
+        if not self.spec.action_mask and self._timestep is None:
+            warn_of_mask(info)
+        shown = self._read(observations, info, ones)
+        self._resetting = np.zeros(self.num_envs, np.bool_)
+        self._timestep = TimeStep(shown.observation, zeros, ones, shown.action_mask)
         return self._timestep
 
-    def _encode(self, observations: Any) -> np.ndarray:
+    def _read(
+        self, observations: Any, info: Mapping[str, Any], lanes: np.ndarray, terminated: np.ndarray | None = None
+    ) -> _Shown:
+        """What the lanes show; masks are read where ``lanes``, and there may be no legal action where terminated."""
         rows = encode(self._spaces, observations, (self.num_envs,))
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             for lane, row in enumerate(rows):
                 self._history.check_observation(lane, row)
-        return rows
+        if not self.spec.action_mask:
+            return _Shown(rows, ())
+        legal = np.ones((self.num_envs, self.spec.num_actions), np.bool_)
+        for lane in np.flatnonzero(lanes).tolist():
+            may_be_empty = terminated is not None and bool(terminated[lane])
+            legal[lane] = self._read_mask(lane, info, may_be_empty)
+        return _Shown(rows, legal)
 
-    def _step_env(self, actions: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def _read_mask(self, lane: int, info: Mapping[str, Any], may_be_empty: bool) -> np.ndarray:
+        # Gymnasium marks in "_action_mask" which lanes gave one; others may give all of them without a mark.
+        masks, marks = info.get("action_mask"), info.get("_action_mask")
+        mask = None if masks is None or (marks is not None and not marks[lane]) else masks[lane]
+        return self._history.read_mask(lane, mask, self.spec.num_actions, may_be_empty=may_be_empty)
+
+    def _step_env(self, actions: list[int]) -> tuple[_Shown, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         dtype = self._env.action_space.dtype
         observations, found, terminated, truncated, info = self._env.step(
             np.array(actions, dtype) + np.array(self._spaces.action_start, dtype)
@@ -229,33 +273,38 @@ class VectorEnvironments:
         for lane, reward in enumerate(rewards.tolist()):
             self._history.read_reward(lane, reward)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        return self._encode(observations), rewards.astype(np.float32), *ends, info
+        # In the mode SAME_STEP a new episode has begun where one terminated.
+        over = ends[0] if self._mode != _SAME_STEP else None
+        shown = self._read(observations, info, np.ones(self.num_envs, np.bool_), over)
+        return shown, rewards.astype(np.float32), *ends, info
 
-    def _reset_lanes(self, mask: np.ndarray, observation: np.ndarray) -> np.ndarray:
-        """Starts the next episode where ``mask``; returns ``observation`` with those lanes' first one."""
-        return self._reset_env(mask, observation, [episode + 1 for episode in self._history.episode])
+    def _reset_lanes(self, mask: np.ndarray, shown: _Shown) -> _Shown:
+        """Starts the next episode where ``mask``; returns ``shown`` with what those lanes show at first."""
+        return self._reset_env(mask, shown, [episode + 1 for episode in self._history.episode])
 
-    def _reset_env(self, mask: np.ndarray, observation: np.ndarray, episodes: list[int]) -> np.ndarray:
+    def _reset_env(self, mask: np.ndarray, shown: _Shown, episodes: list[int]) -> _Shown:
         begin = self._history.begin
         seeds = [begin(lane, episodes[lane]) if mask[lane] else None for lane in range(self.num_envs)]
         # Gymnasium takes the mask out of the dictionary it is given, so each call needs a dictionary of its own.
-        fresh, _ = self._env.reset(seed=seeds if self._seeds_lanes else None, options={"reset_mask": mask.copy()})
-        rows = observation.copy()
-        rows[mask] = self._encode(fresh)[mask]
-        return rows
+        options = {"reset_mask": mask.copy()}
+        observations, info = self._env.reset(seed=seeds if self._seeds_lanes else None, options=options)
+        return shown.but(mask, self._read(observations, info, mask))
 
-    def _with_final(self, observation: np.ndarray, last: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        """Returns ``observation`` with the last one of the episode in place of the reset's where one ended."""
+    def _with_final(self, shown: _Shown, last: np.ndarray, terminated: np.ndarray, info: dict[str, Any]) -> _Shown:
+        """Returns ``shown`` with the last of the episode in place of the reset's where one ended."""
         if "final_obs" not in info:
             raise ValueError(
                 f"{self._env}: got no info['final_obs'] at the end of an episode; expected it in the autoreset mode "
                 "SAME_STEP. Make the vector environment with autoreset_mode=AutoresetMode.DISABLED."
             )
-        obs_t = observation.copy()
+        final = shown.but(last, shown)  # a copy
+        obs_t = final.observation
         for lane in np.flatnonzero(last).tolist():
             obs_t[lane] = encode(self._spaces, info["final_obs"][lane])
             self._history.check_observation(lane, obs_t[lane])
-            if self._unproven[lane] and obs_t[lane].tobytes() == observation[lane].tobytes():
+            if self.spec.action_mask:
+                final.action_mask[lane] = self._read_mask(lane, info.get("final_info", {}), bool(terminated[lane]))
+            if self._unproven[lane] and obs_t[lane].tobytes() == shown.observation[lane].tobytes():
                 raise ValueError(
                     f"{self._history.place(lane)}: the last observation of the episode equals the first one of the "
                     "next to the bit. An environment that writes its observations in place loses the last one in the "
@@ -263,37 +312,39 @@ class VectorEnvironments:
                     "or each environment as gymnasium.wrappers.TransformObservation(env, numpy.copy, None)."
                 )
             self._unproven[lane] = False
-        return obs_t
+        return final
 
-    def _replay(self, saved: Saved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _replay(self, saved: Saved) -> tuple[_Shown, np.ndarray, np.ndarray]:
         """Takes the actions of all lanes again, so that they arrive together at the end of theirs.
 
         A vector environment steps all its lanes or none. A lane with fewer actions than the longest one is stepped
-        with any action meanwhile, and reset when its turn comes.
+        with any legal action meanwhile, and reset when its turn comes.
 
         Returns:
-            The observations and rewards that came with them, and where an episode ended that should not have.
+            What the lanes show then, the rewards that came with it, and where an episode ended that should not have.
         """
         lengths = np.array([len(actions) for actions in saved.actions])
         total = int(lengths.max())
         seeds = [self._history.begin(lane, episode) for lane, episode in enumerate(saved.episode)]
-        observation = self._begin(seeds).observation
+        begun = self._begin(seeds)
+        shown = _Shown(begun.observation, begun.action_mask)
         reward = np.zeros(self.num_envs, np.float32)
         done = broken = np.zeros(self.num_envs, np.bool_)
         for t in range(total + 1):
             starts = (lengths == total - t) & (t > 0)
             if (starts | done).any():
-                observation = self._reset_env(starts | done, observation, saved.episode)
+                shown = self._reset_env(starts | done, shown, saved.episode)
             if t == total:
                 break
             running = lengths >= total - t
             offset = lengths - total + t
-            chosen = [saved.actions[i][offset[i]] if running[i] else 0 for i in range(self.num_envs)]
-            observation, reward, terminated, truncated, _ = self._step_env(chosen)
+            any_legal = np.argmax(shown.action_mask, axis=1) if self.spec.action_mask else np.zeros_like(lengths)
+            chosen = [saved.actions[i][offset[i]] if running[i] else int(any_legal[i]) for i in range(self.num_envs)]
+            shown, reward, terminated, truncated, _ = self._step_env(chosen)
             done = terminated | truncated
             broken = broken | (done & running)
         self._history.actions = [saved.actions[lane] for lane in range(self.num_envs)]
-        return observation, np.where(lengths == 0, np.float32(0), reward), broken
+        return shown, np.where(lengths == 0, np.float32(0), reward), broken
 
 
 def _autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.vector.AutoresetMode:

@@ -46,6 +46,7 @@ class WorkerEnvironments:
         workers: how many processes, at most ``N``.
         timeout: the seconds that one step may take.
         on_failure: ``stop`` or ``restart``.
+        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
         spec: what an agent has to know of the environments.
@@ -78,6 +79,7 @@ class WorkerEnvironments:
         workers: int = 1,
         timeout: float = 60.0,
         on_failure: OnFailure = "stop",
+        action_mask: bool = False,
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= num_envs:
             raise ValueError(f"workers: got {workers!r}; expected an integer, 1 <= workers <= num_envs, {num_envs}.")
@@ -86,13 +88,15 @@ class WorkerEnvironments:
         env = make_one(env_id)  # What is wrong with the environment itself is said of this one, as without processes.
         try:
             Environments([env])
-            self._spaces = read_spaces(env.observation_space, env.action_space)
+            self._spaces = read_spaces(env.observation_space, env.action_space, action_mask)
         finally:
             env.close()
         self.spec, self.num_envs = self._spaces.spec, num_envs
         self._env_id, self._timeout, self._on_failure = env_id, timeout, on_failure
         self._history = History(seed, num_envs)
         self._next_seeds = [0] * num_envs
+        # What is legal now in each lane, written in place; None where masks are not used.
+        self._legal = np.ones((num_envs, self.spec.num_actions), np.bool_) if action_mask else None
         self._timestep: TimeStep | None = None
         self._traces_shown: set[str] = set()
         shares = np.array_split(np.arange(num_envs), workers)
@@ -117,7 +121,7 @@ class WorkerEnvironments:
         begun = self._begin({lane: (self._history.episode[lane] + 1, ()) for lane in range(self.num_envs)})
         rows = [self._read(lane, begun[lane][0]) for lane in range(self.num_envs)]
         zeros, ones = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.bool_)
-        self._timestep = TimeStep(np.stack(rows), zeros, ones)
+        self._timestep = TimeStep(np.stack(rows), zeros, ones, self._action_mask())
         return self._timestep
 
     def step(self, actions: Any) -> EnvironmentStep:
@@ -150,23 +154,24 @@ class WorkerEnvironments:
         obs_t = np.zeros((self.num_envs, *self.spec.observation.shape), self.spec.observation.dtype)
         r_t, discount_t = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.float32)
         last = np.zeros(self.num_envs, np.bool_)
-        for lane, (observation, reward, terminated, truncated, begun) in results.items():
+        for lane, (seen, reward, terminated, truncated, begun) in results.items():
             history.actions[lane].append(chosen[lane])
             r_t[lane] = history.read_reward(lane, reward)
-            obs_t[lane] = self._read(lane, observation)
+            obs_t[lane] = self._read(lane, seen, terminated=terminated)
             discount_t[lane], last[lane] = not terminated, terminated or truncated
             if last[lane]:
                 self._note_begin(lane, history.episode[lane] + 1)
                 first[lane] = begun
+        mask_t = self._action_mask()
         observation, begins = obs_t, last | restarted
         if first:
             observation = obs_t.copy()
             for lane, begun in first.items():
                 observation[lane] = self._read(lane, begun)
-        self._timestep = TimeStep(observation, np.where(begins, np.float32(0), r_t), begins)
-        return EnvironmentStep(
-            r_t, discount_t, last, obs_t, self._timestep, ~restarted, restarted if restarted.any() else None
-        )
+        seen_reward = np.where(begins, np.float32(0), r_t)
+        self._timestep = TimeStep(observation, seen_reward, begins, self._action_mask())
+        failed = restarted if restarted.any() else None
+        return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, ~restarted, mask_t, failed)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what it takes to come back to this point, as `Environments.snapshot` does.
@@ -196,8 +201,8 @@ class WorkerEnvironments:
         rows, rewards = np.empty_like(saved.observation), np.zeros(self.num_envs, np.float32)
         restarted = np.zeros(self.num_envs, np.bool_)
         strayed: dict[int, tuple[int, Sequence[int]]] = {}
-        for lane, (observation, reward, ended) in reached.items():
-            rows[lane] = self._read(lane, observation)
+        for lane, (seen, reward, ended) in reached.items():
+            rows[lane] = self._read(lane, seen)
             rewards[lane] = history.read_reward(lane, reward)
             restarted[lane] = history.episode[lane] != saved.episode[lane]  # Its process was replaced meanwhile.
             equal = rows[lane].tobytes() == saved.observation[lane].tobytes() and rewards[lane] == saved.reward[lane]
@@ -209,10 +214,11 @@ class WorkerEnvironments:
                 "actions, so they start a new episode: they are not deterministic.",
                 stacklevel=2,
             )
-            for lane, (observation, _, _) in self._begin(strayed).items():
-                rows[lane] = self._read(lane, observation)
+            for lane, (seen, _, _) in self._begin(strayed).items():
+                rows[lane] = self._read(lane, seen)
                 rewards[lane], restarted[lane] = 0, True
-        self._timestep = TimeStep(rows, rewards, np.array([not actions for actions in history.actions]))
+        first = np.array([not actions for actions in history.actions])
+        self._timestep = TimeStep(rows, rewards, first, self._action_mask())
         return self._timestep, restarted
 
     def close(self) -> None:
@@ -230,9 +236,17 @@ class WorkerEnvironments:
             raise RuntimeError("environments: not started; call reset or restore first.")
         return self._timestep
 
-    def _read(self, lane: int, observation: Any) -> np.ndarray:
+    def _action_mask(self) -> Any:
+        return () if self._legal is None else self._legal.copy()
+
+    def _read(self, lane: int, seen: tuple[Any, Any], *, terminated: bool = False) -> np.ndarray:
+        """Returns the observation as it is stored, and notes what is legal now."""
+        observation, mask = seen
         row = self._history.encode(lane, self._spaces, observation)
         self._history.check_observation(lane, row)
+        if self._legal is not None:
+            actions = self.spec.num_actions
+            self._legal[lane] = self._history.read_mask(lane, mask, actions, may_be_empty=terminated)
         return row
 
     def _note_begin(self, lane: int, episode: int) -> int:

@@ -77,8 +77,8 @@ def begin(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, Sequence[int
     """Resets each environment with its seed and takes its actions; leaves those alone whose job is None.
 
     Returns:
-        ``(observation, reward, ended)`` for each, the last two of the last action; where an action ended the
-        episode, those after it were not taken.
+        ``(seen, reward, ended)`` for each, ``seen`` being the observation and the action mask, if there is one, and
+        the last two those of the last action; where an action ended the episode, those after it were not taken.
     """
     return [None if job is None else _begin(env, progress, lane, *job) for lane, (env, job) in _each(envs, jobs)]
 
@@ -87,19 +87,19 @@ def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> lis
     """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode.
 
     Returns:
-        ``(observation, reward, terminated, truncated, first)`` for each, ``first`` being the first observation of
-        the next episode, or None where none has begun.
+        ``(seen, reward, terminated, truncated, first)`` for each, ``seen`` being the observation and the action mask,
+        if there is one, and ``first`` the same of the next episode's start, or None where none has begun.
     """
     results = []
     for lane, (env, (action, seed)) in _each(envs, jobs):
         progress[0], progress[1] = lane, STEPPING
-        observation, reward, terminated, truncated = _step(env, action)
+        seen, reward, terminated, truncated = _step(env, action)
         first = None
         if terminated or truncated:
             progress[1] = RESETTING
-            observation = copy.deepcopy(observation)  # The reset may write into the same array.
+            seen = copy.deepcopy(seen)  # The reset may write into the same array.
             first = _reset(env, seed)
-        results.append((observation, reward, terminated, truncated, first))
+        results.append((seen, reward, terminated, truncated, first))
     return results
 
 
@@ -118,25 +118,26 @@ def _make(envs: list[Any], progress: Any, names: Sequence[str]) -> list[Any]:
 
 def _begin(env: Any, progress: Any, lane: int, seed: int, actions: Sequence[int]) -> tuple[Any, Any, bool]:
     progress[0], progress[1] = lane, RESETTING
-    observation, reward = _reset(env, seed), 0.0
+    seen, reward = _reset(env, seed), 0.0
     progress[1] = STEPPING
     for action in actions:
-        observation, reward, terminated, truncated = _step(env, action)
+        seen, reward, terminated, truncated = _step(env, action)
         if terminated or truncated:
-            return observation, reward, True
-    return observation, reward, False
+            return seen, reward, True
+    return seen, reward, False
 
 
-def _reset(env: Any, seed: int) -> Any:
+def _reset(env: Any, seed: int) -> tuple[Any, Any]:
     result = env.reset(seed=seed)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise TypeError(f"reset did not return (observation, info). {OLD_API}")
-    return result[0]
+    return result[0], result[1].get("action_mask")
 
 
-def _step(env: Any, action: int) -> tuple[Any, Any, bool, bool]:
+def _step(env: Any, action: int) -> tuple[tuple[Any, Any], Any, bool, bool]:
     result = env.step(action)
     if not isinstance(result, tuple) or len(result) != 5:
         raise TypeError(f"step did not return 5 values. {OLD_API}")
-    observation, reward, terminated, truncated, _ = result
-    return observation, reward, bool(terminated), bool(truncated)
+    observation, reward, terminated, truncated, info = result
+    seen = observation, info.get("action_mask") if isinstance(info, dict) else None
+    return seen, reward, bool(terminated), bool(truncated)

@@ -40,12 +40,13 @@ def lane_nbytes(num_envs: int) -> int:
     return 3 * 8 * num_envs  # head, written, num_valid
 
 
-def row_nbytes(observation: Array, extras: Tree) -> int:
+def row_nbytes(observation: Array, extras: Tree, action_mask: Array) -> int:
     """Bytes of one row, after a check of the specs."""
     if not (hasattr(observation, "shape") and hasattr(observation, "dtype")):
         raise TypeError(f"observation: got {observation!r}; expected one array or jax.ShapeDtypeStruct, not a tree.")
     total = 4 + 4 + 4 + 1  # action, reward, continuation, boundary
-    for path, spec in tree_util.tree_flatten_with_path({"observation": observation, "extras": extras})[0]:
+    specs = {"observation": observation, "extras": extras, "action_mask": action_mask}
+    for path, spec in tree_util.tree_flatten_with_path(specs)[0]:
         try:
             dtype = np.dtype(spec.dtype)
             total += int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
@@ -63,7 +64,10 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
-    """Pairs of extras as stored and as given, after a check of the step's shapes and dtypes."""
+    """Pairs of what goes into the rows of ``obs_tm1`` beside its own fields, as stored and as given.
+
+    They are the extras and the action mask; it comes after a check of all of the step's shapes and dtypes.
+    """
     num_envs = len(state.head)
     if type(step.extras_tm1) is tuple and _is_as_stored(state, step):
         return []
@@ -85,17 +89,28 @@ def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], 
         if not _fits(value, storage, num_envs):
             path = tree_util.tree_flatten_with_path(state.extras)[0][index][0]
             check_array("extras_tm1" + tree_util.keystr(path), value, storage, num_envs)
-    return list(zip(stored, leaves, strict=True))
+    return list(zip(stored, leaves, strict=True)) + _check_masks(state, step, num_envs)
+
+
+def _check_masks(state: "HostReplay", step: Step, num_envs: int) -> list[tuple[npt.NDArray[Any], Array]]:
+    masks = {"action_mask_tm1": step.action_mask_tm1, "action_mask_t": step.action_mask_t}
+    for name, mask in masks.items():
+        if not isinstance(state.action_mask, tuple):
+            check_array(name, mask, state.action_mask, num_envs)
+        elif not isinstance(mask, tuple):
+            raise ValueError(f"{name}: got a mask; the replay was made without. Pass the spec of masks to init.")
+    return [] if isinstance(state.action_mask, tuple) else [(state.action_mask, step.action_mask_tm1)]
 
 
 def _is_as_stored(state: "HostReplay", step: Step) -> bool:
     """Whether every field has just the shape and dtype that is stored: the usual case, told in a microsecond."""
-    obs_tm1, a_tm1, r_t, discount_t, last, obs_t, extras_tm1 = step
+    obs_tm1, a_tm1, r_t, discount_t, last, obs_t, extras_tm1, mask_tm1, mask_t = step
     observation, lanes = state.observation, state.head.shape
     shape = lanes + observation.shape[1:]
     try:
         return bool(
             extras_tm1 == () == state.extras
+            and type(state.action_mask) is type(mask_tm1) is type(mask_t) is tuple
             and obs_tm1.dtype is obs_t.dtype is observation.dtype
             and r_t.dtype is discount_t.dtype is _SINGLE
             and a_tm1.dtype is _ACTION

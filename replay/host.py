@@ -3,7 +3,8 @@
 **Rows in lanes.** One lane per environment with ``C`` rows, used as a ring; row ``lane * C + position`` of the flat
 arrays. Each observation is stored once: a transition's ``obs_t`` is the observation of the row that follows.
 
-A row is either a *start* (observation, action, reward, continuation, extras) or a *boundary*, which has no action:
+A row is either a *start* (observation, action, reward, continuation, extras) or a *boundary*, which has no action
+(an action mask goes with the observation, so that a boundary has one):
 
 * the *head* of a lane, open: it holds the newest observation, and the next step's action goes there;
 * the true last observation of an episode, kept for good, so each episode's end takes a row of its own;
@@ -38,6 +39,7 @@ class HostReplay(NamedTuple):
         reward: ``[R]`` float32.
         continuation: ``[R]`` float32, ``Step.discount_t``: 0 at termination, else 1.
         extras: the tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
+        action_mask: ``[R, A]`` bool, the actions that are legal at the row's observation; ``()`` without masks.
         boundary: ``[R]`` bool, whether the row has no action; the others are the starts that can be drawn.
         head: ``[L]`` int64, the position in its lane of each lane's open row.
         written: ``[L]`` int64, how many rows were ever opened, the head included; ``min(written, C)`` are live.
@@ -49,18 +51,20 @@ class HostReplay(NamedTuple):
     reward: npt.NDArray[np.float32]
     continuation: npt.NDArray[np.float32]
     extras: Tree
+    action_mask: Any
     boundary: npt.NDArray[np.bool_]
     head: npt.NDArray[np.int64]
     written: npt.NDArray[np.int64]
     num_valid: npt.NDArray[np.int64]
 
 
-def nbytes(observation: Array, extras: Tree = (), *, num_envs: int, capacity: int) -> int:
+def nbytes(observation: Array, extras: Tree = (), action_mask: Array = (), *, num_envs: int, capacity: int) -> int:
     """Bytes that ``init`` of the same arguments allocates.
 
     Args:
         observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment.
         extras: tree of the same for what the agent keeps with a step.
+        action_mask: the same of an action mask; ``()`` for none.
         num_envs: number of environments.
         capacity: number of steps to keep, over all environments.
 
@@ -76,10 +80,10 @@ def nbytes(observation: Array, extras: Tree = (), *, num_envs: int, capacity: in
     29000053
     """
     rows = num_envs * rows_per_lane(num_envs, capacity)
-    return rows * row_nbytes(observation, extras) + lane_nbytes(num_envs)
+    return rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
 
 
-def init(observation: Array, extras: Tree = (), *, num_envs: int, capacity: int) -> HostReplay:
+def init(observation: Array, extras: Tree = (), action_mask: Array = (), *, num_envs: int, capacity: int) -> HostReplay:
     """Makes an empty replay.
 
     Each lane gets ``ceil(capacity / num_envs)`` rows and one more for its open row, so that ``capacity`` steps of
@@ -90,6 +94,7 @@ def init(observation: Array, extras: Tree = (), *, num_envs: int, capacity: int)
         observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment (no batch axis); it is
             stored in this dtype.
         extras: tree of the same for what the agent keeps with a step; ``()`` for nothing.
+        action_mask: the same of an action mask, ``[A]`` bool; ``()`` where every action is always legal.
         num_envs: number of environments, one lane each.
         capacity: number of steps to keep, over all environments.
 
@@ -106,10 +111,10 @@ def init(observation: Array, extras: Tree = (), *, num_envs: int, capacity: int)
     >>> state.observation.shape, state.observation.dtype, size(state)
     ((102, 84, 84), dtype('uint8'), 0)
     """
-    needed = nbytes(observation, extras, num_envs=num_envs, capacity=capacity)
+    needed = nbytes(observation, extras, action_mask, num_envs=num_envs, capacity=capacity)
     free = psutil.virtual_memory().available
     if needed > free:
-        rows_that_fit = (free - lane_nbytes(num_envs)) // (row_nbytes(observation, extras) * num_envs)
+        rows_that_fit = (free - lane_nbytes(num_envs)) // (row_nbytes(observation, extras, action_mask) * num_envs)
         raise ValueError(
             f"capacity: got {capacity}, which needs {needed / _GIB:.2f} GiB with {num_envs} environments; expected at "
             f"most the {free / _GIB:.2f} GiB that are free. The largest capacity that fits is "
@@ -126,6 +131,7 @@ def init(observation: Array, extras: Tree = (), *, num_envs: int, capacity: int)
         reward=np.zeros(rows, np.float32),
         continuation=np.zeros(rows, np.float32),
         extras=tree_util.tree_map(allocate, extras),
+        action_mask=tree_util.tree_map(allocate, action_mask),
         boundary=np.ones(rows, np.bool_),
         head=np.zeros(num_envs, np.int64),
         written=np.ones(num_envs, np.int64),
@@ -175,6 +181,8 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     np.add(state.num_valid, every_lane, out=state.num_valid)
     at = _open_next(state, every_lane)
     state.observation[at] = step.obs_t
+    if extras:
+        _keep_mask(state, at, step.action_mask_t)
     last = np.asarray(step.last)
     if b"\x01" in last.tobytes():  # several times faster than last.any()
         _open_next(state, last)  # the row just written stays a boundary
@@ -199,9 +207,17 @@ def _add_some(
     state.boundary[at] = False
     np.add(state.num_valid, lanes, out=state.num_valid)
     _open_next(state, lanes)
-    state.observation[(state.head + starts)[lanes]] = step.obs_t[lanes]
+    at = (state.head + starts)[lanes]
+    state.observation[at] = step.obs_t[lanes]
+    if extras:
+        _keep_mask(state, at, step.action_mask_t, lanes)
     _open_next(state, np.asarray(step.last) & lanes)
     return state
+
+
+def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
+    if not isinstance(state.action_mask, tuple):
+        state.action_mask[at] = mask[lanes]
 
 
 def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
@@ -314,7 +330,8 @@ def check_valid(state: HostReplay) -> None:
         if not condition:
             raise AssertionError(f"{message}: {state.head=}, {state.written=}, {state.num_valid=}, {state.boundary=}")
 
-    stored = [state.observation, state.action, state.reward, state.continuation, *tree_util.tree_leaves(state.extras)]
+    beside = tree_util.tree_leaves((state.extras, state.action_mask))
+    stored = [state.observation, state.action, state.reward, state.continuation, *beside]
     require(all(len(leaf) == rows for leaf in stored), "arrays differ in their number of rows")
     require(num_envs >= 1 and rows % num_envs == 0 and rows >= 2 * num_envs, "rows do not divide into lanes of >= 2")
     require(state.written.shape == state.num_valid.shape == (num_envs,), "counters differ in their number of lanes")
@@ -413,8 +430,14 @@ def _gather(state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: fl
         r_t=reward,
         discount_t=discount_t,
         obs_t=state.observation.take(end, axis=0),
-        extras_tm1=tree_util.tree_map(lambda leaf: leaf.take(rows, axis=0), state.extras),
+        extras_tm1=_take(state.extras, rows),
+        action_mask_tm1=_take(state.action_mask, rows),
+        action_mask_t=_take(state.action_mask, end),
     )
+
+
+def _take(tree: Tree, rows: npt.NDArray[np.int64]) -> Tree:
+    return tree_util.tree_map(lambda leaf: leaf.take(rows, axis=0), tree)
 
 
 _Window = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]

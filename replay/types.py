@@ -1,6 +1,7 @@
 """The words in which environment, agent and replay talk: plain NamedTuples of arrays.
 
-In the shapes, ``N`` is the number of environments, ``B`` the batch and ``...`` the shape of one observation.
+In the shapes, ``N`` is the number of environments, ``A`` of actions, ``B`` the batch and ``...`` the shape of one
+observation. An action mask says which actions are legal, True where one is; it is ``()`` where all of them always are.
 """
 
 from typing import Any, NamedTuple
@@ -16,10 +17,12 @@ class EnvironmentSpec(NamedTuple):
         observation: a ``jax.ShapeDtypeStruct``: shape and dtype of one observation as it is stored, without a batch
             axis: uint8 stays uint8, other numbers become float32, an element of a ``Discrete`` space a one-hot vector.
         num_actions: the number of actions; actions are counted from 0.
+        action_mask: whether an action mask comes with every observation.
     """
 
     observation: Any
     num_actions: int
+    action_mask: bool = False
 
 
 class TimeStep(NamedTuple):
@@ -29,11 +32,13 @@ class TimeStep(NamedTuple):
         observation: ``[N, ...]``, the current observation, after a reset where an episode has just ended.
         reward: ``[N]`` float32, the reward that came with it; 0 at the first step of an episode.
         first: ``[N]`` bool, whether it is the first of its episode (an agent with memory resets there).
+        action_mask: ``[N, A]`` bool, which actions are legal now; ``()`` where the spec has none.
     """
 
     observation: Array
     reward: Array
     first: Array
+    action_mask: Array = ()
 
 
 class Step(NamedTuple):
@@ -47,6 +52,8 @@ class Step(NamedTuple):
         last: ``[N]`` bool, whether the episode ended with this step, by termination or by truncation.
         obs_t: ``[N, ...]``, the true next observation: at the end of an episode its last one, never a reset's.
         extras_tm1: a tree of ``[N, ...]`` arrays that the agent wants kept with the step, such as its memory.
+        action_mask_tm1: ``[N, A]`` bool, the actions that were legal at ``obs_tm1``; ``()`` without masks.
+        action_mask_t: ``[N, A]`` bool, the same at ``obs_t``; at a termination there may be none.
     """
 
     obs_tm1: Array
@@ -56,6 +63,8 @@ class Step(NamedTuple):
     last: Array
     obs_t: Array
     extras_tm1: Tree = ()
+    action_mask_tm1: Array = ()
+    action_mask_t: Array = ()
 
 
 class Transition(NamedTuple):
@@ -69,6 +78,8 @@ class Transition(NamedTuple):
             number of steps, 0 when the environment terminated within them.
         obs_t: ``[B, ...]``, the observation to bootstrap from.
         extras_tm1: what the agent had kept with the first of the steps.
+        action_mask_tm1: ``[B, A]`` bool, the actions that are legal at ``obs_tm1``; ``()`` without masks.
+        action_mask_t: ``[B, A]`` bool, those that are legal at ``obs_t``, which alone may be bootstrapped from.
     """
 
     obs_tm1: Array
@@ -77,6 +88,8 @@ class Transition(NamedTuple):
     discount_t: Array
     obs_t: Array
     extras_tm1: Tree = ()
+    action_mask_tm1: Array = ()
+    action_mask_t: Array = ()
 
 
 class Sample(NamedTuple):

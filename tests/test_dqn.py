@@ -185,11 +185,19 @@ OF_THE_LOOP = {
     "epsilon_initial",
     "epsilon_final",
     "epsilon_fraction",
+    "normalize_observations",
+    "normalize_rewards",
 }
 
 
 def test_every_field_is_listed():
-    assert {field.name for field in dataclasses.fields(DQNConfig)} == {*EFFECTS, *OF_THE_LOOP, "torso"}
+    # tests/test_updates_skip_nonfinite.py has skip_nonfinite, which matters where something is not finite.
+    assert {field.name for field in dataclasses.fields(DQNConfig)} == {
+        *EFFECTS,
+        *OF_THE_LOOP,
+        "torso",
+        "skip_nonfinite",
+    }
 
 
 @pytest.mark.parametrize("field", EFFECTS)

@@ -198,6 +198,8 @@ OF_THE_LOOP = {
     "epsilon_initial": 0.2,
     "epsilon_final": 0.9,
     "epsilon_fraction": 0.1,
+    "normalize_observations": True,
+    "normalize_rewards": True,
 }
 
 
@@ -249,6 +251,66 @@ def test_target_distance_is_a_mean_over_the_window_and_the_age_is_counted():
         counting_agent(), dataclasses.replace(CONFIG, learning_starts=0, train_every=1), steps=16, record_every=8
     )
     assert [record["steps_since_update/q"] for record in records] == [8 % 3, 16 % 3]
+
+
+def failing_agent(fails):
+    """Its loss is NaN where ``fails(key)``; else its weight counts the step, and the loss is minus the count before."""
+
+    def loss(key, params, state, targets, sample):
+        bad = jnp.where(fails(key), jnp.nan, 0.0)
+        return bad - params["w"], LossOutput(priorities=sample.weights, metrics={"two": bad + 2.0})
+
+    targets = {"q": Target(updates.periodic(3))}
+    learner = updates.learner(loss, optax.sgd(1.0), targets, skip_nonfinite=True)
+    return counting_agent()._replace(
+        init=lambda key: learner.init({"w": jnp.zeros(())}), learn=learner.step, targets=targets
+    )
+
+
+@pytest.mark.parametrize("learner_steps", [1, 3])
+def test_skipped_steps_are_counted_and_left_out_of_the_means(learner_steps):
+    config = dataclasses.replace(CONFIG, learner_steps=learner_steps)
+    carry, records = run(failing_agent(lambda key: jax.random.bernoulli(key, 0.3)), config, record_every=50)
+    before = kept = 0
+    for record in records:
+        made = record["learner_steps"] - before
+        skipped = round(record["skipped"] * made)
+        assert record["skipped"] == pytest.approx(skipped / made)
+        assert 0 < skipped < made
+        assert record["two"] == 2.0
+        assert record["loss"] == pytest.approx(-np.mean(range(kept, kept + made - skipped)))
+        before, kept = record["learner_steps"], kept + made - skipped
+    assert float(carry.agent.params["w"]) == int(carry.agent.targets["q"].count) == kept
+    assert records[-1]["steps_since_update/q"] == kept % 3
+    # The distance to the target is of every dispatch, whether its steps were kept or not: 0, 1 or 2 behind.
+    assert all(0 < record["target_distance/q"] < 2 for record in records)
+
+
+def test_a_window_without_a_step_that_was_kept_ends_the_run():
+    with pytest.raises(ValueError, match=r"skipped: every learner step since the record before, 16 .*step 50:"):
+        run(failing_agent(lambda key: True))
+
+
+class Rare(Walk):
+    """A walk with a reward now and then whose square is no float."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, 1e30 if self.t == 6 else reward, *rest
+
+
+def test_a_run_goes_on_where_a_few_steps_are_not_finite():
+    environment = adapt([Rare()], seed=0)
+    config = dataclasses.replace(CONFIG, skip_nonfinite=True)
+
+    def records(config):
+        agent = dqn(config, environment.spec, total_learner_steps=100)
+        carry = initial_carry(agent, environment, config, 0)
+        return [record for _, record in host_loop(agent, environment, config, carry, steps=100, record_every=50)]
+
+    assert all(0 < record["skipped"] < 1 and 0 < record["loss"] < 1e9 for record in records(config))
+    with pytest.raises(ValueError, match=r"(loss|gradient_norm|q|td_error): got (inf|nan) .*training has diverged"):
+        records(CONFIG)
 
 
 @pytest.mark.parametrize(("num_envs", "learner_steps"), [(1, 1), (1, 3), (8, 1)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyak.replay import Step, add, check_valid, end_episode, host, init, sample, size
-from replay_record import EXTRAS, SPEC, Record, assert_as_recorded, assert_drawable, filled, random_ends
+from replay_record import EXTRAS, MASK, SPEC, Record, assert_as_recorded, assert_drawable, filled, random_ends
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
 
@@ -39,7 +39,7 @@ def scalar_step(obs: list[float], reward: list[float], last: list[bool], discoun
 )
 def test_what_can_be_drawn_is_what_the_record_holds(num_envs: int, per_lane: int, end: float) -> None:
     generator = np.random.default_rng(num_envs + per_lane)
-    record, state = Record(num_envs), init(SPEC, EXTRAS, num_envs=num_envs, capacity=num_envs * per_lane)
+    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=num_envs * per_lane)
     for _ in range(400):
         state = add(state, record.add(*random_ends(generator, num_envs, end)))
         check_valid(state)
@@ -54,7 +54,7 @@ def test_what_can_be_drawn_is_what_the_record_holds(num_envs: int, per_lane: int
 
 def test_thousands_of_wraps() -> None:
     generator = np.random.default_rng(0)
-    record, state = Record(2), init(SPEC, EXTRAS, num_envs=2, capacity=6)
+    record, state = Record(2), init(SPEC, EXTRAS, MASK, num_envs=2, capacity=6)
     for i in range(10_000):
         state = add(state, record.add(*random_ends(generator, 2, 0.3)))
         if i % 97 == 0:
@@ -76,7 +76,7 @@ def test_thousands_of_wraps() -> None:
 def test_any_order_of_steps_ends_and_restarts(
     num_envs: int, per_lane: int, n: int, discount: float, events: list[tuple[str, int, int]]
 ) -> None:
-    record, state = Record(num_envs), init(SPEC, EXTRAS, num_envs=num_envs, capacity=num_envs * per_lane)
+    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=num_envs * per_lane)
     for kind, mask, terminated in events:
         lanes = np.array([mask >> env & 1 for env in range(num_envs)], np.bool_)
         if kind == "restart":
@@ -178,6 +178,26 @@ def test_restarted_environment_keeps_its_true_last_observation() -> None:
     assert drawn.discount_t.tolist() == [1.0] * 4  # as a truncation does, it bootstraps
 
 
+def test_lanes_that_were_not_stepped_keep_their_masks() -> None:
+    state = init(SCALAR, action_mask=jax.ShapeDtypeStruct((3,), np.bool_), num_envs=2, capacity=8)
+    legal = np.eye(3, dtype=np.bool_)
+
+    def masked(t: int, last: list[bool]) -> Step:
+        step = scalar_step([t, 10 + t], [1.0, 1.0], last, [1.0, 1.0])
+        return step._replace(action_mask_tm1=legal[[t % 3, t % 3]], action_mask_t=legal[[(t + 1) % 3, (t + 1) % 3]])
+
+    state = add(state, masked(0, [True, False]))
+    state = add(state, masked(1, [False, False]), np.array([False, True]))
+    state = add(state, masked(2, [False, True]))
+    state = add(state, masked(3, [False, False]), np.array([True, False]))
+    check_valid(state)
+    drawn = host._gather(state, np.flatnonzero(~state.boundary), 1, 1.0)
+    assert drawn.obs_tm1.tolist() == [0.0, 2.0, 3.0, 10.0, 11.0, 12.0]
+    assert drawn.action_mask_tm1.argmax(axis=1).tolist() == [0, 2, 0, 0, 1, 2]
+    assert drawn.action_mask_t.argmax(axis=1).tolist() == [1, 0, 1, 1, 2, 0]
+    assert (drawn.action_mask_tm1.sum(axis=1) == 1).all()
+
+
 def test_closing_a_fresh_episode_changes_nothing() -> None:
     _, state = filled(2, 8, 9, end=1.0)
     before = jax.tree.map(np.copy, state)
@@ -213,6 +233,7 @@ def test_several_batches_are_one_draw_with_another_axis(n: int) -> None:
     assert many.rows.shape == many.weights.shape == many.transition.r_t.shape == (7, 5)
     assert many.transition.obs_t.shape == (7, 5, 3)
     assert many.transition.extras_tm1["memory"].shape == (7, 5, 2)
+    assert many.transition.action_mask_t.shape == (7, 5, 4)
     assert_as_recorded(record, many.transition, n, 0.99)
     assert sample(np.random.default_rng(4), state, 5, n, num_batches=1).rows.shape == (1, 5)
 
@@ -231,7 +252,7 @@ def test_dtypes_and_weights(n: int) -> None:
     assert transition.r_t.dtype == transition.discount_t.dtype == drawn.weights.dtype == np.float32
     assert drawn.rows.dtype == np.int64
     assert drawn.weights.tolist() == [1.0] * 6
-    assert transition.extras_tm1 == ()
+    assert transition.extras_tm1 == transition.action_mask_tm1 == transition.action_mask_t == ()
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -7,8 +7,8 @@ import numpy as np
 import psutil
 import pytest
 
-from polyak.replay import add, check_valid, end_episode, init, nbytes, sample
-from replay_record import EXTRAS, SPEC, assert_as_recorded, filled
+from polyak.replay import Step, add, check_valid, end_episode, init, nbytes, sample
+from replay_record import EXTRAS, MASK, SPEC, assert_as_recorded, filled
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.0, 2.5, True, None, "3"])
@@ -63,6 +63,13 @@ def test_an_empty_replay_says_to_add_steps() -> None:
         ({"last": np.array([0, 1])}, TypeError, r"^last: got dtype int64; expected bool"),
         ({"extras_tm1": ()}, ValueError, r"^extras_tm1: got the structure"),
         (
+            {"action_mask_tm1": np.ones(4, np.bool_)},
+            ValueError,
+            r"^action_mask_tm1: got shape \(4,\); expected \(2, 4\)",
+        ),
+        ({"action_mask_t": np.ones((2, 4))}, TypeError, r"^action_mask_t: got dtype float64; expected bool"),
+        ({"action_mask_t": ()}, TypeError, r"^action_mask_t: got \(\); expected an array \(2, 4\) of bool"),
+        (
             {"extras_tm1": {"memory": np.zeros((2,), np.float32), "mask": np.zeros(2, np.bool_)}},
             ValueError,
             r"^extras_tm1\['memory'\]: got shape \(2,\); expected \(2, 2\)",
@@ -78,6 +85,15 @@ def test_a_step_that_does_not_fit_is_refused_whole(change: dict[str, Any], error
     jax.tree.map(np.testing.assert_array_equal, before, state)
 
 
+def test_a_mask_that_is_not_kept_is_refused() -> None:
+    state = init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10)
+    zeros, mask = np.zeros(1, np.float32), np.ones((1, 2), np.bool_)
+    step = Step(zeros, np.zeros(1, np.int32), zeros, zeros, np.zeros(1, np.bool_), zeros)
+    for name in ("action_mask_tm1", "action_mask_t"):
+        with pytest.raises(ValueError, match=rf"^{name}: got a mask; the replay was made without"):
+            add(state, step._replace(**{name: mask}))
+
+
 def test_closing_lanes_needs_a_mask() -> None:
     _, state = filled(2, 20, 5)
     with pytest.raises(TypeError, match=r"^lanes: got dtype int64; expected bool"):
@@ -91,16 +107,16 @@ def test_memory_is_counted_before_it_is_taken(num_envs: int, monkeypatch: pytest
     class Memory(NamedTuple):
         available: int
 
-    state = init(SPEC, EXTRAS, num_envs=num_envs, capacity=1000)
-    needed = nbytes(SPEC, EXTRAS, num_envs=num_envs, capacity=1000)
+    state = init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
+    needed = nbytes(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
     assert needed == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
     # A byte less than one row per lane more: 1000 is then the most that fits, and the error says so.
     row = needed // (1000 + num_envs)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(needed + num_envs * row - 1))
-    init(SPEC, EXTRAS, num_envs=num_envs, capacity=1000)
+    init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
     with pytest.raises(ValueError, match=r"^capacity: got 1001, which needs .* GiB .* that fits is 1000;"):
-        init(SPEC, EXTRAS, num_envs=num_envs, capacity=1001)
+        init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1001)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(0))
     with pytest.raises(ValueError, match="that fits is 0;"):
         init(SPEC, num_envs=num_envs, capacity=1)

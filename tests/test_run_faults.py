@@ -160,9 +160,9 @@ def test_bad_fields(fields, message):
 def test_the_fields_reach_the_environments(monkeypatch):
     given = {}
     monkeypatch.setattr(runs, "WorkerEnvironments", lambda *a, **k: given.update(k) or make(*a))
-    config = config_of(num_envs=3, workers=2, worker_timeout=7.0, on_env_failure="restart")
+    config = config_of(num_envs=3, workers=2, worker_timeout=7.0, on_env_failure="restart", action_mask=True)
     runs.build(config).environment.close()
-    assert given == {"workers": 2, "timeout": 7.0, "on_failure": "restart"}
+    assert given == {"workers": 2, "timeout": 7.0, "on_failure": "restart", "action_mask": True}
 
 
 # Signals

@@ -97,8 +97,12 @@ def assert_same_run(folder, other):
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"num_envs": 3, "agent": {"n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"}}],
-    ids=["plain", "several environments, n-step, average, cosine"],
+    [
+        {},
+        {"num_envs": 3, "agent": {"n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"}},
+        {"num_envs": 2, "agent": {"normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True}},
+    ],
+    ids=["plain", "several environments, n-step, average, cosine", "normalised, skipping"],
 )
 def test_interrupted_and_resumed_equals_never_stopped(tmp_path, changed, capsys):
     config, silent = config_of(**changed), lambda _: None

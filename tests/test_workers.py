@@ -1,5 +1,6 @@
 """Environments in worker processes: the same steps as without, and what becomes of a process that fails."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,6 +52,21 @@ def _no_pauses(monkeypatch):
 
 
 # Steps
+
+
+def test_action_masks_equal_those_of_one_process():
+    options = {"seed": 4, "action_mask": True}
+    with contextlib.closing(WorkerEnvironments("faulty_environments:Masked-v0", 3, workers=2, **options)) as spread:
+        plain = make("faulty_environments:Masked-v0", 3, **options)
+        equal(spread.reset(), plain.reset())
+        ended_without = 0
+        for chosen in actions(40):
+            ours, theirs = spread.step(chosen), plain.step(chosen)
+            equal(ours, theirs)
+            assert ours.timestep.action_mask.sum(axis=1).tolist() == [2, 2, 2]
+            ended_without += int((~ours.action_mask_t.any(axis=1)).sum())
+        assert ended_without > 0
+        equal(spread.restore(plain.snapshot()), plain.restore(plain.snapshot()))
 
 
 def test_steps_and_snapshots_equal_those_of_one_process_to_the_bit(environments):

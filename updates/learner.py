@@ -9,7 +9,7 @@ import optax
 
 from . import target as target_module
 from . import verbs
-from ._tree import Tree
+from ._tree import Tree, is_averaged
 from .rule import check_rule, is_none
 from .target import Partition, Rule, TargetState
 
@@ -87,7 +87,9 @@ class LearnOutput(NamedTuple):
 
     Attributes:
         priorities: ``[B]`` (``[K, B]`` after K steps in one call), or empty.
-        metrics: name to scalar (``[K]`` after K steps); ``loss`` and ``gradient_norm`` among them.
+        metrics: name to scalar (``[K]`` after K steps); ``loss`` and ``gradient_norm`` among them, and with
+            ``skip_nonfinite`` also ``skipped``, 1 where the step was undone and else 0. Those of a skipped step are as
+            they were measured: they may be NaN.
     """
 
     priorities: Any
@@ -109,13 +111,25 @@ class Learner(NamedTuple):
     steps: Callable[[jax.Array, LearnerState, Any], tuple[LearnerState, LearnOutput]]
 
 
-def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mapping[str, Target]) -> Learner:
+def learner(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    targets: Mapping[str, Target],
+    skip_nonfinite: bool = False,
+) -> Learner:
     """Makes a learner: gradient, ``optimizer.update``, ``apply_updates``, then every target's update.
+
+    With ``skip_nonfinite``, a step whose loss, gradient norm, parameters or module state are NaN or infinite leaves
+    the whole state as it was, to the bit: parameters, module state, optimizer state, and of every target the copy and
+    the count, so that no target moves and a period counts the steps that were kept. The priorities of its batch are 0
+    where they are not finite. (``optax.apply_if_finite`` looks at the gradients and guards the optimizer alone: module
+    state and targets would go on, and after a number of such steps in a row it lets them through.)
 
     Args:
         loss: ``loss(key, params, state, targets, batch) -> (loss, LossOutput)``.
         optimizer: an optax optimizer.
         targets: name to target; the loss gets them, under stop-gradient, as :class:`Variables` by the same names.
+        skip_nonfinite: whether a step that is not finite is undone, and counted in the metric ``skipped``.
 
     Raises:
         ValueError: a target's ``module_state`` is neither ``"copied"`` nor ``"own"``, or a rule is out of range; at
@@ -174,7 +188,14 @@ def learner(loss: Loss, optimizer: optax.GradientTransformation, targets: Mappin
         params = jax.lax.optimization_barrier(verbs.apply_updates(params, updates))
         slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **output.metrics}
-        return LearnerState(params, output.state, optimizer_state, slow), LearnOutput(output.priorities, metrics)
+        after = LearnerState(params, output.state, optimizer_state, slow)
+        if not skip_nonfinite:
+            return after, LearnOutput(output.priorities, metrics)
+        finite = _all_finite((value, metrics["gradient_norm"], params, output.state, output.target_state))
+        # where, not cond: see polyak.updates.verbs.move.
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner_state)
+        priorities = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), output.priorities)
+        return kept, LearnOutput(priorities, {**metrics, "skipped": 1 - finite.astype(jnp.float32)})
 
     return Learner(init, step, repeat(step))
 
@@ -200,6 +221,11 @@ def repeat(step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]) -> Callable[[
         return jax.lax.scan(lambda carry, x: step(x[0], carry, x[1]), state, (keys, batches))
 
     return steps
+
+
+def _all_finite(tree: Tree) -> jax.Array:
+    checked = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if is_averaged(leaf)]
+    return jnp.all(jnp.stack(checked))
 
 
 def _select_state(named: Target, state: Tree) -> Tree:

@@ -79,6 +79,21 @@ class NeverSteps(Faulty):
         raise ValueError(f"out of fuel in {os.getpid()}")
 
 
-for kind in (Faulty, Once, OnlyHere, NeverSteps):
+class Masked(Faulty):
+    """A random walk that allows two of its actions, and none when it has terminated."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, {"action_mask": self.mask()}
+
+    def step(self, action):
+        *seen, terminated, truncated, _ = super().step(0)
+        return *seen, terminated, truncated, {"action_mask": self.mask() * (not terminated)}
+
+    def mask(self):
+        return np.int8(np.isin(np.arange(5), [self.t % 5, (self.t + 2) % 5]))
+
+
+for kind in (Faulty, Once, OnlyHere, NeverSteps, Masked):
     if f"{kind.__name__}-v0" not in gym.registry:
         gym.register(f"{kind.__name__}-v0", entry_point=kind)

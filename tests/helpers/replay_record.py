@@ -9,6 +9,7 @@ from polyak.replay import HostReplay, Step, add, host, init, size
 
 SPEC = jax.ShapeDtypeStruct((3,), np.int32)
 EXTRAS = {"memory": jax.ShapeDtypeStruct((2,), np.float32), "mask": jax.ShapeDtypeStruct((), np.bool_)}
+MASK = jax.ShapeDtypeStruct((4,), np.bool_)
 
 
 class Expected(NamedTuple):
@@ -24,6 +25,10 @@ def action_of(env: int, episode: int, t: int) -> int:
 
 def reward_of(env: int, episode: int, t: int) -> float:
     return float((env * 7 + episode * 13 + t * 29) % 101 - 50)
+
+
+def legal_at(env: int, episode: int, t: int) -> list[bool]:
+    return [((env + 3) * (episode + 5) * (t + 7) * (action + 11)) % 13 < 6 for action in range(4)]
 
 
 class Episode:
@@ -55,6 +60,8 @@ class Record:
             last=last,
             obs_t=obs + np.array([0, 0, 1], np.int32),
             extras_tm1={"memory": obs[:, 1:].astype(np.float32), "mask": obs[:, 2] % 2 == 0},
+            action_mask_tm1=np.array([legal_at(*i) for i in ids]),
+            action_mask_t=np.array([legal_at(env, episode, t + 1) for env, episode, t in ids]),
         )
 
     def end(self, lanes: np.ndarray) -> None:
@@ -98,6 +105,8 @@ def assert_as_recorded(record: Record, transition: Any, n: int, discount: float)
     memory, mask = transition.extras_tm1["memory"].reshape(-1, 2), transition.extras_tm1["mask"].reshape(-1)
     assert [tuple(row) for row in memory.tolist()] == [start[1:] for start in starts]
     assert mask.tolist() == [start[2] % 2 == 0 for start in starts]
+    assert transition.action_mask_tm1.reshape(-1, 4).tolist() == [legal_at(*start) for start in starts]
+    assert transition.action_mask_t.reshape(-1, 4).tolist() == [legal_at(*e.obs_t) for e in expected]
     return set(starts)
 
 
@@ -115,7 +124,7 @@ def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tu
 
 def filled(num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0) -> tuple[Record, HostReplay]:
     generator = np.random.default_rng(seed)
-    record, state = Record(num_envs), init(SPEC, EXTRAS, num_envs=num_envs, capacity=capacity)
+    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=capacity)
     for _ in range(steps):
         state = add(state, record.add(*random_ends(generator, num_envs, end)))
     return record, state

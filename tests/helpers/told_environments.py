@@ -37,6 +37,40 @@ class Story(gym.Env):
         return self.observe(), reward, end and kind != 1, end and kind != 0, {}
 
 
+class Gates(Story):
+    """A story in which not every action is legal: which are stands in ``info``, in one buffer; others are noted.
+
+    None is legal after a termination.
+    """
+
+    def __init__(self, strict=True, **told):
+        super().__init__(**told)
+        self.strict, self.illegal, self.mask = strict, [], np.zeros(4, np.int8)
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        self.mask[:] = legal_at(self.number, self.episode, self.t)
+        return observation, {"action_mask": self.mask}
+
+    def step(self, action):
+        if not self.mask[action]:
+            self.illegal.append(int(action))
+            assert not self.strict, f"{action} is illegal: {self.mask}"
+        observation, reward, terminated, truncated, _ = super().step(action)
+        self.mask[:] = 0 if terminated else legal_at(self.number, self.episode, self.t)
+        return observation, reward, terminated, truncated, {"action_mask": self.mask}
+
+
+def legal_at(number, episode, t):
+    return [(number + 2 * episode + t + action) % 3 != 0 for action in range(4)]
+
+
+def shown_mask(number, episode, t, lengths):
+    """What ``Gates`` shows at a step of an episode."""
+    over = t == lengths[episode % len(lengths)] and episode % 3 != 1
+    return [False] * 4 if over else legal_at(number, episode, t)
+
+
 class Walk(gym.Env):
     """A random walk drawn from the environment's own generator; ``noise`` makes it forget its seed."""
 
