@@ -1,6 +1,6 @@
 """polyak.agents: how to act and how to learn."""
 
-from .dqn import DQNConfig, dqn
+from .dqn import DQNConfig, dqn, network_arguments
 from .exploration import epsilon_greedy
 from .optimizers import make_optimizer
 from .types import ActOutput, Agent, evaluation_state
@@ -16,4 +16,5 @@ __all__ = [
     "epsilon_greedy",
     "evaluation_state",
     "make_optimizer",
+    "network_arguments",
 ]

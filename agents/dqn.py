@@ -147,7 +147,7 @@ def dqn(
     >>> agent.act(jax.random.key(1), state, (), timestep).action.shape
     (1,)
     """
-    network = network or _network(config, spec, lowering)
+    network = network or networks.q_network(**network_arguments(config, spec), lowering=lowering)
     _check_output(network, spec)
     learner = updates.learner(
         _loss(config, network.apply),
@@ -189,18 +189,22 @@ def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
     return jnp.where(action_mask, q_values, jnp.finfo(q_values.dtype).min)
 
 
-def _network(config: DQNConfig, spec: EnvironmentSpec, lowering: networks.Lowering) -> hk.Transformed:
+def network_arguments(config: DQNConfig, spec: EnvironmentSpec) -> dict[str, Any]:
+    """What :func:`polyak.networks.q_network` builds a DQN's network from, in JSON's own types.
+
+    >>> network_arguments(DQNConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2))
+    {'num_actions': 2, 'torso': 'mlp', 'hidden_sizes': [120, 84], 'activation': 'relu', 'dueling': False}
+    """
     torso = config.torso
     if torso == "auto":
         torso = "nature" if len(spec.observation.shape) == 3 else "mlp"
-    return networks.q_network(
-        spec.num_actions,
-        torso=torso,
-        hidden_sizes=config.hidden_sizes,
-        activation=config.activation,
-        dueling=config.dueling,
-        lowering=lowering,
-    )
+    return {
+        "num_actions": spec.num_actions,
+        "torso": torso,
+        "hidden_sizes": list(config.hidden_sizes),
+        "activation": config.activation,
+        "dueling": config.dueling,
+    }
 
 
 def _check_output(network: hk.Transformed, spec: EnvironmentSpec) -> None:

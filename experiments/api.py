@@ -1,23 +1,27 @@
-"""Runs from Python: ``polyak.train``, ``polyak.resume``, ``polyak.load`` and ``polyak.evaluate``."""
+"""Runs from Python: ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate`` and ``polyak.export``."""
 
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import AgentConfig
-from ..replay.types import TimeStep
+from ..agents import AgentConfig, network_arguments
+from ..networks import q_network_in_words
+from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from . import runs
-from .config import AGENTS, RunConfig, agent_name, from_json, known, without_workers
-from .files import read_json
-from .normalization import normalize_timestep
+from .config import AGENTS, RunConfig, agent_name, from_json, known, to_json, without_workers
+from .export import Exported, Format, load_exported, write_exported
+from .files import read_arrays, read_json
+from .normalization import CLIP, EPSILON, normalize_timestep
 from .progress import Progress
 from .records import read_jsonl
+
+__all__ = ["Exported", "Run", "evaluate", "export", "load", "load_exported", "resume", "train"]
 
 Folder = str | pathlib.Path
 
@@ -29,6 +33,7 @@ class Run:
     Attributes:
         folder: where it stands.
         config: what it was made with.
+        spec: what its environment shows and takes.
         metrics: name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
             and ``ended_at`` are over the training episodes.
         variables: the parameters (and module state) that are evaluated.
@@ -40,6 +45,7 @@ class Run:
 
     folder: pathlib.Path
     config: RunConfig
+    spec: EnvironmentSpec
     metrics: dict[str, np.ndarray]
     variables: Variables
     evaluation: dict[str, Any]
@@ -57,7 +63,7 @@ def train(
         out: the run's folder, new or empty; by default one under ``runs/``.
         quiet: print no progress.
         **fields: fields of the run (``env``, ``steps``, ``seed``, ...) and of the agent (``target``, ``learning_rate``,
-            ...), by name.
+            ...), by name. ``initial`` takes a path, or a run that has ended.
 
     Raises:
         ValueError, TypeError: a field that does not exist (the message names the closest) or is out of range, before
@@ -98,7 +104,18 @@ def load(folder: Folder) -> Run:
     """Reads a finished run.
 
     Raises:
-        ValueError: no finished run stands in ``folder``, or a file of it does not fit.
+        ValueError: no finished run stands in ``folder``, it was made by another version of polyak that this one cannot
+            read, or a file of it does not fit.
+
+    >>> import tempfile
+    >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 2}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = train(env="CartPole-v1", out=folder, **fields)
+    ...     again = load(folder)
+    ...     evaluate(again, episodes=2) == run.evaluation
+    True
+    >>> again.variables.params["head/q_values"]["w"].shape, again.spec.num_actions
+    ((8, 2), 2)
     """
     folder = pathlib.Path(folder)
     config = runs.read_config(folder)
@@ -107,7 +124,7 @@ def load(folder: Folder) -> Run:
     parts = runs.build(without_workers(config))
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
-    spec, num_actions = parts.environment.spec.observation, parts.environment.spec.num_actions
+    spec = parts.environment.spec
 
     @jax.jit
     def greedy(observation: Any, action_mask: Any) -> jax.Array:
@@ -117,22 +134,24 @@ def load(folder: Folder) -> Run:
         return parts.agent.act(jax.random.key(0), state, memory, timestep).action[0]
 
     def act(observation: Any, action_mask: Any = None) -> int:
-        found = np.asarray(observation, spec.dtype)
-        if found.shape != spec.shape:
-            raise ValueError(f"observation: got shape {found.shape}; expected {spec.shape}, one observation.")
+        found = np.asarray(observation, spec.observation.dtype)
+        if found.shape != spec.observation.shape:
+            raise ValueError(
+                f"observation: got shape {found.shape}; expected {spec.observation.shape}, one observation."
+            )
         if action_mask is None and not config.action_mask:
             return int(greedy(found, ()))
         mask = np.asarray(action_mask, np.bool_)
-        if mask.shape != (num_actions,) or not mask.any():
+        if mask.shape != (spec.num_actions,) or not mask.any():
             raise ValueError(
-                f"action_mask: got {action_mask!r}; expected {num_actions} of bool or of 0 and 1, one for each action, "
-                "and a legal one among them."
+                f"action_mask: got {action_mask!r}; expected {spec.num_actions} of bool or of 0 and 1, one for each "
+                "action, and a legal one among them."
             )
         return int(greedy(found, mask))
 
     metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
     variables = Variables(state.params, state.state)
-    return Run(folder, config, metrics, variables, read_json(folder / "evaluation.json"), act)
+    return Run(folder, config, spec, metrics, variables, read_json(folder / "evaluation.json"), act)
 
 
 def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, epsilon: float = 0.0) -> dict[str, Any]:
@@ -153,11 +172,71 @@ def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, 
     return runs.evaluate_run(run.folder if isinstance(run, Run) else pathlib.Path(run), episodes, seed, epsilon)
 
 
+def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = "safetensors") -> pathlib.Path:
+    """Writes the trained network of a finished run for elsewhere: its parameters, and a manifest of what they are.
+
+    ``manifest.json`` has the format's and polyak's version, the run's whole config (agent and environment), the
+    observation's shape and dtype, the number of actions, the network (what ``polyak.networks`` builds it from, and in
+    words), the name, shape, dtype and SHA-256 of each array, the run's evaluation and the versions it ran on.
+
+    Args:
+        run: a run or its folder.
+        folder: where to, new or empty; by default ``export`` in the run's folder.
+        format: ``safetensors`` or ``npz``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: no finished run, an unknown format, or the folder cannot be made.
+
+    >>> import tempfile
+    >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 1}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = train(env="CartPole-v1", out=f"{folder}/run", **fields)
+    ...     exported = load_exported(export(run, f"{folder}/export"))
+    >>> exported.manifest["network"]["function"], exported.arrays["params/head/q_values/w"].shape
+    ('polyak.networks.q_network', (8, 2))
+    """
+    known(format, get_args(Format), "format")
+    run = run if isinstance(run, Run) else load(run)
+    folder = pathlib.Path(folder) if folder is not None else run.folder / "export"
+    arguments = network_arguments(run.config.agent, run.spec)
+    about = {
+        "config": to_json(run.config),
+        "observation": {"shape": list(run.spec.observation.shape), "dtype": str(run.spec.observation.dtype)},
+        "num_actions": run.spec.num_actions,
+        "network": {
+            "function": "polyak.networks.q_network",
+            "arguments": arguments,
+            "in_words": q_network_in_words(**arguments),
+        },
+        "evaluation": run.evaluation,
+        "versions": read_json(run.folder / "config.json").get("versions"),
+    }
+    if run.config.agent.normalize_observations:
+        about["normalization"] = {
+            "of": "observations",
+            "mean": "normalization/observation/mean",
+            "variance": "normalization/observation/variance",
+            "epsilon": EPSILON,
+            "clip": CLIP,
+            "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
+        }
+    arrays = read_arrays(run.folder / "parameters.npz")
+    runs.prepare_folder(folder)
+    write_exported(folder, arrays, about, format)
+    return folder
+
+
 def _config(agent: AgentConfig, fields: dict[str, Any]) -> RunConfig:
     of_the_agent = {field.name for field in dataclasses.fields(agent)}
     of_the_run = {field.name for field in dataclasses.fields(RunConfig)} - {"agent"}
     for name in fields:
         known(name, sorted(of_the_run | of_the_agent), "field")
+    initial = fields.get("initial")
+    if isinstance(initial, Run | pathlib.Path):
+        fields = {**fields, "initial": str(initial.folder if isinstance(initial, Run) else initial)}
     described = {"name": agent_name(agent), **{k: v for k, v in fields.items() if k in of_the_agent}}
     return from_json({**{k: v for k, v in fields.items() if k in of_the_run}, "agent": described})
 

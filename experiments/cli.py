@@ -9,8 +9,9 @@ from typing import Any
 import tyro
 
 from .._worker import own_traceback
-from . import runs
+from . import api, runs
 from .config import AGENTS, RunConfig, known
+from .export import Format
 from .lanes import EnvironmentFailure
 from .progress import Progress
 
@@ -60,6 +61,21 @@ class EvaluateCommand:
     epsilon: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportCommand:
+    """Write the trained network of a finished run for elsewhere: parameters by name, and a manifest in JSON.
+
+    Attributes:
+        run: folder of the run.
+        out: where to, new or empty; by default export/ in the run's folder.
+        format: of the file of parameters.
+    """
+
+    run: tyro.conf.Positional[pathlib.Path]
+    out: pathlib.Path | None = None
+    format: Format = "safetensors"
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
@@ -106,7 +122,20 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "resume": _resume, "evaluate": _evaluate}
+def _export(arguments: list[str]) -> int:
+    command = tyro.cli(ExportCommand, args=arguments, prog="polyak export")
+    folder = api.export(command.run, command.out, format=command.format)
+    for path in sorted(folder.iterdir()):
+        print(f"exported  {path}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "export": _export,
+}
 
 
 def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:

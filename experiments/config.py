@@ -31,6 +31,8 @@ class RunConfig:
         evaluation_episodes: episodes of the evaluation at the end.
         action_mask: whether the environment says in info["action_mask"] which actions are legal; no other is then
             taken or bootstrapped from.
+        initial: warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
+            the start of this run's network and of its targets. None: parameters drawn by the seed.
     """
 
     agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
@@ -45,6 +47,7 @@ class RunConfig:
     checkpoint_every: int = 10_000
     evaluation_episodes: int = 20
     action_mask: bool = False
+    initial: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
@@ -71,6 +74,8 @@ class RunConfig:
                 "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
                 "restarted. Try workers 1."
             )
+        if not isinstance(self.initial, str | None):
+            raise TypeError(f"initial: got {self.initial!r}; expected a path as text, or None. Give str(path).")
         per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
         if needed > per_environment:
             raise ValueError(
@@ -123,7 +128,10 @@ def from_json(fields: Mapping[str, Any]) -> RunConfig:
     >>> from_json(to_json(RunConfig(seed=3))) == RunConfig(seed=3)
     True
     """
-    agent_fields = dict(fields.get("agent", {}))
+    agent_fields = fields.get("agent", {})
+    if not isinstance(agent_fields, Mapping):
+        raise TypeError(f"agent: got {agent_fields!r}; expected an object: the agent's name and its fields.")
+    agent_fields = dict(agent_fields)
     kind = AGENTS[known(agent_fields.pop("name", "dqn"), AGENTS, "agent")]
     agent = _read(kind, agent_fields, "agent.")
     return typing.cast(RunConfig, _read(RunConfig, {**fields, "agent": agent}, ""))

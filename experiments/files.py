@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all and read without pickle: JSON, and variables as npz."""
+"""Files of a run, written whole or not at all and read without pickle: JSON, and arrays by name."""
 
 import json
 import os
@@ -15,9 +15,8 @@ Tree = Any
 
 
 def save_variables(path: pathlib.Path, trees: Mapping[str, Tree]) -> None:
-    """Writes named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``), without pickle."""
-    named = {name: np.asarray(leaf) for name, leaf in _named(trees)}
-    _replace_whole(path, lambda file: np.savez(file, **named))  # type: ignore[arg-type]  # names are no keywords
+    """Writes named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``)."""
+    write_arrays(path, {name: np.asarray(leaf) for name, leaf in _named(trees)})
 
 
 def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str, Tree]:
@@ -26,21 +25,69 @@ def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str
     Raises:
         ValueError: the file is no npz of plain arrays, or does not fit; the message names the array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # whatever a file that is no npz of plain arrays makes NumPy raise
-        raise ValueError(f"{path}: cannot be read as an npz of plain arrays (no pickle is ever loaded).") from error
+    return fitted(read_arrays(path), template, str(path))
+
+
+def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], source: str) -> dict[str, Tree]:
+    """Arrays by path as named trees like ``template``, in structure, shapes and dtypes; NumPy where it has NumPy.
+
+    Raises:
+        ValueError: they do not fit; the message begins with ``source`` and names the array.
+    """
     expected = dict(_named(template))
-    for name in sorted(found.keys() | expected.keys()):
-        got, wanted = (_describe(arrays.get(name)) for arrays in (found, expected))
+    for name in sorted(arrays.keys() | expected.keys()):
+        got, wanted = (_describe(named.get(name)) for named in (arrays, expected))
         if got != wanted:
-            raise ValueError(f"{path}: {name}: got {got}; the config's network has {wanted}.")
+            raise ValueError(
+                f"{source}: {name}: got {got}; the config's network has {wanted}. Parameters fit a network of the same "
+                "layers, on an environment of the same spaces."
+            )
     leaves = [
-        jax.numpy.array(found[name]) if isinstance(leaf, jax.Array) else found[name] for name, leaf in expected.items()
+        jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]
+        for name, leaf in expected.items()
     ]
-    trees: dict[str, Tree] = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    trees: dict[str, Tree] = jax.tree.unflatten(jax.tree.structure(dict(template)), leaves)
     return trees
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as ``.npz`` or ``.safetensors``, by the path's suffix; neither holds pickles."""
+    if path.suffix == ".npz":
+        _replace_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are no keywords
+        return
+    import safetensors.numpy
+
+    # Its writer takes the memory as it lies.
+    data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    _replace_whole(path, lambda file: file.write(data))
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads what :func:`write_arrays` wrote.
+
+    Raises:
+        ValueError: it is no such file, or holds something else than plain arrays; no pickle is ever loaded.
+    """
+    if path.suffix not in (".npz", ".safetensors"):
+        raise ValueError(
+            f"{path}: got {path.suffix or 'no suffix'}; expected .npz or .safetensors. Other formats, .pkl, .pt and "
+            ".pth among them, may be pickles, which run code as they are read, and are never loaded. Where the file "
+            "is your own, write its arrays with numpy.savez or safetensors."
+        )
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        else:
+            import safetensors.numpy
+
+            arrays = safetensors.numpy.load(path.read_bytes())
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
+    except Exception as error:  # whatever a file of something else makes a reader raise
+        kind = path.suffix.removeprefix(".")
+        raise ValueError(f"{path}: cannot be read as {kind} of plain arrays (no pickle is ever loaded).") from error
+    return arrays
 
 
 @contextmanager
@@ -94,7 +141,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_flatten_with_path(trees)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(dict(trees))[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +22,13 @@ from ..agents import Agent, dqn, evaluation_state
 from ..networks import Lowering
 from ..replay import host
 from ..replay.types import EnvironmentSpec
-from ..updates import LearnerState, TargetRule
+from ..updates import LearnerState, TargetRule, init_targets
 from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
 from .config import RunConfig, agent_name, from_json, to_json, without_workers
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
+from .export import load_initial
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
@@ -163,13 +165,14 @@ def train(config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: 
     """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
 
     Raises:
-        ValueError, TypeError: bad input, before the first environment step; or training has diverged.
+        ValueError, TypeError: bad input, before the first environment step (what ``initial`` names does not fit, say);
+            or training has diverged.
         EnvironmentFailure: an environment raised, or its process ended or hung.
         OSError: the disk is full or gone. A note of these two says how to go on.
     """
     parts = build(config)
     with contextlib.closing(parts.environment):
-        carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
+        carry = _first_carry(parts)
         prepare_folder(folder)
         with locked(folder):
             write_json(folder / "config.json", resolved(parts))
@@ -234,26 +237,76 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     Raises:
         ValueError: there is none, or it is not one that this version of polyak knows.
     """
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file; expected the folder of a run. Parameters in a .npz or .safetensors can start a run "
+            "(--initial); pickles are never loaded."
+        )
+    if (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder} holds an export, not a run. Read it with polyak.load_exported, or start a run from it: "
+            f"--initial {folder}"
+        )
     if not (folder / "config.json").is_file():
         below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
         hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"
         raise ValueError(f"{folder}: no run stands there (no config.json). {hint}")
     written = read_json(folder / "config.json")
-    if "config" not in written:
+    if not isinstance(written.get("config"), dict):
         raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
-    return from_json(written["config"])
+    try:
+        return from_json(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
+
+
+def _of_another_version(folder: pathlib.Path, written: dict[str, Any], error: Exception) -> ValueError | None:
+    """What to say of a config that cannot be read because another version of polyak wrote it."""
+    versions = written.get("versions")
+    other = versions.get("polyak") if isinstance(versions, dict) else None
+    if other is None or other == __version__:
+        return None
+    newer = _release(str(other)) > _release(__version__)
+    way_out = "Upgrade polyak." if newer else f"Read it with polyak {other}."
+    return ValueError(
+        f"{folder}: the run was made by polyak {other}, {'a newer' if newer else 'another'} version, and this is "
+        f"polyak {__version__}, which cannot read its config ({str(error).rstrip('.')}). {way_out}"
+    )
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def _first_carry(parts: Parts) -> Carry:
+    """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
+    config, agent = parts.config, parts.agent
+    carry = initial_carry(agent, parts.environment, config.agent, config.seed)
+    if config.initial is None:
+        return carry
+    learnt = {"params": carry.agent.params, "state": carry.agent.state}
+    statistics = normalization.without_episodes(carry.normalization)
+    start = load_initial(config.initial, {**learnt, "normalization": statistics})
+    # What the parameters were learnt on was normalised by these; this run's own observations are added to them.
+    moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
+    return carry._replace(
+        agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
+        normalization=normalization.observe(moments, carry.timestep.observation),
+    )
 
 
 def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
     config = parts.config
     checkpoint.remove_unfinished(folder / "checkpoints")
-    carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
-    metrics_bytes = 0  # a run that was killed before its first checkpoint begins again
     if checkpoint.steps_saved(folder / "checkpoints"):
+        # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
+        carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
         try:
             carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints")
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
+    else:  # a run that was killed before its first checkpoint begins again
+        carry, metrics_bytes = _first_carry(parts), 0
     if carry.steps >= config.steps and (folder / "evaluation.json").exists():
         report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
         return read_json(folder / "evaluation.json")

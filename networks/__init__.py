@@ -7,7 +7,7 @@ one of each. Everything is float32 and without randomness: a network's ``init`` 
 from .conv import Conv2D, Lowering, Padding
 from .heads import DuelingHead, QHead, QOutput
 from .torsos import Activation, MLPTorso, NatureTorso, TorsoName, activation_fn, make_torso, scale_images
-from .value_networks import q_network
+from .value_networks import q_network, q_network_in_words
 
 __all__ = [
     "Activation",
@@ -23,5 +23,6 @@ __all__ = [
     "activation_fn",
     "make_torso",
     "q_network",
+    "q_network_in_words",
     "scale_images",
 ]

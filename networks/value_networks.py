@@ -71,3 +71,49 @@ def q_network(
         return out
 
     return hk.without_apply_rng(hk.transform(forward))
+
+
+def q_network_in_words(
+    num_actions: int,
+    *,
+    torso: TorsoName,
+    hidden_sizes: Sequence[int],
+    activation: Activation = "relu",
+    dueling: bool = False,
+) -> str:
+    """What :func:`q_network` computes, for whoever rebuilds it elsewhere; the arguments are the same.
+
+    Example:
+        >>> from polyak import networks
+        >>> networks.q_network_in_words(2, torso="mlp", hidden_sizes=(16,)).split(". ")[3:5]
+        ['Linear layers, each followed by relu: torso/mlp/~/linear_0 (16)',
+         'The linear layer head/q_values (2) gives the action values']
+    """
+    final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
+    hidden = tuple(hidden_sizes)
+    shared, streamed = (hidden[:-1], hidden[-1:]) if dueling else (hidden, ())
+
+    def layers(stem: str, sizes: Sequence[int]) -> str:
+        return ", ".join(f"{stem}/~/linear_{index} ({size})" for index, size in enumerate(sizes))
+
+    words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
+    if torso == "nature":
+        words.append(
+            "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b "
+            "and followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), "
+            "torso/conv2_d_2 (64 of 3x3, stride 1)."
+        )
+    words.append("Flattened in C order.")
+    if shared:
+        words.append(f"Linear layers, each followed by {final}: {layers('torso/mlp', shared)}.")
+    if dueling:
+        words.append(
+            f"Two streams from there, linear layers with {final} between them. "
+            f"The value: {layers('head/value', (*streamed, 1))}. "
+            f"The advantages: {layers('head/advantage', (*streamed, num_actions))}. "
+            "The action values are value + advantage - mean(advantage)."
+        )
+    else:
+        words.append(f"The linear layer head/q_values ({num_actions}) gives the action values.")
+    words.append("The greedy action is the index of the largest.")
+    return " ".join(words)

@@ -1,8 +1,9 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Four functions and five parts, imported when they are first used:
+Six functions and five parts, imported when they are first used:
 
 * ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``: runs from Python.
+* ``polyak.export``, ``polyak.load_exported``: trained networks for elsewhere.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
 * ``polyak.replay``: experience kept, and what is drawn from it.
@@ -14,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiments.api import evaluate, load, resume, train
+    from .experiments.api import evaluate, export, load, load_exported, resume, train
 
 __version__ = "0.1.0"
 
@@ -23,14 +24,16 @@ __all__ = [
     "agents",
     "evaluate",
     "experiments",
+    "export",
     "load",
+    "load_exported",
     "networks",
     "replay",
     "resume",
     "train",
     "updates",
 ]
-_FUNCTIONS = ("evaluate", "load", "resume", "train")
+_FUNCTIONS = ("evaluate", "export", "load", "load_exported", "resume", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ commands
   train [AGENT]   train an agent; alone it trains a DQN on CartPole-v1 (the quickstart)
   resume RUN      continue a run that was stopped or killed, as if it had never been
   evaluate RUN    play episodes with the parameters of a finished run
+  export RUN      write the trained network for elsewhere: safetensors or npz, with a manifest
 
 agents
   dqn             DQN, double by default (--no-double), with --dueling
@@ -29,6 +30,8 @@ examples
   polyak train dqn --env Acrobot-v1 --target incremental:0.005 --num-envs 4
   polyak resume runs/RUN
   polyak evaluate runs/RUN --episodes 100
+  polyak train --initial runs/RUN
+  polyak export runs/RUN
 
 `polyak COMMAND --help` lists the options of a command.
 """

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import strategies as st
 
 import polyak
-from polyak import updates
+from polyak import networks, updates
 from polyak.agents import ActOutput, Agent, DQNConfig, dqn
 from polyak.experiments import normalization
 from polyak.experiments.environment import adapt
@@ -219,6 +219,34 @@ def test_what_acts_sees_normalised_observations(run, tmp_path):
     np.savez(tmp_path / "parameters.npz", **arrays)
     act = polyak.load(tmp_path).act
     assert [act([x, 0, 0, 0]) for x in (-1, 1, 4.9, 5.1, 9)] == [0, 0, 0, 1, 1]
+
+
+def test_a_warm_start_goes_on_with_the_statistics(run, tmp_path):
+    with np.load(run.folder / "parameters.npz") as arrays:
+        before = {name: arrays[name] for name in arrays.files if name.startswith("normalization/observation")}
+    second = polyak.train(out=tmp_path / "second", initial=run, **dict.fromkeys(BOTH, True), **FIELDS)
+    with np.load(second.folder / "parameters.npz") as arrays:
+        after = {name: arrays[name] for name in before}
+    added = after["normalization/observation/count"] - before["normalization/observation/count"]
+    assert added == before["normalization/observation/count"]  # as many steps of its own, of the same seed
+    with pytest.raises(ValueError, match=r"initial: .*normalization/observation/count: got .*; .*has nothing"):
+        polyak.train(out=tmp_path / "raw", initial=run, **FIELDS)
+
+
+def test_an_export_says_how_to_normalise(run, tmp_path):
+    exported = polyak.load_exported(polyak.export(run, tmp_path / "export"))
+    said, arrays = exported.manifest["normalization"], exported.arrays
+    mean, variance = arrays[said["mean"]], arrays[said["variance"]]
+    network = networks.q_network(**exported.manifest["network"]["arguments"])
+    params = {}
+    for name, array in arrays.items():
+        if name.startswith("params/"):
+            module, leaf = name.removeprefix("params/").rsplit("/", 1)
+            params.setdefault(module, {})[leaf] = array
+    for observation in np.random.default_rng(0).normal(mean, np.sqrt(variance), (30, *mean.shape)):
+        seen = np.clip((observation - mean) / np.sqrt(variance + said["epsilon"]), -said["clip"], said["clip"])
+        q_values = network.apply(params, np.float32(seen)[None]).q_values[0]
+        assert run.act(np.float32(observation)) == int(np.argmax(q_values))
 
 
 def test_what_is_acted_on_is_normalised_with_all_that_was_shown_so_far():

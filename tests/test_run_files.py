@@ -2,16 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from polyak.experiments import checkpoint, cli, files
+import polyak
+from polyak.experiments import checkpoint, cli, files, runs
 from polyak.experiments.config import from_json, to_json
 from polyak.experiments.records import JsonlWriter
-from polyak.updates import Variables
 from small_runs import config_of
 
 
@@ -51,29 +52,66 @@ def test_metrics_shorter_than_the_checkpoint_knows_are_refused(tmp_path):
 
 def test_parameters_that_do_not_fit_are_refused(tmp_path):
     def variables(*shape, name="w"):
-        return Variables({"m": {name: np.zeros(shape, np.float32)}}, {"mean": np.ones(1, np.float32)})
+        return {"params": {"m": {name: np.zeros(shape, np.float32)}}, "state": {"mean": np.ones(1, np.float32)}}
 
     files.save_variables(tmp_path / "good.npz", variables(2, 2))
-    assert files.load_variables(tmp_path / "good.npz", variables(2, 2)).state["mean"].tolist() == [1.0]
+    assert files.load_variables(tmp_path / "good.npz", variables(2, 2))["state"]["mean"].tolist() == [1.0]
     for template, message in (
         (variables(3, 2), r"params/m/w: got float32\(2, 2\); the config's network has float32\(3, 2\)"),
         (variables(2, 2, name="b"), r"params/m/b: got nothing; the config's network has float32\(2, 2\)"),
-        (Variables({}, variables(1).state), r"params/m/w: got float32\(2, 2\); the config's network has nothing"),
+        (
+            {"params": {}, "state": variables(1)["state"]},
+            r"params/m/w: got .*; the config's network has nothing",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             files.load_variables(tmp_path / "good.npz", template)
+    with_more = {**variables(2, 2), "normalization": {"mean": np.ones(4, np.float32), "count": np.uint32(7)}}
+    files.save_variables(tmp_path / "more.npz", with_more)
+    assert int(files.load_variables(tmp_path / "more.npz", with_more)["normalization"]["count"]) == 7
+    with pytest.raises(ValueError, match=r"normalization/count: got uint32\(\); the config's network has nothing"):
+        files.load_variables(tmp_path / "more.npz", variables(2, 2))
     np.savez(tmp_path / "pickle.npz", **{"params/m/w": np.array([object()])})
     (tmp_path / "garbage.npz").write_bytes(b"no archive")
     for name in ("pickle.npz", "garbage.npz"):
-        with pytest.raises(ValueError, match=r"cannot be read as an npz of plain arrays \(no pickle is ever loaded\)"):
+        with pytest.raises(ValueError, match=r"cannot be read as npz of plain arrays \(no pickle is ever loaded\)"):
             files.load_variables(tmp_path / name, variables(2, 2))
 
 
 def test_files_changed_by_hand_are_one_message(tmp_path, capsys):
-    for text, message in (("{", "got no JSON"), ("[]", "expected a JSON object"), ("{}", 'got no "config"')):
+    for text, message in (
+        ("{", "got no JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", 'got no "config"'),
+        ('{"config": 5}', 'got no "config"'),
+        ('{"config": {"agent": 5}}', "agent: got 5; expected an object"),
+    ):
         (tmp_path / "config.json").write_text(text)
         assert cli.run(["resume", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "message"),
+    [
+        ("9.1.0", {"wings": 2}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'wings'.*Upgrade polyak"),
+        ("9.1.0", {"agent": {"name": "x"}}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'x'.*Upgrade polyak"),
+        ("0.0.1", {"seed": "3"}, "by polyak 0.0.1, another version, .*seed: got '3'.*Read it with polyak 0.0.1"),
+        (polyak.__version__, {"wings": 2}, "^field of the config: got 'wings'"),
+        (None, {"wings": 2}, "^field of the config: got 'wings'"),
+    ],
+)
+def test_a_run_of_another_version_that_cannot_be_read_names_both(tmp_path, version, fields, message):
+    written = {"config": {**to_json(config_of()), **fields}, "versions": {"polyak": version}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=message.format(re.escape(polyak.__version__))):
+        polyak.load(tmp_path)
+
+
+def test_a_run_of_another_version_that_can_be_read_is_read(tmp_path):
+    written = {"config": to_json(config_of()), "versions": {"polyak": "9.1.0"}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert runs.read_config(tmp_path) == config_of()
 
 
 def test_configs_round_trip_and_unknown_keys_are_errors():

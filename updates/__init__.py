@@ -5,7 +5,18 @@ them. It knows no network and no agent, and needs jax and optax alone.
 """
 
 from . import diagnostics, target
-from .learner import Learner, LearnerState, LearnOutput, Loss, LossOutput, Target, Variables, learner, repeat
+from .learner import (
+    Learner,
+    LearnerState,
+    LearnOutput,
+    Loss,
+    LossOutput,
+    Target,
+    Variables,
+    init_targets,
+    learner,
+    repeat,
+)
 from .rule import (
     TargetRule,
     frozen,
@@ -39,6 +50,7 @@ __all__ = [
     "incremental",
     "incremental_cosine",
     "incremental_update",
+    "init_targets",
     "is_none",
     "learner",
     "none",

@@ -156,11 +156,7 @@ def learner(
             check_rule(rule)
 
     def init(params: Tree, state: Tree = ()) -> LearnerState:
-        slow = {
-            name: target_module.init(named.rule, named.select(params), _select_state(named, state))
-            for name, named in targets.items()
-        }
-        return LearnerState(params, state, optimizer.init(params), slow)
+        return LearnerState(params, state, optimizer.init(params), init_targets(targets, params, state))
 
     def step(key: jax.Array, learner_state: LearnerState, batch: Any) -> tuple[LearnerState, LearnOutput]:
         params, state, optimizer_state, slow = learner_state
@@ -198,6 +194,25 @@ def learner(
         return kept, LearnOutput(priorities, {**metrics, "skipped": 1 - finite.astype(jnp.float32)})
 
     return Learner(init, step, repeat(step))
+
+
+def init_targets(targets: Mapping[str, Target], params: Tree, state: Tree = ()) -> dict[str, TargetState]:
+    """Makes every target, as a copy of its selection of the online tree; what a learner's ``init`` does.
+
+    Args:
+        targets: name to target.
+        params: the online parameters.
+        state: the online module state.
+
+    >>> import jax.numpy as jnp
+    >>> from polyak.updates import periodic
+    >>> init_targets({"q": Target(periodic(500))}, {"w": jnp.ones(2)})["q"].params
+    {'w': Array([1., 1.], dtype=float32)}
+    """
+    return {
+        name: target_module.init(named.rule, named.select(params), _select_state(named, state))
+        for name, named in targets.items()
+    }
 
 
 def repeat(step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
