@@ -65,12 +65,13 @@ class Watch:
                 f"no episode has ended in the last {steps} environment steps. If they should end, register the "
                 f"environment with max_episode_steps.{values}"
             )
-        if carry.steps >= self._look_at:  # ever more seldom, since it goes through the whole replay
+        if carry.steps >= self._look_at and not carry.normalization.returns:
+            # Ever more seldom, since it goes through the whole replay.
             largest = float(np.abs(carry.replay.reward).max())
             self._look_at = 2 * carry.steps
             if largest >= LARGE_REWARD:
                 self._look_at = math.inf
                 yield (
                     f"rewards: the largest so far is {largest:g} in size, and errors of that size drown all others. "
-                    "Scale or clip rewards with gymnasium.wrappers.TransformReward."
+                    "Set normalize_rewards, or scale or clip them with gymnasium.wrappers.TransformReward."
                 )

@@ -211,8 +211,8 @@ class Environments:
         history.check_observation(lane, rows[lane])
         if self._legal is not None:
             self._legal[lane] = history.read_mask(lane, result[1].get("action_mask"), self.spec.num_actions)
-        elif self._timestep is None:
-            warn_of_mask(result[1])
+        elif self._timestep is None and lane == 0:
+            warn_of_mask(result[1].get("action_mask"))
 
     def _step_lane(self, lane: int, action: int, rows: np.ndarray) -> tuple[float, bool, bool]:
         """Steps a lane and puts what it observes into ``rows``, unchecked for NaN; returns reward and ends."""
@@ -232,7 +232,7 @@ class Environments:
         self._encode(lane, observation, rows)
         if self._legal is not None:
             mask = info.get("action_mask") if isinstance(info, Mapping) else None
-            self._legal[lane] = self._history.read_mask(lane, mask, self.spec.num_actions, may_be_empty=terminated)
+            self._legal[lane] = history.read_mask(lane, mask, self.spec.num_actions, may_be_empty=bool(terminated))
         return reward, bool(terminated), bool(truncated)
 
     def _encode(self, lane: int, observation: Any, rows: np.ndarray) -> None:

@@ -222,9 +222,9 @@ class Saved(NamedTuple):
     reward: np.ndarray
 
 
-def warn_of_mask(info: Mapping[str, Any]) -> None:
-    """Says that the environment gives action masks, where they are not used."""
-    if "action_mask" in info:
+def warn_of_mask(mask: Any) -> None:
+    """Says that the environment gives action masks, where it does and they are not used."""
+    if mask is not None:
         warnings.warn(
             "the environment gives action masks, which are not used, so that illegal actions are taken too; use them "
             "with action_mask=True (--action-mask).",

@@ -236,7 +236,7 @@ class VectorEnvironments:
         observations, info = self._env.reset(seed=seeds if self._seeds_lanes else seeds[0])
         zeros, ones = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.bool_)
         if not self.spec.action_mask and self._timestep is None:
-            warn_of_mask(info)
+            warn_of_mask(info.get("action_mask"))
         shown = self._read(observations, info, ones)
         self._resetting = np.zeros(self.num_envs, np.bool_)
         self._timestep = TimeStep(shown.observation, zeros, ones, shown.action_mask)

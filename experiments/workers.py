@@ -19,7 +19,15 @@ import numpy as np
 from .._worker import MAKING, RESETTING, begin, step
 from ..replay.types import EnvironmentSpec, TimeStep
 from .environment import Environments, make_one, registered_name
-from .lanes import EnvironmentFailure, EnvironmentStep, History, check_actions, episode_seed, read_spaces
+from .lanes import (
+    EnvironmentFailure,
+    EnvironmentStep,
+    History,
+    check_actions,
+    episode_seed,
+    read_spaces,
+    warn_of_mask,
+)
 from .processes import Fault, Worker, collect, stop
 
 OnFailure = Literal["stop", "restart"]
@@ -157,7 +165,7 @@ class WorkerEnvironments:
         for lane, (seen, reward, terminated, truncated, begun) in results.items():
             history.actions[lane].append(chosen[lane])
             r_t[lane] = history.read_reward(lane, reward)
-            obs_t[lane] = self._read(lane, seen, terminated=terminated)
+            obs_t[lane] = self._read(lane, seen, may_be_empty=terminated)
             discount_t[lane], last[lane] = not terminated, terminated or truncated
             if last[lane]:
                 self._note_begin(lane, history.episode[lane] + 1)
@@ -202,7 +210,7 @@ class WorkerEnvironments:
         restarted = np.zeros(self.num_envs, np.bool_)
         strayed: dict[int, tuple[int, Sequence[int]]] = {}
         for lane, (seen, reward, ended) in reached.items():
-            rows[lane] = self._read(lane, seen)
+            rows[lane] = self._read(lane, seen, may_be_empty=ended)
             rewards[lane] = history.read_reward(lane, reward)
             restarted[lane] = history.episode[lane] != saved.episode[lane]  # Its process was replaced meanwhile.
             equal = rows[lane].tobytes() == saved.observation[lane].tobytes() and rewards[lane] == saved.reward[lane]
@@ -239,14 +247,16 @@ class WorkerEnvironments:
     def _action_mask(self) -> Any:
         return () if self._legal is None else self._legal.copy()
 
-    def _read(self, lane: int, seen: tuple[Any, Any], *, terminated: bool = False) -> np.ndarray:
+    def _read(self, lane: int, seen: tuple[Any, Any], *, may_be_empty: bool = False) -> np.ndarray:
         """Returns the observation as it is stored, and notes what is legal now."""
         observation, mask = seen
         row = self._history.encode(lane, self._spaces, observation)
         self._history.check_observation(lane, row)
         if self._legal is not None:
             actions = self.spec.num_actions
-            self._legal[lane] = self._history.read_mask(lane, mask, actions, may_be_empty=terminated)
+            self._legal[lane] = self._history.read_mask(lane, mask, actions, may_be_empty=may_be_empty)
+        elif self._timestep is None and lane == 0:
+            warn_of_mask(mask)
         return row
 
     def _note_begin(self, lane: int, episode: int) -> int:

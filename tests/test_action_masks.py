@@ -156,7 +156,7 @@ def test_no_illegal_action_is_taken_and_the_replay_keeps_each_mask_with_its_obse
 
 def test_without_the_option_illegal_actions_are_taken_and_a_warning_says_so_once():
     envs, env = gates(None, strict=False)
-    environment = adapt(env[:1])
+    environment = adapt(env)
     with pytest.warns(UserWarning, match=r"gives action masks, which are not used.*--action-mask") as warned:
         _, carry, _ = run(environment)
     assert len(warned) == 1

@@ -8,6 +8,7 @@ import pytest
 from polyak import updates
 from polyak.experiments import runs
 from polyak.experiments.concerns import Watch, of_targets
+from polyak.experiments.normalization import Moments, Normalization
 from polyak.updates import Target
 from small_runs import config_of
 
@@ -32,8 +33,9 @@ def test_targets_that_move_or_are_not_meant_to(rule):
     assert list(of_targets({"q": Target(updates.parse(rule))}, learner_steps=1000)) == []
 
 
-def seen(watch, steps, ended_at=(), rewards=(1.0,)):
-    carry = types.SimpleNamespace(steps=steps, replay=types.SimpleNamespace(reward=np.array(rewards, np.float32)))
+def seen(watch, steps, ended_at=(), rewards=(1.0,), normalization=Normalization()):  # noqa: B008 (immutable)
+    replay = types.SimpleNamespace(reward=np.array(rewards, np.float32))
+    carry = types.SimpleNamespace(steps=steps, replay=replay, normalization=normalization)
     return list(watch(carry, {"ended_at": list(ended_at)}))
 
 
@@ -57,6 +59,9 @@ def test_rewards_that_drown_all_others():
     (text,) = seen(watch, 200, rewards=[-1e6, 1.0])
     assert text.startswith("rewards: the largest so far is 1e+06 in size")
     assert seen(watch, 10_000, rewards=[1e6]) == []  # once
+    assert "Set normalize_rewards" in text
+    normalized = Normalization(returns=Moments(np.array(9.0), np.array(0.0), np.array(1e12)))
+    assert seen(Watch(discount=0.99), 100, rewards=[1e6], normalization=normalized) == []
 
 
 def test_a_run_reports_them(tmp_path, monkeypatch):

@@ -282,8 +282,8 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(learner_steps):
         before, kept = record["learner_steps"], kept + made - skipped
     assert float(carry.agent.params["w"]) == int(carry.agent.targets["q"].count) == kept
     assert records[-1]["steps_since_update/q"] == kept % 3
-    # The distance to the target is of every dispatch, whether its steps were kept or not: 0, 1 or 2 behind.
-    assert all(0 < record["target_distance/q"] < 2 for record in records)
+    # The distance to the target is of every dispatch, kept or not: 0, 1 or 2 behind, each about as often.
+    assert all(0.7 < record["target_distance/q"] < 1.1 for record in records)
 
 
 def test_a_window_without_a_step_that_was_kept_ends_the_run():

@@ -67,6 +67,19 @@ def test_action_masks_equal_those_of_one_process():
             ended_without += int((~ours.action_mask_t.any(axis=1)).sum())
         assert ended_without > 0
         equal(spread.restore(plain.snapshot()), plain.restore(plain.snapshot()))
+        # A snapshot may lead to a termination, where no action is legal: then the environment forgot its seed.
+        snapshot = plain.snapshot() | {"length": np.array([60, 0, 0]), "actions": np.zeros(60, np.int32)}
+        for environments in (spread, plain):
+            with pytest.warns(UserWarning, match=r"environments \[0.*\] did not come back"):
+                assert environments.restore(snapshot)[1][0]
+
+
+def test_masks_that_are_not_used_are_warned_of_once():
+    with contextlib.closing(WorkerEnvironments("faulty_environments:Masked-v0", 3, workers=2)) as environments:
+        with pytest.warns(UserWarning, match="gives action masks, which are not used") as warned:
+            environments.reset()
+        environments.reset()
+    assert len(warned) == 1
 
 
 def test_steps_and_snapshots_equal_those_of_one_process_to_the_bit(environments):
