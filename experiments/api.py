@@ -1,4 +1,4 @@
-"""Runs from Python: ``polyak.train``, ``polyak.resume``, ``polyak.load`` and ``polyak.evaluate``."""
+"""Runs from Python: ``polyak.train``, ``resume``, ``load``, ``evaluate`` and ``compare``."""
 
 import dataclasses
 import pathlib
@@ -13,6 +13,7 @@ from ..agents import AgentConfig
 from ..replay.types import TimeStep
 from ..updates import Variables
 from . import runs
+from .comparison import compare as compare
 from .config import AGENTS, RunConfig, agent_name, from_json, known, without_workers
 from .files import read_json
 from .normalization import normalize_timestep

@@ -1,8 +1,8 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Four functions and five parts, imported when they are first used:
+Five functions and five parts, imported when they are first used:
 
-* ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``: runs from Python.
+* ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
 * ``polyak.replay``: experience kept, and what is drawn from it.
@@ -14,13 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiments.api import evaluate, load, resume, train
+    from .experiments.api import compare, evaluate, load, resume, train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
     "agents",
+    "compare",
     "evaluate",
     "experiments",
     "load",
@@ -30,7 +31,7 @@ __all__ = [
     "train",
     "updates",
 ]
-_FUNCTIONS = ("evaluate", "load", "resume", "train")
+_FUNCTIONS = ("compare", "evaluate", "load", "resume", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -136,7 +136,7 @@ class TestLayout:
         assert not (ROOT / "polyak").exists()
 
     def test_the_parts_are_public(self) -> None:
-        assert sorted(set(polyak.__all__) - {"__version__", "evaluate", "load", "resume", "train"}) == PARTS
+        assert sorted(set(polyak.__all__) - {"__version__", "compare", "evaluate", "load", "resume", "train"}) == PARTS
 
     def test_ruff_bans_every_bare_name(self) -> None:
         banned = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
