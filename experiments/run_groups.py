@@ -11,7 +11,9 @@ from .files import read_json
 from .records import read_jsonl
 from .runs import read_config
 
-_CHANGES_NO_LEARNING = ("log_every", "checkpoint_every", "evaluation_episodes")
+# What is written of a run, and which processes step its environments: all lead to the same parameters.
+_CHANGES_NO_LEARNING = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
+_CHANGES_NO_LEARNING += ("workers", "worker_timeout", "on_env_failure")
 
 
 class FoundRun(NamedTuple):
@@ -113,7 +115,7 @@ def without_repeats(runs: Iterable[FoundRun]) -> tuple[list[FoundRun], list[str]
 def grouped(runs: Iterable[FoundRun]) -> Groups:
     """Runs by what sets their group apart (the agent's name alone for a single group) and by environment.
 
-    Fields on which learning does not depend (``log_every``, ``checkpoint_every``, ``evaluation_episodes``) part none.
+    Fields that say what is written and which processes step the environments (``log_every``, ``workers``) part none.
     """
     groups: Groups = {}
     for run in runs:
