@@ -12,8 +12,8 @@ from .records import read_jsonl
 from .runs import read_config
 
 # What is written of a run, and which processes step its environments: all lead to the same parameters.
-_CHANGES_NO_LEARNING = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
-_CHANGES_NO_LEARNING += ("workers", "worker_timeout", "on_env_failure")
+_WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
+_CHANGES_NO_LEARNING = (*_WRITTEN, "workers", "worker_timeout", "on_env_failure")
 
 
 class FoundRun(NamedTuple):
