@@ -1,4 +1,4 @@
-"""Runs from Python: ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate`` and ``polyak.export``."""
+"""Runs from Python: ``polyak.train``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
 import dataclasses
 import pathlib
@@ -14,6 +14,7 @@ from ..networks import q_network_in_words
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from . import runs
+from .comparison import compare as compare
 from .config import AGENTS, RunConfig, agent_name, from_json, known, to_json, without_workers
 from .export import Exported, Format, load_exported, write_exported
 from .files import read_arrays, read_json

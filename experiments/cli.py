@@ -4,16 +4,22 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
+from .. import help
 from .._worker import own_traceback
+from ..tables import TableFormat
 from . import api, runs
+from .comparison import compare
+from .comparison_table import comparison_table
 from .config import AGENTS, RunConfig, known
 from .export import Format
+from .figures import comparison_figure
 from .lanes import EnvironmentFailure
 from .progress import Progress
+from .statistics import RECENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,28 @@ class ExportCommand:
     format: Format = "safetensors"
 
 
+@dataclasses.dataclass(frozen=True)
+class CompareCommand:
+    """Compare runs over their seeds: a table, and a figure if one is asked for. Runs that have not ended are shown too.
+
+    Attributes:
+        runs: folders of runs, or folders that hold runs.
+        threshold: a training return; the table then tells the environment steps to reach it.
+        window: training episodes that a training return is the mean of.
+        format: of the table.
+        figure: where to draw the curves, a file that ends in .png, .pdf or .svg.
+    """
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[pathlib.Path, ...]],
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(one or more)"),
+    ]
+    threshold: float | None = None
+    window: int = RECENT
+    format: TableFormat = "text"
+    figure: pathlib.Path | None = None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
@@ -100,7 +128,12 @@ def _train(arguments: list[str]) -> int:
     agent = AGENTS[known(name, AGENTS, "agent")]()
     default = TrainCommand(RunConfig(agent=agent))
     command = tyro.cli(
-        TrainCommand, args=arguments, default=default, prog=f"polyak train {name}", config=(tyro.conf.OmitArgPrefixes,)
+        TrainCommand,
+        args=arguments,
+        default=default,
+        prog=f"polyak train {name}",
+        description=_description("train", TrainCommand),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     folder = command.out or runs.default_folder(command.config)
     with Progress(command.config, quiet=command.quiet) as progress:
@@ -109,24 +142,44 @@ def _train(arguments: list[str]) -> int:
 
 
 def _resume(arguments: list[str]) -> int:
-    command = tyro.cli(ResumeCommand, args=arguments, prog="polyak resume")
+    command = tyro.cli(
+        ResumeCommand, args=arguments, prog="polyak resume", description=_description("resume", ResumeCommand)
+    )
     with Progress(runs.read_config(command.run), quiet=command.quiet) as progress:
         result = runs.resume(command.run, progress.show, progress.say)
     return _report(command.run, result)
 
 
 def _evaluate(arguments: list[str]) -> int:
-    command = tyro.cli(EvaluateCommand, args=arguments, prog="polyak evaluate")
+    command = tyro.cli(
+        EvaluateCommand, args=arguments, prog="polyak evaluate", description=_description("evaluate", EvaluateCommand)
+    )
     result = runs.evaluate_run(command.run, command.episodes, command.seed, command.epsilon)
     print(_evaluation_line(result))
     return 0
 
 
 def _export(arguments: list[str]) -> int:
-    command = tyro.cli(ExportCommand, args=arguments, prog="polyak export")
+    command = tyro.cli(
+        ExportCommand, args=arguments, prog="polyak export", description=_description("export", ExportCommand)
+    )
     folder = api.export(command.run, command.out, format=command.format)
     for path in sorted(folder.iterdir()):
         print(f"exported  {path}")
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    command = tyro.cli(
+        CompareCommand, args=arguments, prog="polyak compare", description=_description("compare", CompareCommand)
+    )
+    comparison = compare(*command.runs, threshold=command.threshold, window=command.window)
+    if command.figure is not None:
+        comparison_figure(comparison, command.figure)
+        print(f"figure    {command.figure}", file=sys.stderr)
+    for note in comparison.notes:
+        print(f"polyak: {note}", file=sys.stderr)
+    print(comparison_table(comparison, command.format), end="")
     return 0
 
 
@@ -134,8 +187,15 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
+    "compare": _compare,
     "export": _export,
+    "agents": help.tell_agents,
 }
+
+
+def _description(command: str, kind: type[Any]) -> str:
+    """What the help of a command says above its options: the first line of its docstring, targets, examples."""
+    return help.description(command, (kind.__doc__ or "").partition("\n")[0])
 
 
 def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:

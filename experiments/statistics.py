@@ -72,3 +72,16 @@ class EpisodeStatistics:
             "lengths": [length for _, _, length in finished],
             "ended_at": [step for step, _, _ in finished],
         }
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """``[E]`` float64: the mean of each value and of the up to ``window - 1`` before it.
+
+    >>> running_mean(np.array([1.0, 3.0, 8.0]), window=2)
+    array([1. , 2. , 5.5])
+    """
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means

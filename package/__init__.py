@@ -1,8 +1,8 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Six functions and five parts, imported when they are first used:
+Seven functions and five parts, imported when they are first used:
 
-* ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``: runs from Python.
+* ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
 * ``polyak.export``, ``polyak.load_exported``: trained networks for elsewhere.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
@@ -15,13 +15,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiments.api import evaluate, export, load, load_exported, resume, train
+    from .experiments.api import compare, evaluate, export, load, load_exported, resume, train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
     "agents",
+    "compare",
     "evaluate",
     "experiments",
     "export",
@@ -33,7 +34,7 @@ __all__ = [
     "train",
     "updates",
 ]
-_FUNCTIONS = ("evaluate", "export", "load", "load_exported", "resume", "train")
+_FUNCTIONS = ("compare", "evaluate", "export", "load", "load_exported", "resume", "train")
 
 
 def __getattr__(name: str) -> Any:

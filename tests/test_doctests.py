@@ -27,7 +27,7 @@ def modules_below(name: str, folder: str) -> Iterator[str]:
 
 def all_modules() -> list[str]:
     # An editable install maps each part on its own, so polyak's own folder does not hold them.
-    modules = {"polyak"}
+    modules = set(modules_below("polyak", polyak.__path__[0]))
     for part in PARTS:
         spec = importlib.util.find_spec(f"polyak.{part}")
         assert spec is not None

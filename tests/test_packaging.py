@@ -136,7 +136,7 @@ class TestLayout:
         assert not (ROOT / "polyak").exists()
 
     def test_the_parts_are_public(self) -> None:
-        functions = {"evaluate", "export", "load", "load_exported", "resume", "train"}
+        functions = {"compare", "evaluate", "export", "load", "load_exported", "resume", "train"}
         assert sorted(set(polyak.__all__) - {"__version__", *functions}) == PARTS
 
     def test_ruff_bans_every_bare_name(self) -> None:

@@ -1,6 +1,9 @@
 """Runs from the command line: what they leave, how they stop and go on, what bad input gets."""
 
+import csv
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import polyak
 from polyak.experiments import checkpoint, cli, runs
 from polyak.experiments.config import RunConfig, from_json
 from polyak.experiments.environment import Environments
@@ -47,6 +51,23 @@ def test_evaluate_repeats_the_runs_own_evaluation(finished, capsys):
     assert runs.evaluate_run(finished, episodes=2, seed=5, epsilon=1.0)["returns"] != own["returns"]
     assert cli.run(["evaluate", str(finished), "--episodes", "2"]) == 0
     assert f"{own['mean']:.1f}" in capsys.readouterr().out
+
+
+def test_runs_are_compared(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "0")
+    shutil.copytree(finished, tmp_path / "1")  # another seed, of which only the evaluation differs
+    for name, changed in {"config.json": {"seed": 1}, "evaluation.json": {"mean": 3.0}}.items():
+        written = json.loads((tmp_path / "1" / name).read_text())
+        written.get("config", written).update(changed)
+        (tmp_path / "1" / name).write_text(json.dumps(written))
+    assert cli.run(["compare", str(tmp_path), "--window", "100", "--format", "csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["group"], row["environment"], row["seeds"], row["unfinished"]) == ("dqn", "CartPole-v1", "2", "0")
+    assert float(row["training_iqm"]) == pytest.approx(records(finished)[-1]["return_mean"])
+    greedy = json.loads((finished / "evaluation.json").read_text())["mean"]
+    assert [float(row[f"greedy_{part}"]) for part in ("low", "iqm", "high")] == sorted([greedy, (greedy + 3) / 2, 3])
+    [curve] = polyak.compare(tmp_path).curves
+    assert (curve.seeds, curve.steps[-1]) == (2, 600)
 
 
 def test_a_finished_run_has_nothing_to_resume(finished, capsys):
