@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from .._worker import own_traceback
 from . import runs
 from .config import AGENTS, RunConfig, known
 from .lanes import EnvironmentFailure
-from .progress import Progress
+from .progress import Progress, tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +89,14 @@ def _train(arguments: list[str]) -> int:
     )
     folder = command.out or runs.default_folder(command.config)
     with Progress(command.config, quiet=command.quiet) as progress:
-        result = runs.train(command.config, folder, progress.show, progress.say)
+        result = runs.train(command.config, folder, progress.show, progress.say, progress.begin)
     return _report(folder, result)
 
 
 def _resume(arguments: list[str]) -> int:
     command = tyro.cli(ResumeCommand, args=arguments, prog="polyak resume")
     with Progress(runs.read_config(command.run), quiet=command.quiet) as progress:
-        result = runs.resume(command.run, progress.show, progress.say)
+        result = runs.resume(command.run, progress.show, progress.say, progress.begin)
     return _report(command.run, result)
 
 
@@ -112,10 +113,10 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "resume": _
 def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
     if result is None:
         return 130
-    print(_evaluation_line(result))
-    print(f"run       {folder}")
-    print(f"picture   {folder / 'learning_curve.png'}")
-    print(f"evaluate  polyak evaluate {folder} --episodes 100")
+    tell(_evaluation_line(result))
+    tell(f"run       {folder}")
+    tell(f"picture   {folder / 'learning_curve.png'}")
+    tell(f"evaluate  polyak evaluate {shlex.quote(str(folder))} --episodes 100")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..agents import AgentConfig, DQNConfig
 
+LoggerName = Literal["csv", "tensorboard", "wandb"]
 AGENTS: Mapping[str, type[AgentConfig]] = {"dqn": DQNConfig}
 
 
@@ -29,6 +30,8 @@ class RunConfig:
         log_every: environment steps between two lines of metrics.
         checkpoint_every: environment steps between two checkpoints.
         evaluation_episodes: episodes of the evaluation at the end.
+        loggers: what is written of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
+            wandb (Weights & Biases, offline unless WANDB_MODE says otherwise); none is fine.
     """
 
     agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
@@ -42,6 +45,7 @@ class RunConfig:
     log_every: int = 500
     checkpoint_every: int = 10_000
     evaluation_episodes: int = 20
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
@@ -68,6 +72,10 @@ class RunConfig:
                 "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
                 "restarted. Try workers 1."
             )
+        for name in self.loggers:
+            known(name, typing.get_args(LoggerName), "loggers")
+        if len(set(self.loggers)) < len(self.loggers):
+            raise ValueError(f"loggers: got {', '.join(self.loggers)}; expected each at most once.")
         per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
         if needed > per_environment:
             raise ValueError(
