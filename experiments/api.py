@@ -86,7 +86,7 @@ def train(
         )
     folder = pathlib.Path(out) if out is not None else runs.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
-        return _finished(runs.train(config, folder, progress.show, progress.say), folder)
+        return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)
 
 
 def resume(folder: Folder, *, quiet: bool = True) -> Run:
@@ -98,7 +98,7 @@ def resume(folder: Folder, *, quiet: bool = True) -> Run:
     """
     folder = pathlib.Path(folder)
     with Progress(runs.read_config(folder), quiet=quiet) as progress:
-        return _finished(runs.resume(folder, progress.show, progress.say), folder)
+        return _finished(runs.resume(folder, progress.show, progress.say, progress.begin), folder)
 
 
 def load(folder: Folder) -> Run:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from .config import AGENTS, RunConfig, known
 from .export import Format
 from .figures import comparison_figure
 from .lanes import EnvironmentFailure
-from .progress import Progress
+from .progress import Progress, tell
 from .statistics import RECENT
 
 
@@ -137,7 +138,7 @@ def _train(arguments: list[str]) -> int:
     )
     folder = command.out or runs.default_folder(command.config)
     with Progress(command.config, quiet=command.quiet) as progress:
-        result = runs.train(command.config, folder, progress.show, progress.say)
+        result = runs.train(command.config, folder, progress.show, progress.say, progress.begin)
     return _report(folder, result)
 
 
@@ -146,7 +147,7 @@ def _resume(arguments: list[str]) -> int:
         ResumeCommand, args=arguments, prog="polyak resume", description=_description("resume", ResumeCommand)
     )
     with Progress(runs.read_config(command.run), quiet=command.quiet) as progress:
-        result = runs.resume(command.run, progress.show, progress.say)
+        result = runs.resume(command.run, progress.show, progress.say, progress.begin)
     return _report(command.run, result)
 
 
@@ -201,10 +202,11 @@ def _description(command: str, kind: type[Any]) -> str:
 def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
     if result is None:
         return 130
-    print(_evaluation_line(result))
-    print(f"run       {folder}")
-    print(f"picture   {folder / 'learning_curve.png'}")
-    print(f"evaluate  polyak evaluate {folder} --episodes 100")
+    tell(_evaluation_line(result))
+    tell(f"run       {folder}")
+    tell(f"picture   {folder / 'learning_curve.png'}")
+    tell(f"evaluate  polyak evaluate {shlex.quote(str(folder))} --episodes 100")
+    tell(f"go on     polyak train --initial {shlex.quote(str(folder))}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..agents import AgentConfig, DQNConfig
 
+LoggerName = Literal["csv", "tensorboard", "wandb"]
 AGENTS: Mapping[str, type[AgentConfig]] = {"dqn": DQNConfig}
 
 
@@ -33,6 +34,8 @@ class RunConfig:
             taken or bootstrapped from.
         initial: warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
             the start of this run's network and of its targets. None: parameters drawn by the seed.
+        loggers: what is written of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
+            wandb (Weights & Biases, offline unless WANDB_MODE says otherwise); none is fine.
     """
 
     agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
@@ -48,6 +51,7 @@ class RunConfig:
     evaluation_episodes: int = 20
     action_mask: bool = False
     initial: str | None = None
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
@@ -76,6 +80,10 @@ class RunConfig:
             )
         if not isinstance(self.initial, str | None):
             raise TypeError(f"initial: got {self.initial!r}; expected a path as text, or None. Give str(path).")
+        for name in self.loggers:
+            known(name, typing.get_args(LoggerName), "loggers")
+        if len(set(self.loggers)) < len(self.loggers):
+            raise ValueError(f"loggers: got {', '.join(self.loggers)}; expected each at most once.")
         per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
         if needed > per_environment:
             raise ValueError(

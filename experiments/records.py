@@ -1,13 +1,15 @@
 """The records of a run: one JSON object a line, the one truth that pictures and tables are made from."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-TIMES = ("seconds", "steps_per_second")  # the fields that differ between two runs of one seed
+# The fields that may differ between two runs of one seed.
+TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 
 
 class JsonlWriter:
@@ -27,7 +29,7 @@ class JsonlWriter:
         self._file.seek(at)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends one record.
+        """Appends one record, which :func:`plain` made.
 
         Raises:
             OSError: the disk is full or gone.
@@ -54,6 +56,23 @@ class JsonlWriter:
         except OSError:  # what write could not write; it has said so
             if error is None:
                 raise
+
+
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in JSON's own types: arrays (on a device too) as numbers and lists, None for what is not finite.
+
+    >>> import numpy as np
+    >>> plain({"step": 5, "loss": float("nan"), "q": np.float32(0.5), "returns": [1.0, float("inf")]})
+    {'step': 5, 'loss': None, 'q': 0.5, 'returns': [1.0, None]}
+    """
+
+    def told(value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(value, list):
+            return [told(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: told(value) for name, value in record.items()}
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A run: a config, a folder and a loop that fills it; made, resumed and evaluated.
 
 What stands in the folder: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
-``checkpoints/`` (the carry), ``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``.
+``checkpoints/`` (the carry), ``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``,
+and what the loggers make of the records: ``metrics.csv``, ``tensorboard/``.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import importlib.metadata
 import pathlib
 import platform
 import re
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +27,7 @@ from ..replay.types import EnvironmentSpec
 from ..updates import LearnerState, TargetRule, init_targets
 from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
+from .compilations import compilations
 from .config import RunConfig, agent_name, from_json, to_json, without_workers
 from .environment import Environments, make
 from .evaluation import LANES, evaluate, evaluation_seed
@@ -34,11 +37,13 @@ from .files import load_variables, locked, read_json, save_variables, write_json
 from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
 from .interrupts import interrupts, undisturbed
 from .lanes import EnvironmentFailure
-from .records import JsonlWriter, read_jsonl
+from .loggers import check_installed, open_loggers
+from .records import JsonlWriter, plain, read_jsonl
 from .workers import WorkerEnvironments
 
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
+OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
 SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
 
 
@@ -143,7 +148,9 @@ def prepare_folder(folder: pathlib.Path) -> None:
         raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
     if folder.is_dir() and any(folder.iterdir()):
         if (folder / "config.json").exists():
-            raise ValueError(f"out: {folder} holds a run. Give another folder, or continue it: polyak resume {folder}")
+            raise ValueError(
+                f"out: {folder} holds a run. Give another folder, or continue it: {_resume_command(folder)}"
+            )
         raise ValueError(f"out: {folder} holds files. Give another folder, new or empty.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,8 +168,17 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     return pathlib.Path("runs") / f"{agent_name(config.agent)}-{environment}-seed{config.seed}-{moment}"
 
 
-def train(config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
+def train(
+    config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
     """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
+
+    Args:
+        config: of the run.
+        folder: new or empty.
+        on_record: gets each record.
+        report: gets each message for a person.
+        on_begin: gets the folder and what follows from the config (``resolved`` in ``config.json``), once both stand.
 
     Raises:
         ValueError, TypeError: bad input, before the first environment step (what ``initial`` names does not fit, say);
@@ -170,27 +186,33 @@ def train(config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: 
         EnvironmentFailure: an environment raised, or its process ended or hung.
         OSError: the disk is full or gone. A note of these two says how to go on.
     """
+    check_installed(config.loggers)
     parts = build(config)
     with contextlib.closing(parts.environment):
         carry = _first_carry(parts)
         prepare_folder(folder)
         with locked(folder):
-            write_json(folder / "config.json", resolved(parts))
+            write_json(folder / "config.json", described := resolved(parts))
+            if on_begin is not None:
+                on_begin(folder, described["resolved"])
             return _run(parts, carry, folder, 0, on_record, report)
 
 
-def resume(folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
-    """Continues a run from its newest checkpoint, as if it had never stopped; returns what :func:`train` returns.
+def resume(
+    folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
+    """Continues a run from its newest checkpoint, as if it had never stopped; takes and returns what `train` does.
 
     Raises:
         ValueError: no run stands in ``folder``, or its checkpoint is of another run.
         EnvironmentFailure, OSError: as :func:`train`.
     """
     config = read_config(folder)
+    check_installed(config.loggers)
     with locked(folder):
         parts = build(config)
         with contextlib.closing(parts.environment):
-            return _resume(parts, folder, on_record, report)
+            return _resume(parts, folder, on_record, report, on_begin)
 
 
 def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
@@ -204,7 +226,7 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
     parts.environment.close()
     path = folder / "parameters.npz"
     if not path.is_file():
-        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: polyak resume {folder}")
+        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: {_resume_command(folder)}")
     state, scaling = read_parameters(parts, path)
     seed = evaluation_seed(config.seed) if seed is None else seed
     return _evaluate(parts, state, scaling, episodes, seed, epsilon)
@@ -295,7 +317,13 @@ def _first_carry(parts: Parts) -> Carry:
     )
 
 
-def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report) -> dict[str, Any] | None:
+def _resume_command(folder: pathlib.Path) -> str:
+    return f"polyak resume {shlex.quote(str(folder))}"
+
+
+def _resume(
+    parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None
+) -> dict[str, Any] | None:
     config = parts.config
     checkpoint.remove_unfinished(folder / "checkpoints")
     if checkpoint.steps_saved(folder / "checkpoints"):
@@ -311,6 +339,8 @@ def _resume(parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Rep
         report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
         return read_json(folder / "evaluation.json")
     report(f"resuming {folder} at step {carry.steps}")
+    if on_begin is not None:
+        on_begin(folder, resolved(parts)["resolved"])
     return _run(parts, carry, folder, metrics_bytes, on_record, report)
 
 
@@ -321,13 +351,13 @@ def _run(
         carry, interrupted = _go_on(parts, carry, folder, metrics_bytes, on_record, report)
         parts.environment.close()
         if interrupted:
-            report(f"interrupted at step {carry.steps}, saved; continue with: polyak resume {folder}")
+            report(f"interrupted at step {carry.steps}, saved; continue with: {_resume_command(folder)}")
             return None
         return _finish(parts, carry, folder)
     except (EnvironmentFailure, OSError) as error:
         saved = checkpoint.steps_saved(folder / "checkpoints")
         kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
-        error.add_note(f"{kept}; continue with: polyak resume {folder}")
+        error.add_note(f"{kept}; continue with: {_resume_command(folder)}")
         raise
 
 
@@ -337,7 +367,12 @@ def _go_on(
     """Runs the loop from a carry to the end, or to an interrupt; returns where it got, and whether that was one."""
     config, checkpoints = parts.config, folder / "checkpoints"
     saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
-    with interrupts() as interrupted, JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics:
+    with (
+        interrupts() as interrupted,
+        JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics,
+        open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
+        compilations() as compiled,
+    ):
         learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
         for text in concerns.of_targets(parts.agent.targets, learner_steps):
             report(f"warning: {text}")
@@ -358,9 +393,11 @@ def _go_on(
         try:
             for carry, record in loop:
                 if record:
+                    record = plain(record | compiled.record())
                     metrics.write(record)
+                    log(record)
                     on_record(record)
-                    for text in watch(carry, record):
+                    for text in (*watch(carry, record), *compiled.warnings()):
                         report(f"warning: {text}")
                 due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
                 if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
