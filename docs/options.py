@@ -42,9 +42,10 @@ def page(text):
 
 
 def _option(field, annotation):
-    dashed = field.name.replace("_", "-")
-    if tyro.conf.Positional in getattr(annotation, "__metadata__", ()):
-        return f"`{field.name.upper()}`"
+    dashed, marks = field.name.replace("_", "-"), getattr(annotation, "__metadata__", ())
+    if tyro.conf.Positional in marks:
+        names = [mark.metavar for mark in marks if getattr(mark, "metavar", None)]
+        return f"`{(names or [field.name.upper()])[0]}`"
     return f"`--{dashed}`, `--no-{dashed}`" if annotation is bool else f"`--{dashed}`"
 
 
