@@ -1,6 +1,8 @@
 """Runs from Python: the same as from the command line, and what comes back."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -73,3 +75,16 @@ def test_mistakes(run, tmp_path):
         polyak.load(tmp_path)
     with pytest.raises(AttributeError, match="module 'polyak' has no attribute 'trian'"):
         polyak.trian  # noqa: B018 (the access is the test)
+
+
+def test_the_command_lines_page_names_every_file_and_field_of_a_run(run):
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "command_line.md").read_text()
+    files, fields = page.split("## The folder of a run")[1].split("A record, ")
+    assert named_first(files) == {path.name for path in run.folder.iterdir() if path.name != ".lock"}
+    assert named_first(fields) == set(run.metrics)
+
+
+def named_first(text):
+    """What the first column of a table names."""
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return {name.rstrip("/") for cell in cells for name in cell.split("`")[1::2]}

@@ -1,14 +1,21 @@
-"""Every Python block of the README and of docs/ runs; what a comment says is printed, is printed."""
+"""Every Python block of the README and of docs/ runs, and prints what it says; every `polyak` line parses."""
 
 import pathlib
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 
 import pytest
+import tyro
+
+from polyak import __main__ as entry
+from polyak.experiments import cli, runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = ROOT / "experiments" / "scripts"
 
 
 def blocks(language):
@@ -19,12 +26,59 @@ def blocks(language):
     ]
 
 
+def shell_lines(program):
+    """The words after ``program`` of each line of a shell block that starts it."""
+    lines = [
+        (place, shlex.split(line, comments=True))
+        for place, code in blocks("sh")
+        for line in re.split(r"\n|&&", code.replace("\\\n", " "))
+    ]
+    started = [(place, words) for place, words in lines if words[:1] == [program]]
+    return [pytest.param(words[1:], id=f"{place} {' '.join(words)}") for place, words in started]
+
+
 @pytest.mark.parametrize("code", [pytest.param(code, id=place) for place, code in blocks("python")])
 def test_every_python_block_runs(code, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
     wanted = re.findall(r"print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()][: len(wanted)] == wanted
+
+
+class Parsed(Exception):  # noqa: N818 (nothing is wrong)
+    """What a command was asked to do, in the place of doing it."""
+
+
+@pytest.mark.parametrize("arguments", shell_lines("polyak"))
+def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, capsys):
+    parse = tyro.cli
+
+    def parse_only(*positional, **named):
+        raise Parsed(parse(*positional, **named))
+
+    monkeypatch.setattr(tyro, "cli", parse_only)
+    monkeypatch.setattr(sys, "argv", ["polyak", *arguments])
+    try:
+        status = entry.main() if arguments[0].startswith("-") else cli.run(arguments)
+    except Parsed as parsed:
+        (command,) = parsed.args
+        if isinstance(command, cli.TrainCommand):  # environment, target and every number are as they can be
+            runs.build(command.config).environment.close()
+        return
+    except SystemExit as end:
+        status = end.code
+    assert status == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize("arguments", shell_lines("python"))
+def test_every_python_line_starts_something_that_is_there(arguments):
+    assert arguments[0] == "-m" or (ROOT / arguments[0]).is_file()
+
+
+def test_the_tables_of_options_are_those_of_the_commands():
+    options, text = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "docs" / "command_line.md").read_text()
+    assert sorted(re.findall(r"<!-- options of (\w+) -->", text)) == sorted(options["option_classes"]())
+    assert options["page"](text) == text, "python docs/options.py writes them"
 
 
 def test_the_readmes_commands_are_two_blocks_of_their_own():
@@ -41,17 +95,34 @@ def test_links_between_pages_lead_somewhere():
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "experiments" / "scripts").glob("*.py")), ids=lambda path: path.stem)
-def test_every_script_runs_and_stays_short(script):
+def test_the_front_page_leads_to_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    (names,) = re.findall(r"^```{toctree}\n:hidden:\n\n(.*?)^```", index, re.MULTILINE | re.DOTALL)
+    assert sorted(["index", *names.split()]) == [page.stem for page in PAGES[1:]]
+    assert all(f"({name}.md)" in index for name in names.split())
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_stays_short(script):
     assert len(script.read_text().splitlines()) < 40
-    code = f"import runpy; runpy.run_path({str(script)!r})['main'](steps=1500)"
+
+
+@pytest.mark.parametrize("name", ["hard_target", "soft_target"])
+def test_the_scripts_with_an_agent_run(name):
+    code = f"import runpy; runpy.run_path({str(SCRIPTS / name)!r} + '.py')['main'](steps=1500)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "greedy return" in done.stdout
 
 
 def test_the_two_scripts_differ_in_one_line():
-    hard, soft = (
-        (ROOT / "experiments" / "scripts" / f"{name}_target.py").read_text().splitlines() for name in ("hard", "soft")
-    )
+    hard, soft = ((SCRIPTS / f"{name}_target.py").read_text().splitlines() for name in ("hard", "soft"))
     assert sum(a != b for a, b in zip(hard, soft, strict=True)) == 1
+
+
+def test_the_average_of_the_third_script_is_the_better_one(capsys):
+    main = runpy.run_path(str(SCRIPTS / "averaged_evaluation.py"))["main"]
+    for seed in range(2):
+        online, average = main(steps=1_500, seed=seed)
+        assert average < 0.5 * online
+        assert capsys.readouterr().out.endswith(f"step 1500: error {online:.4f}, of the average {average:.4f}\n")

@@ -7,6 +7,7 @@ Writes docs/results/quickstart.jsonl (a line per seed) and docs/images/quickstar
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,14 +21,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 SEEDS = range(5)
 
 
-def train(seed, folder):
+def train(seed, folder, *options):
     """One run from the command line; what a person would type."""
-    subprocess.run([sys.executable, "-m", "polyak", "train", "--seed", str(seed), "--out", folder], check=True)
+    words = ["train", *options, "--seed", str(seed)]
+    subprocess.run([sys.executable, "-m", "polyak", *words, "--out", folder], check=True)
     evaluation = json.loads((folder / "evaluation.json").read_text())
     records = list(read_jsonl(folder / "metrics.jsonl"))
     config = json.loads((folder / "config.json").read_text())
     return {
-        "command": f"polyak train --seed {seed}",
+        "command": shlex.join(["polyak", *words]),
         "seed": seed,
         "greedy_mean": evaluation["mean"],
         "greedy_returns": evaluation["returns"],
