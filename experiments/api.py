@@ -13,12 +13,13 @@ from ..agents import AgentConfig, network_arguments
 from ..networks import q_network_in_words
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
-from . import runs
+from . import folders, runs
 from .comparison import compare as compare
 from .config import AGENTS, RunConfig, agent_name, from_json, known, to_json, without_workers
 from .export import Exported, Format, load_exported, write_exported
 from .files import read_arrays, read_json
 from .normalization import CLIP, EPSILON, normalize_timestep
+from .parts import build
 from .progress import Progress
 from .records import read_jsonl
 
@@ -84,7 +85,7 @@ def train(
         raise ValueError(
             f"config: got a whole config and the fields {', '.join(fields)} as well; give one or the other."
         )
-    folder = pathlib.Path(out) if out is not None else runs.default_folder(config)
+    folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
         return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)
 
@@ -97,7 +98,7 @@ def resume(folder: Folder, *, quiet: bool = True) -> Run:
         KeyboardInterrupt: it was interrupted again, and saved.
     """
     folder = pathlib.Path(folder)
-    with Progress(runs.read_config(folder), quiet=quiet) as progress:
+    with Progress(folders.read_config(folder), quiet=quiet) as progress:
         return _finished(runs.resume(folder, progress.show, progress.say, progress.begin), folder)
 
 
@@ -119,10 +120,10 @@ def load(folder: Folder) -> Run:
     ((8, 2), 2)
     """
     folder = pathlib.Path(folder)
-    config = runs.read_config(folder)
+    config = folders.read_config(folder)
     if not (folder / "evaluation.json").is_file():
         raise ValueError(f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}).")
-    parts = runs.build(without_workers(config))
+    parts = build(without_workers(config))
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
     spec = parts.environment.spec
@@ -225,7 +226,7 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
             "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
         }
     arrays = read_arrays(run.folder / "parameters.npz")
-    runs.prepare_folder(folder)
+    folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)
     return folder
 

@@ -12,7 +12,7 @@ import tyro
 from .. import help
 from .._worker import own_traceback
 from ..tables import TableFormat
-from . import api, runs
+from . import api, folders, runs
 from .comparison import compare
 from .comparison_table import comparison_table
 from .config import AGENTS, RunConfig, known
@@ -136,7 +136,7 @@ def _train(arguments: list[str]) -> int:
         description=_description("train", TrainCommand),
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    folder = command.out or runs.default_folder(command.config)
+    folder = command.out or folders.default_folder(command.config)
     with Progress(command.config, quiet=command.quiet) as progress:
         result = runs.train(command.config, folder, progress.show, progress.say, progress.begin)
     return _report(folder, result)
@@ -146,7 +146,7 @@ def _resume(arguments: list[str]) -> int:
     command = tyro.cli(
         ResumeCommand, args=arguments, prog="polyak resume", description=_description("resume", ResumeCommand)
     )
-    with Progress(runs.read_config(command.run), quiet=command.quiet) as progress:
+    with Progress(folders.read_config(command.run), quiet=command.quiet) as progress:
         result = runs.resume(command.run, progress.show, progress.say, progress.begin)
     return _report(command.run, result)
 

@@ -6,166 +6,36 @@ and what the loggers make of the records: ``metrics.csv``, ``tensorboard/``.
 """
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import pathlib
-import platform
-import re
-import shlex
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from .. import __version__
-from ..agents import Agent, dqn, evaluation_state
-from ..networks import Lowering
-from ..replay import host
-from ..replay.types import EnvironmentSpec
-from ..updates import LearnerState, TargetRule, init_targets
+from ..agents import evaluation_state
+from ..updates import LearnerState, init_targets
 from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
 from .compilations import compilations
-from .config import RunConfig, agent_name, from_json, to_json, without_workers
-from .environment import Environments, make
+from .config import RunConfig, agent_name, without_workers
+from .environment import make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .export import load_initial
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
-from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
+from .folders import prepare_folder, read_config, resume_command
+from .host_loop import Carry, Record, host_loop, initial_carry, total_learner_steps
 from .interrupts import interrupts, undisturbed
 from .lanes import EnvironmentFailure
 from .loggers import check_installed, open_loggers
+from .parts import Parts, build, resolved
 from .records import JsonlWriter, plain, read_jsonl
-from .workers import WorkerEnvironments
 
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
 SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What a config builds: agent and environments, ready for the loop."""
-
-    config: RunConfig
-    agent: Agent
-    environment: Environments | WorkerEnvironments
-
-
-def build(config: RunConfig) -> Parts:
-    """Makes the agent and the environments of a run.
-
-    Raises:
-        ValueError, TypeError: anything in the config that cannot be; no environment has been stepped.
-        EnvironmentFailure: the environment raises while it is made.
-    """
-    environment = _environments(config)
-    try:
-        return Parts(config, _agent(config, environment.spec), environment)
-    except BaseException:
-        environment.close()
-        raise
-
-
-def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
-    if not config.workers:
-        return make(config.env, config.num_envs, config.seed, action_mask=config.action_mask)
-    return WorkerEnvironments(
-        config.env,
-        config.num_envs,
-        config.seed,
-        workers=config.workers,
-        timeout=config.worker_timeout,
-        on_failure=config.on_env_failure,
-        action_mask=config.action_mask,
-    )
-
-
-def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
-    updates_in_all = total_learner_steps(config.agent, config.steps, config.num_envs)
-    if updates_in_all < 1:
-        raise ValueError(
-            f"train_every: got {config.agent.train_every}, and no multiple of it lies between learning_starts "
-            f"{config.agent.learning_starts} and steps {config.steps}, so nothing would be learnt. Lower either."
-        )
-    # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
-    scanned = batches_per_dispatch(config.agent, config.num_envs) > 1
-    lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
-    return dqn(config.agent, spec, total_learner_steps=updates_in_all, lowering=lowering)
-
-
-def describe_targets(parts: Parts) -> dict[str, Any]:
-    """Each target's rule as text, and its period in learner and in environment steps."""
-    unit = parts.config.agent.environment_steps_per_learner_step
-    described = {}
-    for name, named in parts.agent.targets.items():
-        rule = named.rule
-        if not isinstance(rule, TargetRule):
-            continue
-        moves = rule.period > 0 and rule.step_size > 0
-        described[name] = {
-            "rule": str(rule),
-            "step_size": float(rule.step_size),
-            "period_learner_steps": int(rule.period) if moves else None,
-            "period_environment_steps": float(rule.period * unit) if moves else None,
-        }
-    return described
-
-
-def resolved(parts: Parts) -> dict[str, Any]:
-    """What ``config.json`` holds: the config, what follows from it, and the versions it ran on."""
-    config, spec = parts.config, parts.environment.spec
-    libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
-    capacity = config.agent.replay_capacity
-    return {
-        "config": to_json(config),
-        "resolved": {
-            "targets": describe_targets(parts),
-            "learner_steps": total_learner_steps(config.agent, config.steps, config.num_envs),
-            "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
-            "num_actions": spec.num_actions,
-            "replay_bytes": host.nbytes(spec.observation, num_envs=config.num_envs, capacity=capacity),
-        },
-        "versions": {
-            "polyak": __version__,
-            "python": platform.python_version(),
-            **{library: importlib.metadata.version(library) for library in libraries},
-        },
-    }
-
-
-def prepare_folder(folder: pathlib.Path) -> None:
-    """Makes the folder of a new run.
-
-    Raises:
-        ValueError: it holds a run, is a file, or cannot be written.
-    """
-    if folder.is_file():
-        raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if (folder / "config.json").exists():
-            raise ValueError(
-                f"out: {folder} holds a run. Give another folder, or continue it: {_resume_command(folder)}"
-            )
-        raise ValueError(f"out: {folder} holds files. Give another folder, new or empty.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"out: {folder} cannot be written ({error.strerror}). Give another folder.") from None
-
-
-def default_folder(config: RunConfig) -> pathlib.Path:
-    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes."""
-    environment = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in config.env)
-    moment = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{agent_name(config.agent)}-{environment}-seed{config.seed}-{moment}"
 
 
 def train(
@@ -226,7 +96,7 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
     parts.environment.close()
     path = folder / "parameters.npz"
     if not path.is_file():
-        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: {_resume_command(folder)}")
+        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: {resume_command(folder)}")
     state, scaling = read_parameters(parts, path)
     seed = evaluation_seed(config.seed) if seed is None else seed
     return _evaluate(parts, state, scaling, episodes, seed, epsilon)
@@ -253,53 +123,6 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
     return state._replace(**trees), scaling
 
 
-def read_config(folder: pathlib.Path) -> RunConfig:
-    """Reads the config of the run in ``folder``.
-
-    Raises:
-        ValueError: there is none, or it is not one that this version of polyak knows.
-    """
-    if folder.is_file():
-        raise ValueError(
-            f"{folder} is a file; expected the folder of a run. Parameters in a .npz or .safetensors can start a run "
-            "(--initial); pickles are never loaded."
-        )
-    if (folder / "manifest.json").is_file():
-        raise ValueError(
-            f"{folder} holds an export, not a run. Read it with polyak.load_exported, or start a run from it: "
-            f"--initial {folder}"
-        )
-    if not (folder / "config.json").is_file():
-        below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
-        hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"
-        raise ValueError(f"{folder}: no run stands there (no config.json). {hint}")
-    written = read_json(folder / "config.json")
-    if not isinstance(written.get("config"), dict):
-        raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
-    try:
-        return from_json(written["config"])
-    except (ValueError, TypeError) as error:
-        raise _of_another_version(folder, written, error) or error from None
-
-
-def _of_another_version(folder: pathlib.Path, written: dict[str, Any], error: Exception) -> ValueError | None:
-    """What to say of a config that cannot be read because another version of polyak wrote it."""
-    versions = written.get("versions")
-    other = versions.get("polyak") if isinstance(versions, dict) else None
-    if other is None or other == __version__:
-        return None
-    newer = _release(str(other)) > _release(__version__)
-    way_out = "Upgrade polyak." if newer else f"Read it with polyak {other}."
-    return ValueError(
-        f"{folder}: the run was made by polyak {other}, {'a newer' if newer else 'another'} version, and this is "
-        f"polyak {__version__}, which cannot read its config ({str(error).rstrip('.')}). {way_out}"
-    )
-
-
-def _release(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
-
-
 def _first_carry(parts: Parts) -> Carry:
     """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
     config, agent = parts.config, parts.agent
@@ -315,10 +138,6 @@ def _first_carry(parts: Parts) -> Carry:
         agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
         normalization=normalization.observe(moments, carry.timestep.observation),
     )
-
-
-def _resume_command(folder: pathlib.Path) -> str:
-    return f"polyak resume {shlex.quote(str(folder))}"
 
 
 def _resume(
@@ -351,13 +170,13 @@ def _run(
         carry, interrupted = _go_on(parts, carry, folder, metrics_bytes, on_record, report)
         parts.environment.close()
         if interrupted:
-            report(f"interrupted at step {carry.steps}, saved; continue with: {_resume_command(folder)}")
+            report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
             return None
         return _finish(parts, carry, folder)
     except (EnvironmentFailure, OSError) as error:
         saved = checkpoint.steps_saved(folder / "checkpoints")
         kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
-        error.add_note(f"{kept}; continue with: {_resume_command(folder)}")
+        error.add_note(f"{kept}; continue with: {resume_command(folder)}")
         raise
 
 

@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 from polyak import __main__ as entry
-from polyak.experiments import cli, runs
+from polyak.experiments import cli, parts
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,7 +63,7 @@ def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, cap
     except Parsed as parsed:
         (command,) = parsed.args
         if isinstance(command, cli.TrainCommand):  # environment, target and every number are as they can be
-            runs.build(command.config).environment.close()
+            parts.build(command.config).environment.close()
         return
     except SystemExit as end:
         status = end.code

@@ -14,7 +14,8 @@ import pytest
 
 import faulty_environments
 from faulty_environments import DIE, RAISE, TRIGGER
-from polyak.experiments import checkpoint, cli, runs, workers
+from polyak.agents import dqn
+from polyak.experiments import checkpoint, cli, parts, runs, workers
 from polyak.experiments.environment import make
 from polyak.experiments.host_loop import host_loop, initial_carry
 from polyak.experiments.records import JsonlWriter
@@ -101,7 +102,7 @@ def test_with_restart_the_run_goes_on_and_counts(tmp_path, trigger):
 def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
     config = config_of(agent={"n_steps": 1}).agent
     environment = WorkerEnvironments(ONCE, 2, seed=1, workers=1, on_failure="restart")
-    agent = runs.dqn(config, environment.spec, total_learner_steps=100)
+    agent = dqn(config, environment.spec, total_learner_steps=100)
     taken, restarted, step = set(), [], environment.step
 
     def noted(actions):
@@ -159,9 +160,9 @@ def test_bad_fields(fields, message):
 
 def test_the_fields_reach_the_environments(monkeypatch):
     given = {}
-    monkeypatch.setattr(runs, "WorkerEnvironments", lambda *a, **k: given.update(k) or make(*a))
+    monkeypatch.setattr(parts, "WorkerEnvironments", lambda *a, **k: given.update(k) or make(*a))
     config = config_of(num_envs=3, workers=2, worker_timeout=7.0, on_env_failure="restart", action_mask=True)
-    runs.build(config).environment.close()
+    parts.build(config).environment.close()
     assert given == {"workers": 2, "timeout": 7.0, "on_failure": "restart", "action_mask": True}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import polyak
-from polyak.experiments import checkpoint, cli, files, runs
+from polyak.experiments import checkpoint, cli, files, folders
 from polyak.experiments.config import from_json, to_json
 from polyak.experiments.records import JsonlWriter
 from small_runs import config_of
@@ -111,7 +111,7 @@ def test_a_run_of_another_version_that_cannot_be_read_names_both(tmp_path, versi
 def test_a_run_of_another_version_that_can_be_read_is_read(tmp_path):
     written = {"config": to_json(config_of()), "versions": {"polyak": "9.1.0"}}
     (tmp_path / "config.json").write_text(json.dumps(written))
-    assert runs.read_config(tmp_path) == config_of()
+    assert folders.read_config(tmp_path) == config_of()
 
 
 def test_configs_round_trip_and_unknown_keys_are_errors():

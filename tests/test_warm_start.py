@@ -12,7 +12,7 @@ import pytest
 
 import polyak
 from polyak.agents import DQNConfig, make_optimizer
-from polyak.experiments import cli, export, files, runs
+from polyak.experiments import cli, export, files, parts, runs
 from polyak.experiments.environment import Environments
 from polyak.experiments.host_loop import initial_carry
 from polyak.replay import host
@@ -74,8 +74,8 @@ def test_network_and_targets_start_as_the_first_run_ended_and_the_rest_is_new(fi
     monkeypatch.setattr(runs, "host_loop", lambda agent, environment, config, carry, **_: seen.append(carry) or [])
     config = dataclasses.replace(first.config, initial=str(first.folder))
     result = runs.train(config, tmp_path / "run", silent, silent)
-    parts, carry, parameters = runs.build(first.config), seen[0], first.variables.params
-    cold = initial_carry(parts.agent, parts.environment, first.config.agent, first.config.seed)
+    built, carry, parameters = parts.build(first.config), seen[0], first.variables.params
+    cold = initial_carry(built.agent, built.environment, first.config.agent, first.config.seed)
     assert same(carry.agent.params, parameters)
     assert not same(cold.agent.params, parameters)
     for name in ("q", "average"):
