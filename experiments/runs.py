@@ -34,7 +34,7 @@ from .evaluation import LANES, evaluate, evaluation_seed
 from .export import load_initial
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
-from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, total_learner_steps
+from .host_loop import Carry, Record, batches_per_dispatch, host_loop, initial_carry, mask_spec, total_learner_steps
 from .interrupts import interrupts, undisturbed
 from .lanes import EnvironmentFailure
 from .loggers import check_installed, open_loggers
@@ -128,7 +128,10 @@ def resolved(parts: Parts) -> dict[str, Any]:
             "learner_steps": total_learner_steps(config.agent, config.steps, config.num_envs),
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,
-            "replay_bytes": host.nbytes(spec.observation, num_envs=config.num_envs, capacity=capacity),
+            "action_mask": spec.action_mask,
+            "replay_bytes": host.nbytes(
+                spec.observation, (), mask_spec(spec), num_envs=config.num_envs, capacity=capacity
+            ),
         },
         "versions": {
             "polyak": __version__,
