@@ -15,7 +15,7 @@ import numpy as np
 
 from ..agents import Agent, AgentConfig
 from ..replay import host
-from ..replay.types import Sample, Step, TimeStep, Transition
+from ..replay.types import EnvironmentSpec, Sample, Step, TimeStep, Transition
 from ..updates import LearnerState, TargetRule, diagnostics, repeat
 from . import normalization
 from .acting import Actor
@@ -106,6 +106,15 @@ def epsilon_at(config: AgentConfig, step: Any, steps: int) -> np.ndarray:
     return (1 - progress) * config.epsilon_initial + progress * config.epsilon_final
 
 
+def mask_spec(spec: EnvironmentSpec) -> Any:
+    """Shape and dtype of the action mask that goes with one observation; ``()`` where there is none.
+
+    >>> mask_spec(EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2, action_mask=True))
+    ShapeDtypeStruct(shape=(2,), dtype=bool)
+    """
+    return jax.ShapeDtypeStruct((spec.num_actions,), np.bool_) if spec.action_mask else ()
+
+
 def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, seed: int) -> Carry:
     """The carry at step 0: agent initialised, replay allocated, environments reset.
 
@@ -123,8 +132,8 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
     sample, extras = _specs(agent, state, memory, environment, config.batch_size)
     measured = [*jax.eval_shape(agent.learn, keys[1], state, sample)[1].metrics]
     measured += [f"target_distance/{name}" for name in agent.targets]
-    mask = jax.ShapeDtypeStruct((spec.num_actions,), np.bool_) if spec.action_mask else ()
-    replay = host.init(spec.observation, extras, mask, num_envs=num_envs, capacity=config.replay_capacity)
+    capacity = config.replay_capacity
+    replay = host.init(spec.observation, extras, mask_spec(spec), num_envs=num_envs, capacity=capacity)
     timestep = environment.reset()
     return Carry(
         key=jnp.stack([jax.random.key_data(key) for key in keys]),

@@ -41,7 +41,7 @@ class Normalization(NamedTuple):
 
     observation: Moments | tuple[()] = ()
     returns: Moments | tuple[()] = ()
-    running_return: np.ndarray | tuple[()] = ()
+    running_return: Any = ()
 
 
 class Scaling(NamedTuple):

@@ -15,7 +15,7 @@ from ..replay.types import EnvironmentSpec
 from ..updates import TargetRule
 from .config import RunConfig, to_json
 from .environment import Environments, make
-from .host_loop import batches_per_dispatch, total_learner_steps
+from .host_loop import batches_per_dispatch, mask_spec, total_learner_steps
 from .workers import WorkerEnvironments
 
 
@@ -100,7 +100,10 @@ def resolved(parts: Parts) -> dict[str, Any]:
             "learner_steps": total_learner_steps(config.agent, config.steps, config.num_envs),
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,
-            "replay_bytes": host.nbytes(spec.observation, num_envs=config.num_envs, capacity=capacity),
+            "action_mask": spec.action_mask,
+            "replay_bytes": host.nbytes(
+                spec.observation, (), mask_spec(spec), num_envs=config.num_envs, capacity=capacity
+            ),
         },
         "versions": {
             "polyak": __version__,

@@ -1,5 +1,7 @@
 """Action masks: no illegal action is taken, drawn by exploration, or bootstrapped from, from ``info`` to the loss."""
 
+import json
+
 import gymnasium
 import hypothesis
 import jax
@@ -346,6 +348,8 @@ def test_a_run_with_masks(tmp_path):
         gymnasium.register("Gates-v0", Gates)
     fields = {"steps": 300, "hidden_sizes": (8,), "learning_starts": 50, "evaluation_episodes": 2, "batch_size": 8}
     run = polyak.train(env="Gates-v0", action_mask=True, out=tmp_path / "run", **fields)
+    resolved = json.loads((run.folder / "config.json").read_text())["resolved"]
+    assert resolved["replay_bytes"] == 20_001 * (3 * 4 + 13 + 4) + 24  # observation, the rest of a row, the mask
     assert polyak.evaluate(run, episodes=2)["returns"] == run.evaluation["returns"]
     for t in range(3):
         for action in range(4):
