@@ -284,17 +284,18 @@ class History:
             TypeError: where it is not one number.
             ValueError: where it is NaN or infinite.
         """
+        number: float = reward
         if not isinstance(reward, float):
             found = np.asarray(reward)
             if found.size != 1 or found.dtype.kind not in "biuf":
                 raise TypeError(f"{self.place(lane)}: reward: got {reward!r}; expected one number.")
-            reward = float(found.item())
-        if not -_FLOAT32_MAX <= reward <= _FLOAT32_MAX:
+            number = float(found.item())
+        if not -_FLOAT32_MAX <= number <= _FLOAT32_MAX:
             raise ValueError(
-                f"{self.place(lane)}: reward: got {reward}, which is not finite as float32. Repair the environment, "
+                f"{self.place(lane)}: reward: got {number}, which is not finite as float32. Repair the environment, "
                 "or replace such values in gymnasium.wrappers.TransformReward."
             )
-        return reward
+        return number
 
     def read_mask(self, lane: int, mask: Any, num_actions: int, *, may_be_empty: bool = False) -> np.ndarray:
         """Returns ``info["action_mask"]`` as ``[A]`` bool.

@@ -308,7 +308,9 @@ def main():
 
     environments = WorkerEnvironments("Here-v0", workers=1)
     print(environments.reset().observation.shape, flush=True)
-    environments.close()
+    open_at_exit.append(environments)
+
+open_at_exit = []
 
 if __name__ == "__main__":
     main()
@@ -323,7 +325,9 @@ def test_a_script_may_register_environments_and_needs_its_guard(tmp_path):
     script.write_text(SCRIPT)
     path = os.pathsep.join([os.path.dirname(faulty_environments.__file__), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120
+    )
     assert done.stdout == "(1, 2)\n", done.stderr
     assert done.returncode == 1
     assert 'when it is imported. Put what it does under `if __name__ == "__main__":`' in done.stderr
