@@ -40,7 +40,7 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
         if got != wanted:
             raise ValueError(
                 f"{source}: {name}: got {got}; the config's network has {wanted}. Parameters fit a network of the same "
-                "layers, on an environment of the same spaces."
+                "layers, on an environment of the same spaces, under the same normalisation."
             )
     leaves = [
         jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]

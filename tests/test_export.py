@@ -29,6 +29,12 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def normalised(tmp_path_factory):
+    config = config_of(seed=2, agent={"normalize_observations": True, "normalize_rewards": True})
+    return polyak.train(config=config, out=tmp_path_factory.mktemp("normalised") / "run")
+
+
+@pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """The folders of its exports, by format; not to be changed."""
     folder = tmp_path_factory.mktemp("exported")
@@ -71,20 +77,29 @@ def test_the_manifest_says_what_the_arrays_are(run, exported):
     assert manifest["network"]["arguments"]["hidden_sizes"] == [8, 6]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["numpy", "haiku"])
-def test_the_documented_lines_act_as_the_run_does(run, snippet, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["numpy", "numpy, normalised", "haiku"])
+def test_the_documented_lines_act_as_the_run_does(kind, run, normalised, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(polyak, "train", lambda **_: run, raising=False)
+    trained = normalised if "normalised" in kind else run
+    monkeypatch.setattr(polyak, "train", lambda **_: trained, raising=False)
     namespace = {"__name__": "documentation"}
-    exec(compile(snippet, "documentation", "exec"), namespace)
+    exec(compile(SNIPPETS[kind == "haiku"], "documentation", "exec"), namespace)
     observations = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
-    expected = [run.act(observation) for observation in observations]
-    if "greedy" in namespace:
-        got = [namespace["greedy"](observation) for observation in observations]
-    else:
+    expected = [trained.act(observation) for observation in observations]
+    if kind == "haiku":
         got = namespace["greedy_actions"](observations).tolist()
+    else:
+        got = [namespace["greedy"](observation) for observation in observations]
     assert got == expected
     assert set(expected) == {0, 1}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_statistics_of_a_normalised_run_are_exported_to_the_bit(normalised, tmp_path, kind):
+    arrays = polyak.load_exported(polyak.export(normalised, tmp_path / "export", format=kind)).arrays
+    with np.load(normalised.folder / "parameters.npz") as kept:
+        assert kept["normalization/observation/mean"].dtype == np.float64
+        assert {name: array.tobytes() for name, array in arrays.items()} == {k: kept[k].tobytes() for k in kept.files}
 
 
 @pytest.mark.parametrize("dueling", [False, True], ids=["plain", "dueling"])
