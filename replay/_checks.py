@@ -18,6 +18,8 @@ _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.
 
 def check_count(name: str, value: Any) -> int:
     """An integer of 1 or more, as a Python int: NumPy's would overflow in products."""
+    if type(value) is int and value >= 1:  # the abstract class below takes a microsecond to ask
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name}: got {value!r}; expected an integer >= 1. Round it and raise it to 1 or more.")
     return int(value)

@@ -17,7 +17,7 @@ from ._tree import Dtypes, Tree, as_dtype, compiled, is_averaged, map_aligned, r
 
 Scalar = Any  # a Python or NumPy number, or a jax.Array of shape ()
 
-_LOW_PRECISION = (jnp.bfloat16, jnp.float16)
+_LOW_PRECISION = frozenset((np.dtype(jnp.bfloat16), np.dtype(jnp.float16)))
 
 
 def apply_updates(params: Tree, updates: Tree, *, donate: bool = False) -> Tree:
@@ -221,9 +221,10 @@ def _warn_if_stalling(step_size: Any, old: Tree) -> None:
     # In 16 bits a small step is rounded away: at 0.005, seven weights in ten of a bfloat16 copy never move.
     if not _is_concrete(step_size) or step_size == 0:
         return
-    for leaf in jax.tree.leaves(old):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype in _LOW_PRECISION and step_size < float(jnp.finfo(dtype).eps):
+    # One look at all dtypes: in a tree of many small leaves, more than that costs as much as the update itself.
+    found = _LOW_PRECISION.intersection(getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(old))
+    for dtype in sorted(found, key=str):
+        if step_size < float(jnp.finfo(dtype).eps):
             warnings.warn(
                 f"step_size {step_size} is below {float(jnp.finfo(dtype).eps)}, the resolution of {dtype}: most "
                 "weights of this copy will never move. Use polyak.updates.target, which keeps a float32 accumulator.",
