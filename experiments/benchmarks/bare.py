@@ -1,0 +1,113 @@
+"""What a careful person writes by hand: a ring of NumPy arrays and a DQN's loop, with no checks and no statistics."""
+
+import random
+import time
+
+import numpy as np
+
+
+class Ring:
+    """Transitions of ``num_envs`` environments in five arrays, the oldest overwritten; drawn uniformly."""
+
+    def __init__(self, capacity, num_envs=1, seed=0):
+        rows = capacity // num_envs * num_envs
+        self.observation = np.zeros((rows, 4), np.float32)
+        self.action = np.zeros(rows, np.int32)
+        self.reward = np.zeros(rows, np.float32)
+        self.next_observation = np.zeros((rows, 4), np.float32)
+        self.done = np.zeros(rows, np.float32)
+        self.num_envs, self.position, self.size = num_envs, 0, 0
+        self.generator = np.random.default_rng(seed)
+
+    def add(self, observation, action, reward, next_observation, done):
+        """Writes one step of every environment."""
+        at = slice(self.position, self.position + self.num_envs)
+        self.observation[at], self.action[at], self.reward[at] = observation, action, reward
+        self.next_observation[at], self.done[at] = next_observation, done
+        self.position = at.stop % len(self.action)
+        self.size = max(self.size, at.stop)
+
+    def sample(self, batch_size):
+        """Draws a batch, as fresh arrays."""
+        rows = self.generator.integers(self.size, size=batch_size)
+        fields = (self.observation, self.action, self.reward, self.next_observation, self.done)
+        return tuple(field.take(rows, axis=0) for field in fields)
+
+
+def cartpole(settings, seed, explore):
+    """A DQN on one CartPole-v1, from the first step to the last.
+
+    Args:
+        settings: see ``host_loop.Settings``.
+        seed: of the environment, the draws and the network.
+        explore: ``"host"``: a random action costs no dispatch; ``"device"``: every action comes from the network's
+            program, which draws the random ones too, as polyak's does.
+
+    Returns:
+        Environment steps a second after the warm-up, and the learner steps and episodes in them.
+    """
+    import gymnasium
+    import haiku as hk
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    environment = gymnasium.make("CartPole-v1")
+    network = hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([*settings.hidden_sizes, 2])(x)))
+    optimizer = optax.adam(settings.learning_rate)
+    params = network.init(jax.random.key(seed), jnp.zeros(4))
+    optimizer_state = optimizer.init(params)
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+    target = copy(params)
+
+    @jax.jit
+    def greedy(params, observation):
+        return jnp.argmax(network.apply(params, observation))
+
+    @jax.jit
+    def epsilon_greedy(key, params, observation, epsilon):
+        key, use = jax.random.split(jax.random.wrap_key_data(key))
+        draw, choice = jax.random.uniform(use, (2,))
+        action = jnp.where(draw < epsilon, (choice * 2).astype(jnp.int32), greedy(params, observation))
+        return jax.random.key_data(key), action
+
+    def learn(params, optimizer_state, target, batch):
+        observation, action, reward, next_observation, done = batch
+
+        def loss(params):
+            q = jnp.take_along_axis(network.apply(params, observation), action[:, None], axis=1)[:, 0]
+            bootstrap = network.apply(target, next_observation).max(axis=1)
+            return jnp.mean(jnp.square(reward + settings.discount * (1 - done) * bootstrap - q))
+
+        updates, optimizer_state = optimizer.update(jax.grad(loss)(params), optimizer_state, params)
+        return optax.apply_updates(params, updates), optimizer_state
+
+    learn = jax.jit(learn, donate_argnums=(0, 1))
+    replay, draws = Ring(settings.replay_capacity, seed=seed), random.Random(seed)
+    key = jax.random.key_data(jax.random.key(seed + 1))
+    observation, _ = environment.reset(seed=seed)
+    learner_steps, episodes = 0, 0
+    for step in range(1, settings.steps + 1):
+        epsilon = max(1 - (step - 1) / (settings.steps / 2) * 0.95, 0.05)
+        if explore == "device":
+            key, action = epsilon_greedy(key, params, observation, np.float32(epsilon))
+            action = int(np.asarray(action))
+        elif draws.random() < epsilon:
+            action = draws.randrange(2)
+        else:
+            action = int(np.asarray(greedy(params, observation)))
+        next_observation, reward, terminated, truncated, _ = environment.step(action)
+        replay.add(observation, action, reward, next_observation, terminated)
+        observation = next_observation
+        if terminated or truncated:
+            observation, _ = environment.reset()
+            episodes += 1
+        if step >= settings.learning_starts and step % settings.train_every == 0:
+            params, optimizer_state = learn(params, optimizer_state, target, replay.sample(settings.batch_size))
+            learner_steps += 1
+        if step % settings.target_every == 0:
+            target = copy(params)
+        if step == settings.warm_up:
+            started, learner_steps, episodes = time.perf_counter(), 0, 0
+    jax.block_until_ready(params)
+    return (settings.steps - settings.warm_up) / (time.perf_counter() - started), learner_steps, episodes

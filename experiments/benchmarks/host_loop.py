@@ -1,0 +1,214 @@
+"""The host loop on CartPole-v1: environment steps a second, against SB3, SBX and the same loop written bare.
+
+    python experiments/benchmarks/host_loop.py
+
+The settings are those of CleanRL's dqn_jax.py: Adam with 2.5e-4, a replay of 10 000, discount 0.99, a copy to the
+target every 500 environment steps, batches of 128, a learner step every 10 environment steps, an MLP of 120 and 84
+units, epsilon from 1 to 0.05 over half of the steps. But learning starts at step 480, and the clock after a warm-up of
+2000 steps: imports, compilation and the first steps are in nobody's time, and all of what is measured is with learning.
+
+Every side runs in a process of its own, which waits while the others run: no side meets another's threads or options,
+and one round measures each of them once.
+
+- polyak: ``host_loop`` as the command line runs it, with dispatches in the calling thread and a record every 500 steps.
+- bare: the same by hand (bare.py). "explores on the host" makes no dispatch for a random action, as CleanRL and SB3
+  do; "explores on the device" makes one for every action, as polyak does.
+- SB3: with PyTorch's own number of threads and with one; polyak is divided by the faster of the two. Its loss is
+  Huber's, and its gradients are clipped; it logs nothing here.
+- SBX: as it comes, and with dispatches in the calling thread. Its MLP has one width for both layers: with 100 units it
+  has as many weights. Its loss is Huber's.
+
+With eight environments polyak steps them through ``num_envs``, SB3 and SBX in a DummyVecEnv. All make 4 learner steps
+every 40 environment steps, which is the rhythm that SB3 has for this: a learner step every 10 environment steps again.
+How many learner steps and episodes the last round had is printed too: an episode's end costs a reset.
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import time
+from typing import NamedTuple
+
+import timing
+
+
+class Settings(NamedTuple):
+    """What every side is told; numbers of steps are environment steps, over all environments."""
+
+    steps: int
+    warm_up: int
+    num_envs: int = 1
+    train_every: int = 10
+    learner_steps: int = 1
+    learning_starts: int = 480
+    target_every: int = 500
+    batch_size: int = 128
+    replay_capacity: int = 10_000
+    hidden_sizes: tuple[int, int] = (120, 84)
+    learning_rate: float = 2.5e-4
+    discount: float = 0.99
+
+
+def polyak_side(settings, seed):
+    """The host loop of polyak."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    from polyak import experiments
+    from polyak.agents import DQNConfig, dqn
+
+    config = DQNConfig(
+        hidden_sizes=settings.hidden_sizes,
+        double=False,
+        loss="squared",
+        discount=settings.discount,
+        n_steps=1,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        learning_rate_schedule="constant",
+        target=f"periodic:{settings.target_every}env",
+        replay_capacity=settings.replay_capacity,
+        learning_starts=settings.learning_starts,
+        train_every=settings.train_every,
+        learner_steps=settings.learner_steps,
+        epsilon_initial=1.0,
+        epsilon_final=0.05,
+        epsilon_fraction=0.5,
+    )
+    environment = experiments.make("CartPole-v1", settings.num_envs, seed)
+    agent = dqn(config, environment.spec)
+    carry = experiments.initial_carry(agent, environment, config, seed)
+    start = None
+    loop = experiments.host_loop(agent, environment, config, carry, steps=settings.steps, record_every=500)
+    for carry, _ in loop:
+        if start is None and carry.steps >= settings.warm_up:
+            start = (time.perf_counter(), carry.steps, carry.learner_steps, carry.statistics.episodes)
+    jax.block_until_ready(carry.agent)
+    seconds = time.perf_counter() - start[0]
+    return (carry.steps - start[1]) / seconds, carry.learner_steps - start[2], carry.statistics.episodes - start[3]
+
+
+def bare_side(settings, seed, explore):
+    """The loop written by hand."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    import bare
+
+    return bare.cartpole(settings, seed, explore)
+
+
+def sb3_side(settings, seed, threads):
+    """Stable-Baselines3."""
+    import torch
+    from stable_baselines3 import DQN
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return _baselines(DQN, settings, seed, net_arch=list(settings.hidden_sizes))
+
+
+def sbx_side(settings, seed, calling_thread):
+    """SBX: Stable-Baselines3 in JAX."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", not calling_thread)
+    from sbx import DQN
+
+    return _baselines(DQN, settings, seed, net_arch=[100])
+
+
+def _baselines(algorithm, settings, seed, net_arch):
+    from stable_baselines3.common.env_util import make_vec_env
+
+    model = algorithm(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", settings.num_envs, seed=seed),
+        learning_rate=settings.learning_rate,
+        buffer_size=settings.replay_capacity,
+        learning_starts=settings.learning_starts,
+        batch_size=settings.batch_size,
+        gamma=settings.discount,
+        train_freq=settings.train_every // settings.num_envs,
+        gradient_steps=settings.learner_steps,
+        target_update_interval=settings.target_every,
+        exploration_initial_eps=1.0,
+        exploration_final_eps=0.05,
+        exploration_fraction=0.5,
+        policy_kwargs={"net_arch": net_arch},
+        seed=seed,
+        device="cpu",
+    )
+    start = []
+
+    def note(local, _):
+        if not start and local["self"].num_timesteps >= settings.warm_up:
+            start.extend((time.perf_counter(), model.num_timesteps, model._n_updates, model._episode_num))
+        return True
+
+    model.learn(settings.steps, callback=note, log_interval=None)
+    seconds = time.perf_counter() - start[0]
+    return (model.num_timesteps - start[1]) / seconds, model._n_updates - start[2], model._episode_num - start[3]
+
+
+def sides(options, num_envs):
+    """Name to side, for the peers that are installed."""
+    found = {"polyak": polyak_side}
+    if num_envs == 1:
+        found["bare, explores on the host"] = functools.partial(bare_side, explore="host")
+        if not options.quick:
+            found["bare, explores on the device"] = functools.partial(bare_side, explore="device")
+    if timing.available(options, "torch") and timing.available(options, "stable_baselines3"):
+        found["SB3, PyTorch's threads"] = functools.partial(sb3_side, threads=None)
+        found["SB3, one thread"] = functools.partial(sb3_side, threads=1)
+        if timing.available(options, "sbx"):
+            found["SBX"] = functools.partial(sbx_side, calling_thread=False)
+            found["SBX, calling thread"] = functools.partial(sbx_side, calling_thread=True)
+    return found
+
+
+def measure(options, case, settings, bars):
+    """One round after the other, each side in its own process."""
+    found = sides(options, settings.num_envs)
+    spawn = multiprocessing.get_context("spawn")
+    pools = {name: concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) for name in found}
+    seeds = {name: iter(range(1, options.rounds + 1)) for name in found}
+    counts = {}
+
+    def side(name):
+        rate, *counts[name] = pools[name].submit(found[name], settings, next(seeds[name])).result()
+        return rate
+
+    figures = timing.alternate({name: functools.partial(side, name) for name in found}, options.rounds, warm_up=False)
+    for pool in pools.values():
+        pool.shutdown()
+    over = [*_fastest(figures, "SB3"), *_fastest(figures, "SBX"), *(name for name in found if name.startswith("bare"))]
+    ratios = [("polyak", name) for name in over]
+    named = {f"polyak / {name}": bar for peer, bar in bars.items() for name in found if name.startswith(peer)}
+    timing.report(options, case, "environment steps/s", figures, ratios, named, learner_steps_and_episodes=counts)
+
+
+def _fastest(figures, peer):
+    return timing.best(figures, [name for name in figures if name.startswith(peer)], highest=True)
+
+
+def main():
+    """Both cases of the table."""
+    options = timing.arguments(__doc__, rounds=5)
+    steps, warm_up = (1_400, 1_000) if options.quick else (22_000, 2_000)
+    measure(
+        options,
+        "CartPole-v1, one environment",
+        Settings(steps, warm_up),
+        {"SB3": "at least 3.5, aim 5", "bare": "aim 0.9"},
+    )
+    measure(
+        options,
+        "CartPole-v1, 8 environments",
+        Settings(steps, warm_up, num_envs=8, train_every=40, learner_steps=4),
+        {"SB3": "at least 4, aim 6"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""A uniform store of a million small steps: a batched add of 8 environments, a draw of 128, against cpprb and SB3.
+
+    python experiments/benchmarks/replay.py
+
+All keep observation (4 float32), action, reward, next observation and whether the episode ended, and are filled to
+the last row before the clock starts: with a thousand steps of eight environments, over and over, whose episodes end at
+random every 50 steps or so. Draws are what a learner is given: NumPy arrays; SB3's are tensors over the same memory.
+
+- polyak: ``polyak.replay.host``. It stores an observation once, so that an episode's end takes a row more, and checks
+  what it is given.
+- cpprb: ``ReplayBuffer``, with next observations stored beside the observations, the faster of its two ways.
+- SB3: ``ReplayBuffer`` with ``n_envs=8``, time limits told apart as its algorithms do.
+- bare: five NumPy arrays and a position (bare.py). No checks, and it does not tell a time limit from an end.
+"""
+
+import itertools
+
+import numpy as np
+
+import bare
+import timing
+from polyak.replay import host
+from polyak.replay.types import Step
+
+NUM_ENVS, BATCH = 8, 128
+
+
+def steps_of_eight(number=1_000):
+    """Steps of eight environments, the observations of one following from those of the other."""
+    generator = np.random.default_rng(0)
+    observation = generator.standard_normal((NUM_ENVS, 4), np.float32)
+    found = []
+    for _ in range(number):
+        following = generator.standard_normal((NUM_ENVS, 4), np.float32)
+        last = generator.random(NUM_ENVS) < 1 / 50
+        action = generator.integers(2, size=NUM_ENVS).astype(np.int32)
+        reward = np.ones(NUM_ENVS, np.float32)
+        found.append(Step(observation, action, reward, np.float32(1) - last, last, following))
+        observation = np.where(last[:, None], generator.standard_normal((NUM_ENVS, 4), np.float32), following)
+    return found
+
+
+def polyak_store(capacity, steps):
+    """The two calls of polyak's host replay: add and draw."""
+    import jax
+
+    state = host.init(jax.ShapeDtypeStruct((4,), np.float32), num_envs=NUM_ENVS, capacity=capacity)
+    generator, given = np.random.default_rng(0), itertools.cycle(steps)
+
+    def add():
+        nonlocal state
+        state = host.add(state, next(given))
+
+    return add, lambda: host.sample(generator, state, BATCH)
+
+
+def bare_store(capacity, steps):
+    """The same of the ring written by hand."""
+    ring, given = bare.Ring(capacity, NUM_ENVS), itertools.cycle(steps)
+
+    def add():
+        step = next(given)
+        ring.add(step.obs_tm1, step.a_tm1, step.r_t, step.obs_t, step.last)
+
+    return add, lambda: ring.sample(BATCH)
+
+
+def cpprb_store(capacity, steps):
+    """The same of cpprb."""
+    import cpprb
+
+    fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
+    buffer = cpprb.ReplayBuffer(capacity, fields)
+    given = itertools.cycle([(s.obs_tm1, s.a_tm1, s.r_t, s.obs_t, s.last.astype(np.float32)) for s in steps])
+
+    def add():
+        obs, act, rew, next_obs, done = next(given)
+        buffer.add(obs=obs, act=act, rew=rew, next_obs=next_obs, done=done)
+
+    return add, lambda: buffer.sample(BATCH)
+
+
+def sb3_store(capacity, steps):
+    """The same of SB3."""
+    import gymnasium
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    spaces = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32), gymnasium.spaces.Discrete(2)
+    buffer = ReplayBuffer(capacity, *spaces, device="cpu", n_envs=NUM_ENVS)
+    infos = [{} for _ in range(NUM_ENVS)]
+    given = itertools.cycle([(s.obs_tm1, s.obs_t, s.a_tm1, s.r_t, s.last) for s in steps])
+    return (lambda: buffer.add(*next(given), infos)), (lambda: buffer.sample(BATCH))
+
+
+def main():
+    """Fills the stores, then measures adds and draws."""
+    options = timing.arguments(__doc__, rounds=9)
+    capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
+    stores = {"polyak": polyak_store, "bare": bare_store}
+    if timing.available(options, "cpprb"):
+        stores["cpprb"] = cpprb_store
+    if timing.available(options, "stable_baselines3"):
+        stores["SB3"] = sb3_store
+    steps = steps_of_eight()
+    stores = {name: store(capacity, steps) for name, store in stores.items()}
+    for add, _ in stores.values():
+        for _ in range(capacity // NUM_ENVS + len(steps)):
+            add()
+    for number, case in enumerate(("add of 8", "draw of 128")):
+        sides = {name: timing.microseconds(calls_of[number], calls) for name, calls_of in stores.items()}
+        figures = timing.alternate(sides, options.rounds)
+        ratios = [("polyak", name) for name in (*timing.best(figures, ("cpprb", "SB3")), "bare")]
+        bars = {f"polyak / {name}": "at most 1, aim 0.7" for name in ("cpprb", "SB3")}
+        timing.report(options, f"{capacity:,} steps, {case}", "µs", figures, ratios, bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The soft update outside ``jit``: polyak against optax's own function, called eagerly, and against PyTorch in place.
+
+    python experiments/benchmarks/target_update.py
+
+- 50 million float32 in one array, and in 50 of a million each: ``polyak.updates.incremental_update(donate=True)``
+  against ``optax.incremental_update`` and ``Tensor.lerp_`` (PyTorch's own number of threads).
+- 160 small leaves (80 layers of 64x64 weights and 64 biases): polyak without and with ``donate=True`` against optax.
+
+Every call is waited for, and moves a copy of its own towards one of two online trees in turn, so that values go on
+changing and no call can be saved. JAX runs with its own defaults, as in a library user's script.
+"""
+
+import itertools
+
+import jax
+import numpy as np
+import optax
+
+import timing
+from polyak import updates
+
+STEP_SIZE = 0.005
+
+
+def sides(options, shapes, calls, donated_alone):
+    """Name to side, for leaves of these shapes."""
+    generator = np.random.default_rng(0)
+    trees = [[generator.standard_normal(shape, np.float32) for shape in shapes] for _ in range(3)]
+    online, other, start = ([jax.numpy.array(leaf) for leaf in tree] for tree in trees)
+
+    def mover(update):
+        turns = itertools.cycle((online, other))
+        state = jax.block_until_ready(jax.tree.map(jax.numpy.copy, start))
+
+        def call():
+            nonlocal state
+            state = jax.block_until_ready(update(next(turns), state, STEP_SIZE))
+
+        return timing.microseconds(call, calls)
+
+    found = {
+        "polyak, donated": mover(lambda new, old, step: updates.incremental_update(new, old, step, donate=True)),
+        "optax, eager": mover(optax.incremental_update),
+    }
+    if not donated_alone:
+        found["polyak"] = mover(updates.incremental_update)
+    elif timing.available(options, "torch"):
+        found["PyTorch lerp_"] = _lerp(trees, calls)
+    return found
+
+
+def _lerp(trees, calls):
+    import torch
+
+    online, other, state = ([torch.tensor(leaf) for leaf in tree] for tree in trees)
+    turns = itertools.cycle((online, other))
+
+    def call():
+        for old, new in zip(state, next(turns), strict=True):
+            old.lerp_(new, STEP_SIZE)
+
+    return timing.microseconds(call, calls)
+
+
+def main():
+    """The three cases."""
+    options = timing.arguments(__doc__, rounds=9)
+    million = 10_000 if options.quick else 1_000_000
+    bars = {"optax, eager / polyak, donated": "at least 10, aim 15", "PyTorch lerp_ / polyak, donated": "0.9, aim 1"}
+    for case, shapes in (
+        ("50M float32, one array", [(50 * million,)]),
+        ("50M float32, 50 arrays", [(million,)] * 50),
+    ):
+        figures = timing.alternate(sides(options, shapes, 3 if options.quick else 10, True), options.rounds)
+        ratios = [(peer, "polyak, donated") for peer in ("optax, eager", "PyTorch lerp_") if peer in figures]
+        timing.report(options, case, "µs", figures, ratios, bars if len(shapes) == 1 else {})
+    figures = timing.alternate(
+        sides(options, [(64, 64), (64,)] * 80, 3 if options.quick else 200, False), options.rounds
+    )
+    timing.report(
+        options,
+        "160 small leaves",
+        "µs",
+        figures,
+        [("optax, eager", "polyak"), ("optax, eager", "polyak, donated")],
+        {"optax, eager / polyak": "at least 8", "optax, eager / polyak, donated": "at least 14"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What the benchmarks share: alternating rounds, medians with their spread, a line of JSON for every result."""
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+ROOT = pathlib.Path(__file__).parents[2]
+LIBRARIES = ("polyak", "jax", "jaxlib", "optax", "dm-haiku", "gymnasium", "numpy")
+PEERS = {"torch": "torch", "stable_baselines3": "stable-baselines3", "sbx": "sbx-rl", "cpprb": "cpprb"}
+
+Figures = dict[str, list[float]]
+
+
+def arguments(description: str, rounds: int) -> argparse.Namespace:
+    """The options of a benchmark: ``--rounds``, ``--quick``, ``--alone`` and ``--out``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, help=f"how often each side is measured (default: {rounds})")
+    parser.add_argument("--quick", action="store_true", help="a second's work and one round, to see that it runs")
+    parser.add_argument("--alone", action="store_true", help="leave out what the bench extra installs")
+    parser.add_argument("--out", type=pathlib.Path, help="JSONL file to append to (default: under docs/results/)")
+    found = parser.parse_args()
+    found.rounds = found.rounds or (1 if found.quick else rounds)
+    if found.out is None and not found.quick:
+        found.out = ROOT / "docs" / "results" / "benchmarks" / f"{pathlib.Path(sys.argv[0]).stem}.jsonl"
+    return found
+
+
+def available(options: argparse.Namespace, module: str) -> bool:
+    """Whether a peer is to be measured: asked for and installed; says how to get it where it is not."""
+    if options.alone or importlib.util.find_spec(module) is not None:
+        return not options.alone
+    print(f'{module} is not installed and left out; python -m pip install -e ".[bench]" installs it', flush=True)
+    return False
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> Figures:
+    """Measures every side once a round, each round beginning with another side.
+
+    Args:
+        sides: name to a function that returns one figure.
+        rounds: how many.
+        warm_up: whether each side runs once before, its figure thrown away.
+    """
+    names = list(sides)
+    if warm_up:
+        for side in sides.values():
+            side()
+    figures: Figures = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].append(sides[name]())
+    return figures
+
+
+def microseconds(call: Callable[[], object], calls: int) -> Callable[[], float]:
+    """A side: microseconds of one call, the mean over ``calls`` calls."""
+
+    def side() -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - started) / calls * 1e6
+
+    return side
+
+
+def best(figures: Figures, names: Iterable[str], highest: bool = False) -> list[str]:
+    """The one of ``names`` with the lowest (or highest) median, in a list, which is empty if none was measured."""
+    medians = {name: statistics.median(figures[name]) for name in names if name in figures}
+    return sorted(medians, key=medians.__getitem__, reverse=highest)[:1]
+
+
+def report(
+    options: argparse.Namespace,
+    case: str,
+    unit: str,
+    figures: Figures,
+    ratios: Sequence[tuple[str, str]],
+    bars: Mapping[str, str],
+    **more: object,
+) -> None:
+    """Prints medians, spreads and ratios, and appends all of them to ``options.out``.
+
+    Args:
+        options: from :func:`arguments`.
+        case: what was measured.
+        unit: of the figures.
+        figures: from :func:`alternate`.
+        ratios: pairs of sides; the first is divided by the second, round by round.
+        bars: for a row, by its label (a side's name, or ``first / second``), what it ought to be.
+        more: what else is worth keeping of the measurement.
+    """
+    rows = dict(figures)
+    for over, under in ratios:
+        rows[f"{over} / {under}"] = [a / b for a, b in zip(figures[over], figures[under], strict=True)]
+    width = max(len(label) for label in rows)
+    print(f"\n{case} [{unit}; median, lowest to highest of {options.rounds}]")
+    for label, values in rows.items():
+        spread = f"{_short(min(values))} to {_short(max(values))}"
+        median = _short(statistics.median(values))
+        print(f"  {label:<{width}}  {median:>9}  {spread:<22} {bars.get(label, '')}".rstrip())
+    for name, value in more.items():
+        print(f"  {name.replace('_', ' ')}: {value}")
+    line = {
+        "benchmark": pathlib.Path(sys.argv[0]).stem,
+        "case": case,
+        "unit": unit,
+        "figures": figures,
+        "medians": {name: statistics.median(values) for name, values in figures.items()},
+        "ratios": {label: statistics.median(values) for label, values in rows.items() if label not in figures},
+        "bars": dict(bars),
+        **more,
+        **_circumstances(),
+    }
+    print("  " + ", ".join(f"{name} {version}" for name, version in line["versions"].items()))
+    print(f"  {line['machine']}; {line['command']}", flush=True)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _circumstances() -> dict[str, object]:
+    script = f"experiments/benchmarks/{pathlib.Path(sys.argv[0]).name}"
+    libraries = [*LIBRARIES, *(name for module, name in PEERS.items() if importlib.util.find_spec(module))]
+    return {
+        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in libraries},
+        },
+    }
+
+
+def _processor() -> str:
+    information = pathlib.Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
