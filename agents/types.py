@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from ..replay.types import EnvironmentSpec, Sample, TimeStep
+from ..replay.types import Array, EnvironmentSpec, Sample, TimeStep
 from ..updates import LearnerState, LearnOutput, Target
 
 Tree = Any
@@ -24,7 +24,7 @@ class ActOutput(NamedTuple):
         extras: a tree of ``[N, ...]`` arrays that the agent wants kept with the step in the replay; ``()`` for none.
     """
 
-    action: jax.Array
+    action: Array
     memory: Tree = ()
     extras: Tree = ()
 

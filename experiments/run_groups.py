@@ -8,8 +8,8 @@ import numpy as np
 
 from .config import to_json
 from .files import read_json
+from .folders import read_config
 from .records import read_jsonl
-from .runs import read_config
 
 # What is written of a run, and which processes step its environments: all lead to the same parameters.
 _WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
