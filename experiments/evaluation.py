@@ -76,6 +76,8 @@ def evaluate(
         outcome = environment.step(acted.action)
         running += outcome.r_t * outcome.valid
         length += outcome.valid
+        if outcome.restarted is not None:  # its process was replaced: the episode that was cut off counts for nothing
+            running[outcome.restarted] = length[outcome.restarted] = 0
         over = outcome.last | (length >= max_episode_steps)
         if (over & ~outcome.last).any():
             warnings.warn(

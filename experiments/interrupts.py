@@ -9,11 +9,26 @@ from typing import Any
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM for as long as a checkpoint takes, so that a second one loses nothing."""
+    """Ignores Ctrl-C and SIGTERM for as long as a process takes to start, which inherits that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def postponed(event: threading.Event) -> Iterator[None]:
+    """Sets ``event`` at Ctrl-C and SIGTERM, and no more, for as long as a checkpoint takes: a second loses nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in numbers}
     try:
         yield
     finally:

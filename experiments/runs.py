@@ -26,7 +26,7 @@ from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, resume_command
 from .host_loop import Carry, Record, host_loop, initial_carry, total_learner_steps
-from .interrupts import interrupts, undisturbed
+from .interrupts import interrupts, postponed
 from .lanes import EnvironmentFailure
 from .loggers import check_installed, open_loggers
 from .parts import Parts, build, resolved
@@ -221,7 +221,7 @@ def _go_on(
                 due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
                 if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
                     try:
-                        with undisturbed():
+                        with postponed(interrupted):
                             save_carry(carry, parts.environment, checkpoints, metrics.position())
                         saved, failures = carry.steps, 0
                     except OSError as error:
@@ -234,7 +234,7 @@ def _go_on(
                 raise
             if carry.steps > saved:  # It was yielded last, and stands before the step that failed.
                 try:
-                    with undisturbed():
+                    with postponed(interrupted):
                         save_carry(carry, parts.environment, checkpoints, metrics.position())
                 except OSError as error:
                     failure.add_note(str(error))
@@ -254,10 +254,10 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     save_variables(folder / "parameters.npz", trees)
     seed, scaling = evaluation_seed(parts.config.seed), normalization.scaling(carry.normalization)
     result = _evaluate(parts, carry.agent, scaling, parts.config.evaluation_episodes, seed, epsilon=0.0)
-    write_json(folder / "evaluation.json", result)
     rule = next(iter(parts.agent.targets.values())).rule
     title = f"{agent_name(parts.config.agent)} on {parts.config.env}, target {rule}"
     learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
+    write_json(folder / "evaluation.json", result)  # the last: it says that the run has ended
     return result
 
 

@@ -160,13 +160,28 @@ def test_a_second_interrupt_while_a_checkpoint_is_written_loses_nothing(tmp_path
     save, silent, folder = checkpoint.save, (lambda _: None), tmp_path / "run"
 
     def disturbed(path, step, *rest):
-        if step:
+        if step == 300:
             signal.raise_signal(signal.SIGINT)
         save(path, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save", disturbed)
     assert runs.train(config_of(), folder, interrupt_at(300), silent) is None
     assert checkpoint.steps_saved(folder / "checkpoints") == [200, 300]
+    assert runs.resume(folder, silent, silent) is not None
+    assert_same_run(folder, finished)
+
+
+def test_a_first_interrupt_while_a_checkpoint_is_written_is_not_lost(tmp_path, finished, monkeypatch):
+    save, silent, folder = checkpoint.save, (lambda _: None), tmp_path / "run"
+
+    def disturbed(path, step, *rest):
+        if step == 200:
+            signal.raise_signal(signal.SIGTERM)
+        save(path, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", disturbed)
+    assert runs.train(config_of(), folder, silent, silent) is None
+    assert checkpoint.steps_saved(folder / "checkpoints") == [0, 200]
     assert runs.resume(folder, silent, silent) is not None
     assert_same_run(folder, finished)
 
