@@ -27,6 +27,8 @@ def check_count(name: str, value: Any) -> int:
 
 def check_discount(value: Any) -> float:
     """A number in [0, 1], as a Python float."""
+    if type(value) is float and 0 <= value <= 1:
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"discount: got {value!r}; expected a number in [0, 1], for example 0.99.")
     return float(value)

@@ -34,14 +34,12 @@ class Ring:
         return tuple(field.take(rows, axis=0) for field in fields)
 
 
-def cartpole(settings, seed, explore):
-    """A DQN on one CartPole-v1, from the first step to the last.
+def cartpole(settings, seed):
+    """A DQN on one CartPole-v1, from the first step to the last; a random action costs no dispatch.
 
     Args:
         settings: see ``host_loop.Settings``.
         seed: of the environment, the draws and the network.
-        explore: ``"host"``: a random action costs no dispatch; ``"device"``: every action comes from the network's
-            program, which draws the random ones too, as polyak's does.
 
     Returns:
         Environment steps a second after the warm-up, and the learner steps and episodes in them.
@@ -64,13 +62,6 @@ def cartpole(settings, seed, explore):
     def greedy(params, observation):
         return jnp.argmax(network.apply(params, observation))
 
-    @jax.jit
-    def epsilon_greedy(key, params, observation, epsilon):
-        key, use = jax.random.split(jax.random.wrap_key_data(key))
-        draw, choice = jax.random.uniform(use, (2,))
-        action = jnp.where(draw < epsilon, (choice * 2).astype(jnp.int32), greedy(params, observation))
-        return jax.random.key_data(key), action
-
     def learn(params, optimizer_state, target, batch):
         observation, action, reward, next_observation, done = batch
 
@@ -84,18 +75,11 @@ def cartpole(settings, seed, explore):
 
     learn = jax.jit(learn, donate_argnums=(0, 1))
     replay, draws = Ring(settings.replay_capacity, seed=seed), random.Random(seed)
-    key = jax.random.key_data(jax.random.key(seed + 1))
     observation, _ = environment.reset(seed=seed)
     learner_steps, episodes = 0, 0
     for step in range(1, settings.steps + 1):
         epsilon = max(1 - (step - 1) / (settings.steps / 2) * 0.95, 0.05)
-        if explore == "device":
-            key, action = epsilon_greedy(key, params, observation, np.float32(epsilon))
-            action = int(np.asarray(action))
-        elif draws.random() < epsilon:
-            action = draws.randrange(2)
-        else:
-            action = int(np.asarray(greedy(params, observation)))
+        action = draws.randrange(2) if draws.random() < epsilon else int(np.asarray(greedy(params, observation)))
         next_observation, reward, terminated, truncated, _ = environment.step(action)
         replay.add(observation, action, reward, next_observation, terminated)
         observation = next_observation

@@ -11,8 +11,7 @@ Every side runs in a process of its own, which waits while the others run: no si
 and one round measures each of them once.
 
 - polyak: ``host_loop`` as the command line runs it, with dispatches in the calling thread and a record every 500 steps.
-- bare: the same by hand (bare.py). "explores on the host" makes no dispatch for a random action, as CleanRL and SB3
-  do; "explores on the device" makes one for every action, as polyak does.
+- bare: the same by hand (bare.py), with the dispatches that polyak makes: none for a random action.
 - SB3: with PyTorch's own number of threads and with one; polyak is divided by the faster of the two. Its loss is
   Huber's, and its gradients are clipped; it logs nothing here.
 - SBX: as it comes, and with dispatches in the calling thread. Its MLP has one width for both layers: with 100 units it
@@ -88,14 +87,14 @@ def polyak_side(settings, seed):
     return (carry.steps - start[1]) / seconds, carry.learner_steps - start[2], carry.statistics.episodes - start[3]
 
 
-def bare_side(settings, seed, explore):
+def bare_side(settings, seed):
     """The loop written by hand."""
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     import bare
 
-    return bare.cartpole(settings, seed, explore)
+    return bare.cartpole(settings, seed)
 
 
 def sb3_side(settings, seed, threads):
@@ -155,9 +154,7 @@ def sides(options, num_envs):
     """Name to side, for the peers that are installed."""
     found = {"polyak": polyak_side}
     if num_envs == 1:
-        found["bare, explores on the host"] = functools.partial(bare_side, explore="host")
-        if not options.quick:
-            found["bare, explores on the device"] = functools.partial(bare_side, explore="device")
+        found["bare"] = bare_side
     if timing.available(options, "torch") and timing.available(options, "stable_baselines3"):
         found["SB3, PyTorch's threads"] = functools.partial(sb3_side, threads=None)
         found["SB3, one thread"] = functools.partial(sb3_side, threads=1)
@@ -182,8 +179,7 @@ def measure(options, case, settings, bars):
     figures = timing.alternate({name: functools.partial(side, name) for name in found}, options.rounds, warm_up=False)
     for pool in pools.values():
         pool.shutdown()
-    over = [*_fastest(figures, "SB3"), *_fastest(figures, "SBX"), *(name for name in found if name.startswith("bare"))]
-    ratios = [("polyak", name) for name in over]
+    ratios = [("polyak", name) for peer in ("SB3", "SBX", "bare") for name in _fastest(figures, peer)]
     named = {f"polyak / {name}": bar for peer, bar in bars.items() for name in found if name.startswith(peer)}
     timing.report(options, case, "environment steps/s", figures, ratios, named, learner_steps_and_episodes=counts)
 

@@ -82,7 +82,8 @@ def main():
     }
     figures = timing.alternate(sides, options.rounds)
     bars = {f"{scanned} / {single}": "at most 1.05"}
-    timing.report(options, "Nature torso, 4 learner steps", "ms", figures, [(scanned, single)], bars)
+    case = "Nature torso, 4 learner steps" + (" on small images" if options.quick else "")
+    timing.report(options, case, "ms", figures, [(scanned, single)], bars)
 
 
 if __name__ == "__main__":

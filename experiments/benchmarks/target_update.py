@@ -65,15 +65,13 @@ def _lerp(trees, calls):
 def main():
     """The three cases."""
     options = timing.arguments(__doc__, rounds=9)
-    million = 10_000 if options.quick else 1_000_000
+    leaf, calls = (10_000, 3) if options.quick else (1_000_000, 10)
     bars = {"optax, eager / polyak, donated": "at least 10, aim 15", "PyTorch lerp_ / polyak, donated": "0.9, aim 1"}
-    for case, shapes in (
-        ("50M float32, one array", [(50 * million,)]),
-        ("50M float32, 50 arrays", [(million,)] * 50),
-    ):
-        figures = timing.alternate(sides(options, shapes, 3 if options.quick else 10, True), options.rounds)
+    for how, shapes in (("one array", [(50 * leaf,)]), ("50 arrays", [(leaf,)] * 50)):
+        figures = timing.alternate(sides(options, shapes, calls, True), options.rounds)
         ratios = [(peer, "polyak, donated") for peer in ("optax, eager", "PyTorch lerp_") if peer in figures]
-        timing.report(options, case, "µs", figures, ratios, bars if len(shapes) == 1 else {})
+        case = f"{50 * leaf / 1e6:g}M float32, {how}"
+        timing.report(options, case, "µs", figures, ratios, bars if how == "one array" else {})
     figures = timing.alternate(
         sides(options, [(64, 64), (64,)] * 80, 3 if options.quick else 200, False), options.rounds
     )
