@@ -122,7 +122,10 @@ def load(folder: Folder) -> Run:
     folder = pathlib.Path(folder)
     config = folders.read_config(folder)
     if not (folder / "evaluation.json").is_file():
-        raise ValueError(f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}).")
+        raise ValueError(
+            f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
+            f"with: {folders.resume_command(folder)}"
+        )
     parts = build(without_workers(config))
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")

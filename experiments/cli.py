@@ -206,7 +206,6 @@ def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
     tell(f"run       {folder}")
     tell(f"picture   {folder / 'learning_curve.png'}")
     tell(f"evaluate  polyak evaluate {shlex.quote(str(folder))} --episodes 100")
-    tell(f"go on     polyak train --initial {shlex.quote(str(folder))}")
     return 0
 
 

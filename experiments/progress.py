@@ -38,7 +38,7 @@ class Progress:
         self._live = _live(self._stream) if not quiet and _is_terminal(sys.stderr) else None
         self._resolved: dict[str, Any] = {}
         self._record: Record = {}
-        self._shown = -EVERY_PLAIN
+        self._shown, self._said_last = -EVERY_PLAIN, False
         self._moments: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._curve: list[float | None] = []  # the mean return at each CURVE-th part of the run, up to now
 
@@ -55,7 +55,7 @@ class Progress:
         at, mean = min(step * CURVE // steps, CURVE - 1), record["return_mean"]
         self._curve += [mean if self._curve else None] * (at - len(self._curve))
         self._curve[at:] = [mean]
-        self._record, now = record, time.monotonic()
+        self._record, self._said_last, now = record, False, time.monotonic()
         if self._quiet or (now - self._shown < (EVERY_PLAIN if self._live is None else EVERY) and step < steps):
             return
         self._shown = now
@@ -70,6 +70,7 @@ class Progress:
     def say(self, message: str) -> None:
         """Says something on a line of its own, above the panel where there is one."""
         if self._live is not None and self._live.is_started:
+            self._said_last = True
             self._live.console.print(message, markup=False, highlight=False, soft_wrap=True)
         else:
             self._stream.write(f"{message}\n")
@@ -82,7 +83,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None and self._live.is_started:
-            self._draw("")
+            # What was said last, as that a run was interrupted and saved, is to stand at the end: the panel goes.
+            self._live.transient = self._said_last
+            if not self._said_last:
+                self._draw("")
             self._live.stop()
 
     def _draw(self, left: str) -> None:

@@ -46,7 +46,7 @@ Groups = dict[str, dict[str, list[FoundRun]]]  # by label, by environment
 
 
 def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
-    """The folders of the runs in ``folders``, each once; a folder that holds runs stands for them, sorted by name.
+    """The folders of the runs in ``folders``, each once; a folder that holds runs, however deep, stands for them.
 
     A folder with no run in it is kept: reading it says what is wrong.
 
@@ -56,7 +56,7 @@ def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, pathlib.Path] = {}
     for folder in map(pathlib.Path, folders):
         holds_runs = folder.is_dir() and not (folder / "config.json").is_file()
-        below = sorted(path.parent for path in folder.glob("*/config.json")) if holds_runs else []
+        below = sorted(path.parent for path in folder.rglob("config.json")) if holds_runs else []
         for run in below or [folder]:
             found.setdefault(run.resolve(), run)
     if not found:

@@ -141,8 +141,9 @@ class TestGroups:
         for name in ("b", "a"):
             write_run(tmp_path / "runs" / name, [1.0])
         (tmp_path / "runs" / "notes").mkdir()
+        write_run(tmp_path / "runs" / "sweep" / "first", [1.0])
         found = run_folders([tmp_path / "runs", tmp_path / "runs" / "a", tmp_path / "runs" / ".." / "runs" / "b"])
-        assert found == [tmp_path / "runs" / "a", tmp_path / "runs" / "b"]
+        assert found == [tmp_path / "runs" / name for name in ("a", "b", "sweep/first")]
 
     def test_a_seed_counts_once_and_is_said_so(self, tmp_path):
         """Row 117 of the faults: duplicate seeds."""

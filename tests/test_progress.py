@@ -160,6 +160,18 @@ def test_a_terminal_gets_a_panel_and_messages_above_it(monkeypatch, clock, capsy
     assert sys.stderr is terminal
 
 
+def test_what_was_said_last_stands_at_the_end(monkeypatch, clock):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0, loss=0.5))
+        progress.say("interrupted at step 1234, saved")
+        said = terminal.getvalue().rindex("interrupted at step 1234")
+        assert "loss" in terminal.getvalue()[said:]  # the panel below it, as long as the run goes on
+    text = terminal.getvalue()
+    assert "loss" not in text[text.rindex("\x1b[2K") :]  # at the end it is erased, and not drawn again
+
+
 def test_the_end_of_a_run_is_always_drawn(monkeypatch, clock):
     terminal = terminal_of(monkeypatch)
     with Progress(RunConfig(), quiet=False) as progress:
