@@ -157,7 +157,9 @@ class _TensorBoard:
 
         self._event, self._summary = Event, Summary
         (folder / "tensorboard").mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "tensorboard" / "events"), f".{step:012}")
+        # Its names tell seconds; the number keeps a second start within one from taking the first one's file.
+        starts = len(list((folder / "tensorboard").iterdir()))
+        self._writer = EventsWriter(str(folder / "tensorboard" / "events"), f".{step:012}.{starts:04}")
         # Tells TensorBoard to pass over what an earlier file has after that step.
         self._writer.write_event(
             Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START))
