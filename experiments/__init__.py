@@ -4,13 +4,17 @@ from .config import RunConfig
 from .environment import Environments, EnvironmentStep, VectorEnvironments, adapt, make
 from .evaluation import evaluate
 from .host_loop import Carry, host_loop, initial_carry, total_learner_steps
+from .lanes import EnvironmentFailure
+from .workers import WorkerEnvironments
 
 __all__ = [
     "Carry",
+    "EnvironmentFailure",
     "EnvironmentStep",
     "Environments",
     "RunConfig",
     "VectorEnvironments",
+    "WorkerEnvironments",
     "adapt",
     "evaluate",
     "host_loop",

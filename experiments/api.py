@@ -132,7 +132,7 @@ def load(folder: Folder) -> Run:
     spec = parts.environment.spec
 
     @jax.jit
-    def greedy(observation: Any, action_mask: Any) -> jax.Array:
+    def greedy(observation: Any, action_mask: Any) -> Any:
         masks = jax.tree.map(lambda mask: mask[None], action_mask)
         timestep = normalize_timestep(scaling, TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool), masks))
         memory = parts.agent.initial_memory(jax.random.key(0), 1)
