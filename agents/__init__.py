@@ -1,13 +1,17 @@
 """polyak.agents: how to act and how to learn."""
 
-from .dqn import DQNConfig, dqn, network_arguments
+from .config import DQNConfig
+from .dqn import dqn
 from .exploration import epsilon_greedy
 from .optimizers import make_optimizer
+from .presets import AGENTS
+from .shared import network_arguments
 from .types import ActOutput, Agent, evaluation_state
 
 AgentConfig = DQNConfig  # what a loop reads its cadence, draws and exploration from
 
 __all__ = [
+    "AGENTS",
     "ActOutput",
     "Agent",
     "AgentConfig",

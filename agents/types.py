@@ -60,6 +60,13 @@ class Learn(Protocol):
         """Makes one learner step on a sample ``[B, ...]``; the key is consumed."""
 
 
+class GreedyActions(Protocol):
+    """What an agent would do."""
+
+    def __call__(self, params: Tree, sample: Sample) -> Array:
+        """Returns the greedy actions at the first observations of a sample's transitions (all of a sequence's)."""
+
+
 class Agent(NamedTuple):
     """An agent: pure functions, none of them jitted; the loop compiles and donates.
 
@@ -69,6 +76,9 @@ class Agent(NamedTuple):
         act: ``(key, state, memory, timestep) -> ActOutput``; the loop explores.
         learn: ``(key, state, sample) -> (state, LearnOutput)``.
         targets: the named targets of its learner; the first is its main one.
+        act_greedily: as ``act``, without what the agent itself does to explore (noise, a head drawn); None where that
+            is nothing.
+        greedy_actions: ``(params, sample) -> actions``, for diagnostics of the policy; None for no such diagnostics.
     """
 
     init: Init
@@ -76,6 +86,8 @@ class Agent(NamedTuple):
     act: Act
     learn: Learn
     targets: Mapping[str, Target]
+    act_greedily: Act | None = None
+    greedy_actions: GreedyActions | None = None
 
 
 def evaluation_state(state: LearnerState) -> LearnerState:

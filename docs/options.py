@@ -11,6 +11,7 @@ import typing
 import docstring_parser
 import tyro
 
+from polyak.agents import DQNConfig
 from polyak.experiments import cli, config
 
 PAGE = pathlib.Path(__file__).parent / "command_line.md"
@@ -18,9 +19,9 @@ MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 
 def option_classes():
-    """Every dataclass that the command line fills, by name: the commands, the run, the agents."""
+    """Every dataclass that the command line fills, by name: the commands, the run, the agent."""
     commands = [value for name, value in vars(cli).items() if name.endswith("Command")]
-    return {kind.__name__: kind for kind in (*commands, config.RunConfig, *config.AGENTS.values())}
+    return {kind.__name__: kind for kind in (*commands, config.RunConfig, DQNConfig)}
 
 
 def table(kind):
@@ -29,7 +30,8 @@ def table(kind):
     types = typing.get_type_hints(kind, include_extras=True)
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(kind):
-        if not dataclasses.is_dataclass(types[field.name]):
+        hidden = tyro.conf.Suppress in getattr(types[field.name], "__metadata__", ())
+        if not dataclasses.is_dataclass(types[field.name]) and not hidden:
             meaning = _meaning(about[field.name], types[field.name])
             lines.append(f"| {_option(field, types[field.name])} | {_default(field)} | {meaning} |")
     return "\n".join(lines) + "\n"

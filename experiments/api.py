@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import AgentConfig, network_arguments
+from ..agents import AGENTS, network_arguments
 from ..networks import q_network_in_words
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from . import folders, runs
 from .comparison import compare as compare
-from .config import AGENTS, RunConfig, agent_name, from_json, known, to_json, without_workers
+from .config import RunConfig, from_json, known, to_json, without_workers
 from .export import Exported, Format, load_exported, write_exported
 from .files import read_arrays, read_json
 from .normalization import CLIP, EPSILON, normalize_timestep
@@ -40,8 +40,8 @@ class Run:
             and ``ended_at`` are over the training episodes.
         variables: the parameters (and module state) that are evaluated.
         evaluation: mean, standard error and returns of the greedy episodes at the end.
-        act: the greedy action for one observation (shape and dtype of the environment's; a ``Discrete`` observation as
-            its one-hot vector), for agents without memory; with ``action_mask``, ``act(observation, action_mask)``
+        act: the greedy action for one observation (shape and dtype of the environment's, a stack of frames where the
+            agent is shown one; a ``Discrete`` observation as its one-hot vector), for agents without memory; with ``action_mask``, ``act(observation, action_mask)``
             among the legal actions.
     """
 
@@ -80,7 +80,7 @@ def train(
     ('incremental:0.01', [300.0], True)
     """
     if config is None:
-        config = _config(AGENTS[known(agent, AGENTS, "agent")](), fields)
+        config = _config(known(agent, AGENTS, "agent"), fields)
     elif fields:
         raise ValueError(
             f"config: got a whole config and the fields {', '.join(fields)} as well; give one or the other."
@@ -234,15 +234,15 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     return folder
 
 
-def _config(agent: AgentConfig, fields: dict[str, Any]) -> RunConfig:
-    of_the_agent = {field.name for field in dataclasses.fields(agent)}
-    of_the_run = {field.name for field in dataclasses.fields(RunConfig)} - {"agent"}
+def _config(agent: str, fields: dict[str, Any]) -> RunConfig:
+    of_the_agent = {field.name for field in dataclasses.fields(AGENTS[agent])}
+    of_the_run = {field.name for field in dataclasses.fields(RunConfig)} - {"agent", "agent_name"}
     for name in fields:
         known(name, sorted(of_the_run | of_the_agent), "field")
     initial = fields.get("initial")
     if isinstance(initial, Run | pathlib.Path):
         fields = {**fields, "initial": str(initial.folder if isinstance(initial, Run) else initial)}
-    described = {"name": agent_name(agent), **{k: v for k, v in fields.items() if k in of_the_agent}}
+    described = {"name": agent, **{k: v for k, v in fields.items() if k in of_the_agent}}
     return from_json({**{k: v for k, v in fields.items() if k in of_the_run}, "agent": described})
 
 

@@ -15,7 +15,8 @@ from ..tables import TableFormat
 from . import api, folders, runs
 from .comparison import compare
 from .comparison_table import comparison_table
-from .config import AGENTS, RunConfig, known
+from ..agents import AGENTS
+from .config import RunConfig, known
 from .export import Format
 from .figures import comparison_figure
 from .lanes import EnvironmentFailure
@@ -126,8 +127,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "dqn"
-    agent = AGENTS[known(name, AGENTS, "agent")]()
-    default = TrainCommand(RunConfig(agent=agent))
+    default = TrainCommand(RunConfig(AGENTS[known(name, AGENTS, "agent")], name))
     command = tyro.cli(
         TrainCommand,
         args=arguments,

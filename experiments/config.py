@@ -7,10 +7,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..agents import AgentConfig, DQNConfig
+import tyro
+
+from ..agents import AGENTS, AgentConfig
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
-AGENTS: Mapping[str, type[AgentConfig]] = {"dqn": DQNConfig}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class RunConfig:
 
     Attributes:
         agent: the agent's own config.
+        agent_name: the name in ``AGENTS`` that the agent's config began with; records and folders are called by it.
         env: id of a Gymnasium environment.
         steps: environment steps, over all environments.
         num_envs: environments stepped together.
@@ -38,7 +40,8 @@ class RunConfig:
             wandb (Weights & Biases, offline unless WANDB_MODE says otherwise); none is fine.
     """
 
-    agent: AgentConfig = dataclasses.field(default_factory=DQNConfig)
+    agent: AgentConfig = AGENTS["dqn"]
+    agent_name: tyro.conf.Suppress[str] = "dqn"
     env: str = "CartPole-v1"
     steps: int = 50_000
     num_envs: int = 1
@@ -55,6 +58,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError where a field is out of range or two contradict each other."""
+        known(self.agent_name, AGENTS, "agent")
         counts = ("steps", "num_envs", "log_every", "checkpoint_every", "evaluation_episodes")
         for name, lowest in [*((name, 1) for name in counts), ("seed", 0), ("workers", 0)]:
             value = getattr(self, name)
@@ -107,15 +111,6 @@ def without_workers(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, workers=0, on_env_failure="stop")
 
 
-def agent_name(config: AgentConfig) -> str:
-    """The name under which the command line knows an agent's config.
-
-    >>> agent_name(DQNConfig())
-    'dqn'
-    """
-    return next(name for name, kind in AGENTS.items() if type(config) is kind)
-
-
 def to_json(config: RunConfig) -> dict[str, Any]:
     """The config as JSON's own types; ``agent`` gets the agent's name beside its fields.
 
@@ -123,11 +118,11 @@ def to_json(config: RunConfig) -> dict[str, Any]:
     ('dqn', 2000)
     """
     fields = dataclasses.asdict(config)
-    return {"agent": {"name": agent_name(config.agent), **fields.pop("agent")}, **fields}
+    return {"agent": {"name": fields.pop("agent_name"), **fields.pop("agent")}, **fields}
 
 
 def from_json(fields: Mapping[str, Any]) -> RunConfig:
-    """Reads a config from JSON; the inverse of :func:`to_json`.
+    """Reads a config from JSON; the inverse of :func:`to_json`. Fields that are not given are those of the named agent.
 
     Raises:
         ValueError: an unknown agent or field (the message names the closest), or a value out of range.
@@ -140,9 +135,12 @@ def from_json(fields: Mapping[str, Any]) -> RunConfig:
     if not isinstance(agent_fields, Mapping):
         raise TypeError(f"agent: got {agent_fields!r}; expected an object: the agent's name and its fields.")
     agent_fields = dict(agent_fields)
-    kind = AGENTS[known(agent_fields.pop("name", "dqn"), AGENTS, "agent")]
-    agent = _read(kind, agent_fields, "agent.")
-    return typing.cast(RunConfig, _read(RunConfig, {**fields, "agent": agent}, ""))
+    name = known(agent_fields.pop("name", "dqn"), AGENTS, "agent")
+    agent = _read(AGENTS[name], agent_fields, "agent.")
+    run_fields = {key: value for key, value in fields.items() if key != "agent"}
+    if "agent_name" in run_fields:
+        raise ValueError('agent_name: expected under "agent", as "name". Write {"agent": {"name": ...}, ...}.')
+    return typing.cast(RunConfig, _read(RunConfig(agent, name), run_fields, ""))
 
 
 def known(name: Any, names: typing.Iterable[str], what: str) -> str:
@@ -163,8 +161,8 @@ def known(name: Any, names: typing.Iterable[str], what: str) -> str:
     return str(name)
 
 
-def _read(kind: type[Any], fields: Mapping[str, Any], prefix: str) -> Any:
-    annotations = typing.get_type_hints(kind)
+def _read(default: Any, fields: Mapping[str, Any], prefix: str) -> Any:
+    annotations = typing.get_type_hints(type(default))
     values = {}
     for name, value in fields.items():
         known(name, annotations, f"field of {prefix.rstrip('.') or 'the config'}")
@@ -174,7 +172,7 @@ def _read(kind: type[Any], fields: Mapping[str, Any], prefix: str) -> Any:
         if not _fits(value, annotations[name]):
             raise TypeError(f"{prefix}{name}: got {value!r} ({type(value).__name__}); expected {annotations[name]}.")
         values[name] = value
-    return kind(**values)
+    return dataclasses.replace(default, **values)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from .. import __version__
-from .config import RunConfig, agent_name, from_json
+from .config import RunConfig, from_json
 from .files import read_json
 
 
@@ -38,7 +38,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes."""
     environment = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in config.env)
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{agent_name(config.agent)}-{environment}-seed{config.seed}-{moment}"
+    return pathlib.Path("runs") / f"{config.agent_name}-{environment}-seed{config.seed}-{moment}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ..replay.types import Array, EnvironmentSpec, TimeStep, Transition
+from ..replay.types import Array, EnvironmentSpec, Sequence, TimeStep, Transition
 from .lanes import EnvironmentStep
 
 CLIP = 10.0  # what is normalised lies between -10 and 10
@@ -176,13 +176,13 @@ def normalize_timestep(by: Scaling, timestep: TimeStep) -> TimeStep:
     )
 
 
-def normalize_transition(by: Scaling, transition: Transition) -> Transition:
-    """The transitions as the agent is to learn from them, the reward scaled after it was summed over the steps."""
-    return transition._replace(
-        obs_tm1=normalize_observation(by, transition.obs_tm1),
-        r_t=_normalize_reward(by, transition.r_t),
-        obs_t=normalize_observation(by, transition.obs_t),
-    )
+def normalize_drawn(by: Scaling, drawn: Transition | Sequence) -> Transition | Sequence:
+    """What was drawn as the agent is to learn from it, the reward scaled after it was summed over a transition."""
+    r_t = _normalize_reward(by, drawn.r_t)
+    if isinstance(drawn, Sequence):
+        return drawn._replace(obs=normalize_observation(by, drawn.obs), r_t=r_t)
+    obs_tm1, obs_t = (normalize_observation(by, observation) for observation in (drawn.obs_tm1, drawn.obs_t))
+    return drawn._replace(obs_tm1=obs_tm1, r_t=r_t, obs_t=obs_t)
 
 
 def normalize_observation(by: Scaling, observation: Array) -> Array:

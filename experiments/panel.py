@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .config import RunConfig, agent_name
+from .config import RunConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,7 +80,7 @@ def panel(
         rows += [fields(("return", returns)), line("", drawn, widths=[NAMES, None])]
         rows += [fields(pair) for pair in pairs]
     rows += [fields(pair) for pair in _targets(resolved, record)]
-    title = Text(f"{agent_name(config.agent)} on {config.env}, seed {config.seed}", "bold not dim")
+    title = Text(f"{config.agent_name} on {config.env}, seed {config.seed}", "bold not dim")
     folder = Text(str(resolved["folder"])) if "folder" in resolved else None
     look: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "border_style": "dim", "width": width}
     return Panel(Group(*rows), title=title, subtitle=folder, **look)

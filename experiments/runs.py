@@ -18,7 +18,7 @@ from ..updates import LearnerState, init_targets
 from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
 from .compilations import compilations
-from .config import RunConfig, agent_name, without_workers
+from .config import RunConfig, without_workers
 from .environment import make
 from .evaluation import LANES, evaluate, evaluation_seed
 from .export import load_initial
@@ -255,7 +255,7 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     seed, scaling = evaluation_seed(parts.config.seed), normalization.scaling(carry.normalization)
     result = _evaluate(parts, carry.agent, scaling, parts.config.evaluation_episodes, seed, epsilon=0.0)
     rule = next(iter(parts.agent.targets.values())).rule
-    title = f"{agent_name(parts.config.agent)} on {parts.config.env}, target {rule}"
+    title = f"{parts.config.agent_name} on {parts.config.env}, target {rule}"
     learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
     write_json(folder / "evaluation.json", result)  # the last: it says that the run has ended
     return result

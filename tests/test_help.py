@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from polyak import help, updates
+from polyak import agents, help, updates
 from polyak.catalogue import AGENTS, agents_table
-from polyak.experiments import cli, config
+from polyak.experiments import cli
 from polyak.tables import table
 
 TARGETS = re.findall(r"^  (\S+) ", help.TARGETS, re.MULTILINE)
@@ -60,12 +60,12 @@ def test_every_command_is_told_and_there_is():
 
 
 def test_the_catalogue_is_of_the_agents_there_are():
-    assert list(AGENTS) == list(config.AGENTS)
+    assert list(AGENTS) == list(agents.AGENTS)
     for name, entry in AGENTS.items():
-        assert entry.target == config.AGENTS[name]().target
+        assert entry.target == agents.AGENTS[name].target
         assert f"  {name} " in help.overview()
         for option in re.findall(r"--(?:no-)?([a-z-]+)", f"{entry.summary} {[paper.part for paper in entry.papers]}"):
-            assert hasattr(config.AGENTS[name](), option.replace("-", "_"))
+            assert hasattr(agents.AGENTS[name], option.replace("-", "_"))
 
 
 def test_the_table_of_agents(capsys):

@@ -1,0 +1,59 @@
+"""The agents by name: each is the config of its paper's variant, with numbers that suit CartPole-v1.
+
+What differs between them stands here and nowhere else; ``polyak agents`` says how each differs from its paper.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from .config import DQNConfig
+
+_QUICKSTART = DQNConfig()
+_ONE_STEP = dataclasses.replace(_QUICKSTART, double=False, n_steps=1)
+_DISTRIBUTION = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
+
+
+def _one_step(**fields: object) -> DQNConfig:
+    return dataclasses.replace(_ONE_STEP, **fields)  # type: ignore[arg-type]
+
+
+AGENTS: Mapping[str, DQNConfig] = {
+    "dqn": _QUICKSTART,
+    "double_dqn": _one_step(double=True),
+    "dueling_dqn": _one_step(double=True, dueling=True),
+    "n_step_dqn": _one_step(n_steps=5),
+    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6),
+    "c51": _one_step(head="categorical", **_DISTRIBUTION),
+    "qr_dqn": _one_step(head="quantile", num_quantiles=50),
+    "iqn": _one_step(head="implicit_quantile", num_quantiles=32),
+    "noisy_dqn": _one_step(noisy=True, epsilon_initial=0.0, epsilon_final=0.0),
+    "rainbow": _one_step(
+        head="categorical",
+        double=True,
+        dueling=True,
+        noisy=True,
+        n_steps=3,
+        priority_exponent=0.5,
+        epsilon_initial=0.0,
+        epsilon_final=0.0,
+        **_DISTRIBUTION,
+    ),
+    "munchausen_dqn": _one_step(munchausen=True),
+    "hl_gauss": _one_step(head="hl_gauss", **_DISTRIBUTION),
+    "bootstrapped_dqn": _one_step(head="ensemble", double=True, epsilon_initial=0.0, epsilon_final=0.0),
+    "r2d2": _one_step(
+        memory="lstm",
+        double=True,
+        dueling=True,
+        value_rescaling=True,
+        n_steps=5,
+        batch_size=32,
+        sequence_length=20,
+        burn_in=10,
+        sequence_period=10,
+        priority_exponent=0.9,
+        importance_exponent_initial=0.6,
+        importance_exponent_final=0.6,
+    ),
+    "drq": dataclasses.replace(_QUICKSTART, dueling=True, augmentation="auto"),
+}
