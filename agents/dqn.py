@@ -133,8 +133,8 @@ def dqn(
         spec: what the environment shows and takes.
         total_learner_steps: of the run; what learning-rate and cosine target schedules fall over.
         lowering: how convolutions are computed (see :class:`polyak.networks.Conv2D`).
-        network: a Haiku network of one's own, ``apply(params, observation) -> QOutput``; by default
-            :func:`polyak.networks.q_network` from the config.
+        network: a Haiku network of one's own, ``apply(params, key, observation) -> ValueOutput``; by default
+            :func:`polyak.networks.value_network` from the config.
 
     Raises:
         ValueError: a field of the config is out of range, a rule's text does not parse, or the network's output does
@@ -147,7 +147,7 @@ def dqn(
     >>> agent.act(jax.random.key(1), state, (), timestep).action.shape
     (1,)
     """
-    network = network or networks.q_network(**network_arguments(config, spec), lowering=lowering)
+    network = network or networks.value_network(**network_arguments(config, spec), lowering=lowering)
     _check_output(network, spec)
     learner = updates.learner(
         _loss(config, network.apply),
@@ -167,7 +167,7 @@ def dqn(
 
     def act(key: jax.Array, state: LearnerState, memory: Any, timestep: TimeStep) -> ActOutput:
         del key
-        q_values = mask_values(network.apply(state.params, timestep.observation).q_values, timestep.action_mask)
+        q_values = mask_values(network.apply(state.params, None, timestep.observation).q_values, timestep.action_mask)
         return ActOutput(jnp.argmax(q_values, axis=-1).astype(jnp.int32), memory)
 
     def learn(key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
@@ -190,7 +190,7 @@ def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
 
 
 def network_arguments(config: DQNConfig, spec: EnvironmentSpec) -> dict[str, Any]:
-    """What :func:`polyak.networks.q_network` builds a DQN's network from, in JSON's own types.
+    """What :func:`polyak.networks.value_network` builds a DQN's network from, in JSON's own types.
 
     >>> network_arguments(DQNConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2))
     {'num_actions': 2, 'torso': 'mlp', 'hidden_sizes': [120, 84], 'activation': 'relu', 'dueling': False}
@@ -210,7 +210,7 @@ def network_arguments(config: DQNConfig, spec: EnvironmentSpec) -> dict[str, Any
 def _check_output(network: hk.Transformed, spec: EnvironmentSpec) -> None:
     observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
     params = jax.eval_shape(network.init, jax.random.key(0), observation)
-    shape = jax.eval_shape(network.apply, params, observation).q_values.shape
+    shape = jax.eval_shape(network.apply, params, None, observation).q_values.shape
     if shape != (1, spec.num_actions):
         raise ValueError(
             f"network: its q_values have shape {shape} for one observation of shape {spec.observation.shape}; expected "
@@ -234,7 +234,7 @@ def _targets(config: DQNConfig, total_learner_steps: int | None) -> dict[str, Ta
     return targets
 
 
-def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.Loss:
+def _loss(config: DQNConfig, apply: Callable[..., networks.ValueOutput]) -> updates.Loss:
     penalty = rlax.huber_loss if config.loss == "huber" else rlax.l2_loss
 
     def td_error(
@@ -247,9 +247,9 @@ def _loss(config: DQNConfig, apply: Callable[..., networks.QOutput]) -> updates.
         del key, state
         transition: Transition = batch.transition
         slow: Variables = targets[MAIN_TARGET]
-        q_tm1 = apply(params, transition.obs_tm1).q_values
-        q_t = apply(slow.params, transition.obs_t).q_values
-        q_t_selector = apply(params, transition.obs_t).q_values if config.double else q_t
+        q_tm1 = apply(params, None, transition.obs_tm1).q_values
+        q_t = apply(slow.params, None, transition.obs_t).q_values
+        q_t_selector = apply(params, None, transition.obs_t).q_values if config.double else q_t
         q_t_selector = mask_values(q_t_selector, transition.action_mask_t)
         bare = transition._replace(obs_tm1=(), obs_t=(), extras_tm1=(), action_mask_tm1=(), action_mask_t=())
         errors = jax.vmap(td_error)(q_tm1, bare, q_t, q_t_selector)
