@@ -9,8 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+<<<<<<< HEAD
 from ..agents import AGENTS, network_arguments
 from ..networks import q_network_in_words
+=======
+from ..agents import AgentConfig, network_arguments
+from ..networks import value_network_in_words
+>>>>>>> w-nets
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from . import folders, runs
@@ -201,7 +206,7 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     ...     run = train(env="CartPole-v1", out=f"{folder}/run", **fields)
     ...     exported = load_exported(export(run, f"{folder}/export"))
     >>> exported.manifest["network"]["function"], exported.arrays["params/head/q_values/w"].shape
-    ('polyak.networks.q_network', (8, 2))
+    ('polyak.networks.value_network', (8, 2))
     """
     known(format, get_args(Format), "format")
     run = run if isinstance(run, Run) else load(run)
@@ -212,9 +217,9 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
         "observation": {"shape": list(run.spec.observation.shape), "dtype": str(run.spec.observation.dtype)},
         "num_actions": run.spec.num_actions,
         "network": {
-            "function": "polyak.networks.q_network",
+            "function": "polyak.networks.value_network",
             "arguments": arguments,
-            "in_words": q_network_in_words(**arguments),
+            "in_words": value_network_in_words(**arguments),
         },
         "evaluation": run.evaluation,
         "versions": read_json(run.folder / "config.json").get("versions"),

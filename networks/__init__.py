@@ -1,28 +1,36 @@
 """polyak.networks: Haiku torsos and heads, and the networks composed of them; it knows no other part of polyak.
 
-A torso takes observations ``[B, ...]`` to features ``[B, D]``, a head takes features to a NamedTuple, and a network is
-one of each. Everything is float32 and without randomness: a network's ``init`` alone takes a key.
+A torso takes observations ``[B, ...]`` to features ``[B, D]``, a head takes features to numbers of each action, and a
+network is one of each, which gives a ``ValueOutput``. Everything is float32. ``init`` takes a key, and ``apply`` a key
+or None: noisy layers and implicit quantiles alone draw from it.
 """
 
 from .conv import Conv2D, Lowering, Padding
-from .heads import DuelingHead, QHead, QOutput
-from .torsos import Activation, MLPTorso, NatureTorso, TorsoName, activation_fn, make_torso, scale_images
-from .value_networks import q_network, q_network_in_words
+from .dense import Activation, NoisyLinear, activation_fn
+from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
+from .image_torsos import NatureTorso
+from .torsos import MLPTorso, TorsoName, make_torso, scale_images
+from .value_networks import value_network
+from .words import value_network_in_words
 
 __all__ = [
     "Activation",
     "Conv2D",
+    "CosineEmbedding",
     "DuelingHead",
+    "HeadName",
+    "LinearHead",
     "Lowering",
     "MLPTorso",
     "NatureTorso",
+    "NoisyLinear",
     "Padding",
-    "QHead",
-    "QOutput",
     "TorsoName",
+    "ValueOutput",
     "activation_fn",
     "make_torso",
-    "q_network",
-    "q_network_in_words",
+    "midpoints",
     "scale_images",
+    "value_network",
+    "value_network_in_words",
 ]

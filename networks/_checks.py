@@ -1,6 +1,8 @@
 """Checks of what the builders of this package are given; each error says what is allowed and the way out."""
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,3 +31,18 @@ def check_sizes(field: str, got: Any) -> None:
         raise TypeError(f"{field}: got {got!r}; expected a sequence of layer sizes. Write one layer as ({got},).")
     for index, size in enumerate(got):
         check_positive(f"{field}[{index}]", size)
+
+
+def check_finite(field: str, got: Any) -> None:
+    """Raises unless ``got`` is a finite real number: TypeError for another type, ValueError for NaN and infinity."""
+    if not isinstance(got, numbers.Real) or isinstance(got, bool):
+        raise TypeError(f"{field}: got {got!r}, a {type(got).__name__}; expected a number. Convert it with float().")
+    if not math.isfinite(got):
+        raise ValueError(f"{field}: got {got}; expected a finite number.")
+
+
+def check_nonnegative(field: str, got: Any) -> None:
+    """Raises unless ``got`` is a finite number of at least 0."""
+    check_finite(field, got)
+    if got < 0:
+        raise ValueError(f"{field}: got {got}; expected a number >= 0.")

@@ -77,8 +77,8 @@ def table_agent(**fields):
         def init(self, key, observation):
             return {"w": jnp.ones(4)}
 
-        def apply(self, params, observation):
-            return networks.QOutput(observation * params["w"][None])
+        def apply(self, params, key, observation):
+            return networks.ValueOutput(observation * params["w"][None])
 
     spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=4, action_mask=True)
     config = DQNConfig(learning_rate_schedule="constant", **fields)
@@ -207,12 +207,12 @@ def test_what_is_illegal_is_worth_nothing_however_good_it_looks():
         epsilon_final=1.0,
     )
     environment = adapt([Door()], action_mask=True)
-    network = networks.q_network(3, torso="mlp", hidden_sizes=config.hidden_sizes)
+    network = networks.value_network(3, torso="mlp", hidden_sizes=config.hidden_sizes)
     agent = dqn(config, environment.spec, total_learner_steps=2_000, network=network)
     carry = initial_carry(agent, environment, config, seed=0)
     *_, (carry, _) = host_loop(agent, environment, config, carry, steps=8_000, record_every=8_000)
     observations = np.float32([[0, 0], [1, 0], [0, 1], [1, 1]])
-    q_values = np.asarray(network.apply(carry.agent.params, observations).q_values)
+    q_values = np.asarray(network.apply(carry.agent.params, None, observations).q_values)
     assert q_values[1, 2] > 4  # illegal, and it looks good
     np.testing.assert_allclose(q_values[0], [0.9 * 1] * 3, atol=0.3)
     np.testing.assert_allclose(q_values[2], [0.9 * 10] * 3, atol=0.6)

@@ -29,9 +29,9 @@ def table_network():
     """Q-values that are the observation times a diagonal of weights: every number of the loss can be done by hand."""
 
     def forward(observation):
-        return networks.QOutput(observation * hk.get_parameter("w", (2,), init=jnp.ones)[None])
+        return networks.ValueOutput(observation * hk.get_parameter("w", (2,), init=jnp.ones)[None])
 
-    return hk.without_apply_rng(hk.transform(forward))
+    return hk.transform(forward)
 
 
 def sample(weights=(1.0, 1.0)):
@@ -275,10 +275,10 @@ def test_a_schedule_needs_the_length_of_the_run():
 
 def test_a_network_that_does_not_match_the_actions():
     def forward(observation):
-        return networks.QOutput(hk.Linear(5)(observation))
+        return networks.ValueOutput(hk.Linear(5)(observation))
 
     with pytest.raises(ValueError, match=r"q_values have shape \(1, 5\).*expected \(1, 2\).*num_actions=2"):
-        make(network=hk.without_apply_rng(hk.transform(forward)))
+        make(network=hk.transform(forward))
 
 
 def test_annotations_are_the_types_of_the_defaults():

@@ -109,9 +109,9 @@ def test_the_words_name_every_layer_and_its_size(dueling, shape, hidden_sizes):
     spec = EnvironmentSpec(jax.ShapeDtypeStruct(shape, jnp.uint8), num_actions=3)
     config = DQNConfig(dueling=dueling, hidden_sizes=hidden_sizes, activation="tanh")
     arguments = json.loads(json.dumps(network_arguments(config, spec)))
-    words = networks.q_network_in_words(**arguments)
+    words = networks.value_network_in_words(**arguments)
     observation = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
-    params = jax.eval_shape(networks.q_network(**arguments).init, jax.random.key(0), observation)
+    params = jax.eval_shape(networks.value_network(**arguments).init, jax.random.key(0), observation)
     named = dict(re.findall(r"([\w/~]+) \((\d+(?: of \d+x\d+)?)", words))
     expected = {}
     for module, leaves in params.items():

@@ -109,7 +109,7 @@ class TestTorsos:
 
 class TestHeads:
     def test_linear_head_hand_computed(self) -> None:
-        net = transform(lambda: networks.QHead(3))
+        net = transform(lambda: networks.LinearHead(3))
         params = {
             "head/q_values": {
                 "w": jnp.asarray([[1.0, 0.0, -1.0], [2.0, 1.0, 0.0]]),
@@ -117,11 +117,10 @@ class TestHeads:
             }
         }
         out = net.apply(params, jnp.asarray([[1.0, 2.0]]))
-        assert isinstance(out, networks.QOutput)
-        np.testing.assert_array_equal(out.q_values, [[5.0, 12.0, 19.0]])
+        np.testing.assert_array_equal(out, [[[5.0], [12.0], [19.0]]])
 
     def test_dueling_head_hand_computed(self) -> None:
-        net = transform(lambda: networks.DuelingHead(3, (1,)))
+        net = transform(lambda: networks.DuelingHead(3, 1, (1,)))
         params = {
             "head/value/~/linear_0": {"w": jnp.asarray([[2.0]]), "b": jnp.asarray([0.0])},
             "head/value/~/linear_1": {"w": jnp.asarray([[1.0]]), "b": jnp.asarray([1.0])},
@@ -131,16 +130,15 @@ class TestHeads:
         # At 2: value 2*2 + 1 = 5, hidden advantage 1, advantages [1, 2, 6] with mean 3.
         # At -1: both hidden layers are cut off by the ReLU: value 1, advantages zero.
         out = net.apply(params, jnp.asarray([[2.0], [-1.0]]))
-        assert isinstance(out, networks.QOutput)
-        np.testing.assert_allclose(out.q_values, [[3.0, 4.0, 8.0], [1.0, 1.0, 1.0]], rtol=1e-6)
+        np.testing.assert_allclose(out[..., 0], [[3.0, 4.0, 8.0], [1.0, 1.0, 1.0]], rtol=1e-6)
 
     @settings(max_examples=10, deadline=None)
     @given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-100.0, 100.0, width=32))
     def test_dueling_value_is_the_mean_and_the_advantages_have_none(self, seed: int, shift: float) -> None:
-        net = transform(lambda: networks.DuelingHead(5, (4,)))
+        net = transform(lambda: networks.DuelingHead(5, 1, (4,)))
         features = random_floats(3, 6)
         params = random_params(net, features, seed)
-        q_values = net.apply(params, features).q_values
+        q_values = net.apply(params, features)[..., 0]
         value = transform(lambda: hk.nets.MLP((4, 1), name="value"))
         value_params = {name.removeprefix("head/"): p for name, p in params.items() if name.startswith("head/value")}
         # The mean over actions is the value stream's output, and nothing of it is lost to the advantages.
@@ -148,7 +146,7 @@ class TestHeads:
         np.testing.assert_allclose(mean, value.apply(value_params, features), rtol=1e-4, atol=1e-5)
         # What is added to the value moves each action by as much; what is added to every advantage moves none.
         for stream, expected in (("value", q_values + shift), ("advantage", q_values)):
-            shifted = net.apply(shift_bias(params, f"head/{stream}/~/linear_1", shift), features).q_values
+            shifted = net.apply(shift_bias(params, f"head/{stream}/~/linear_1", shift), features)[..., 0]
             np.testing.assert_allclose(shifted, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -156,9 +154,9 @@ def shift_bias(params: Any, module: str, shift: float) -> Any:
     return params | {module: params[module] | {"b": params[module]["b"] + shift}}
 
 
-class TestQNetwork:
+class TestValueNetwork:
     def test_plain_parameters(self) -> None:
-        net = networks.q_network(2, torso="mlp", hidden_sizes=(16, 8))
+        net = networks.value_network(2, torso="mlp", hidden_sizes=(16, 8))
         assert jax.tree.map(jnp.shape, jax.eval_shape(net.init, KEY, jnp.zeros([1, 4]))) == {
             "torso/mlp/~/linear_0": {"w": (4, 16), "b": (16,)},
             "torso/mlp/~/linear_1": {"w": (16, 8), "b": (8,)},
@@ -166,7 +164,7 @@ class TestQNetwork:
         }
 
     def test_dueling_streams_have_the_last_hidden_layer_each(self) -> None:
-        net = networks.q_network(2, torso="mlp", hidden_sizes=(16, 8), dueling=True)
+        net = networks.value_network(2, torso="mlp", hidden_sizes=(16, 8), dueling=True)
         assert jax.tree.map(jnp.shape, jax.eval_shape(net.init, KEY, jnp.zeros([1, 4]))) == {
             "torso/mlp/~/linear_0": {"w": (4, 16), "b": (16,)},
             "head/value/~/linear_0": {"w": (16, 8), "b": (8,)},
@@ -185,76 +183,76 @@ class TestQNetwork:
         ],
     )
     def test_nature_has_the_published_number_of_parameters(self, dueling: bool, count: int) -> None:
-        net = networks.q_network(6, torso="nature", hidden_sizes=(512,), dueling=dueling)
+        net = networks.value_network(6, torso="nature", hidden_sizes=(512,), dueling=dueling)
         images = jnp.zeros([1, 84, 84, 4], jnp.uint8)
         params = jax.eval_shape(net.init, KEY, images)
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-        assert jax.eval_shape(net.apply, params, images).q_values.shape == (1, 6)
+        assert jax.eval_shape(net.apply, params, None, images).q_values.shape == (1, 6)
 
     def test_hand_computed(self) -> None:
-        net = networks.q_network(2, torso="mlp", hidden_sizes=(1,))
+        net = networks.value_network(2, torso="mlp", hidden_sizes=(1,))
         params = {
             "torso/mlp/~/linear_0": {"w": jnp.asarray([[1.0], [-1.0]]), "b": jnp.asarray([0.5])},
             "head/q_values": {"w": jnp.asarray([[2.0, -2.0]]), "b": jnp.asarray([0.0, 1.0])},
         }
         # Hidden: 3 - 1 + 0.5 = 2.5, and -1.5 which the ReLU cuts to 0.
-        out = net.apply(params, jnp.asarray([[3.0, 1.0], [1.0, 3.0]]))
+        out = net.apply(params, None, jnp.asarray([[3.0, 1.0], [1.0, 3.0]]))
         np.testing.assert_allclose(out.q_values, [[5.0, -4.0], [0.0, 1.0]], rtol=1e-6)
 
     @pytest.mark.parametrize("torso", ["mlp", "nature"])
     def test_bytes_are_scaled_exactly_once(self, torso: Any) -> None:
-        net = networks.q_network(2, torso=torso, hidden_sizes=(8,))
+        net = networks.value_network(2, torso=torso, hidden_sizes=(8,))
         images = np.random.default_rng(0).integers(0, 256, size=(2, 36, 36, 1), dtype=np.uint8)
         params = random_params(net, images)
         apply = jax.jit(net.apply)
-        from_bytes = apply(params, images).q_values
-        from_floats = apply(params, images.astype(np.float32) / 255).q_values
+        from_bytes = apply(params, None, images).q_values
+        from_floats = apply(params, None, images.astype(np.float32) / 255).q_values
         np.testing.assert_allclose(from_bytes, from_floats, rtol=1e-5, atol=1e-6)
-        unscaled = apply(params, images.astype(np.float32)).q_values
+        unscaled = apply(params, None, images.astype(np.float32)).q_values
         assert float(jnp.abs(unscaled).max()) > 10 * float(jnp.abs(from_bytes).max())
 
     def test_lowerings_give_the_same_values_and_gradients(self) -> None:
         images = np.random.default_rng(0).integers(0, 256, size=(2, 40, 36, 2), dtype=np.uint8)
         convolution, patches = (
-            networks.q_network(3, torso="nature", hidden_sizes=(8,), dueling=True, lowering=lowering)
+            networks.value_network(3, torso="nature", hidden_sizes=(8,), dueling=True, lowering=lowering)
             for lowering in ("convolution", "patches")
         )
         params = random_params(convolution, images)
         chex.assert_trees_all_equal_shapes_and_dtypes(random_params(patches, images), params)
-        q_values, expected = (jax.jit(net.apply)(params, images).q_values for net in (patches, convolution))
+        q_values, expected = (jax.jit(net.apply)(params, None, images).q_values for net in (patches, convolution))
         np.testing.assert_allclose(q_values, expected, rtol=1e-5, atol=1e-5)
         grads, expected = (
-            jax.jit(jax.grad(lambda p, net=net: jnp.sum(net.apply(p, images).q_values ** 2)))(params)
+            jax.jit(jax.grad(lambda p, net=net: jnp.sum(net.apply(p, None, images).q_values ** 2)))(params)
             for net in (patches, convolution)
         )
         chex.assert_trees_all_close(grads, expected, rtol=1e-4, atol=1e-5)
-        assert "conv_general_dilated" not in primitives(jax.make_jaxpr(patches.apply)(params, images).jaxpr)
+        assert "conv_general_dilated" not in primitives(jax.make_jaxpr(patches.apply)(params, None, images).jaxpr)
 
     def test_lowering_leaves_a_torso_without_convolutions_alone(self) -> None:
         observation = jnp.ones([2, 3])
         plain, patches = (
-            networks.q_network(2, torso="mlp", hidden_sizes=(4,), lowering=lowering)
+            networks.value_network(2, torso="mlp", hidden_sizes=(4,), lowering=lowering)
             for lowering in ("convolution", "patches")
         )
         params = random_params(plain, observation)
-        chex.assert_trees_all_equal(patches.apply(params, observation), plain.apply(params, observation))
+        chex.assert_trees_all_equal(patches.apply(params, None, observation), plain.apply(params, None, observation))
 
     @pytest.mark.parametrize("dueling", [False, True])
     def test_jit_and_vmap(self, dueling: bool) -> None:
-        net = networks.q_network(3, torso="mlp", hidden_sizes=(8, 8), activation="tanh", dueling=dueling)
+        net = networks.value_network(3, torso="mlp", hidden_sizes=(8, 8), activation="tanh", dueling=dueling)
         observation = random_floats(5, 4)
         seeds = [random_params(net, observation, seed) for seed in range(2)]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)  # One lane a seed.
-        lanes = jax.jit(jax.vmap(net.apply, in_axes=(0, None)))(stacked, observation).q_values
+        lanes = jax.jit(jax.vmap(net.apply, in_axes=(0, None, None)))(stacked, None, observation).q_values
         assert lanes.shape == (2, 5, 3)
         for lane, params in zip(lanes, seeds, strict=True):
-            expected = net.apply(params, observation).q_values
+            expected = net.apply(params, None, observation).q_values
             np.testing.assert_allclose(lane, expected, rtol=1e-5, atol=1e-6)
-            row_by_row = np.concatenate([net.apply(params, row[None]).q_values for row in observation])
+            row_by_row = np.concatenate([net.apply(params, None, row[None]).q_values for row in observation])
             np.testing.assert_allclose(row_by_row, expected, rtol=1e-5, atol=1e-6)
 
     def test_initial_parameters_follow_from_the_key_alone(self) -> None:
-        net = networks.q_network(3, torso="mlp", hidden_sizes=(8,))
+        net = networks.value_network(3, torso="mlp", hidden_sizes=(8,))
         params = net.init(KEY, jnp.zeros([1, 4]))
         # Neither the batch nor the values, nor the dtype of the observation matter.
         chex.assert_trees_all_equal(net.init(KEY, jnp.ones([7, 4], jnp.uint8)), params)
@@ -266,10 +264,10 @@ class TestQNetwork:
     @pytest.mark.parametrize(("torso", "shape"), [("mlp", (4, 6)), ("nature", (4, 36, 36, 2))])
     @pytest.mark.parametrize("dueling", [False, True])
     def test_gradients_reach_every_parameter(self, torso: Any, shape: Any, dueling: bool) -> None:
-        net = networks.q_network(3, torso=torso, hidden_sizes=(16,), dueling=dueling)
+        net = networks.value_network(3, torso=torso, hidden_sizes=(16,), dueling=dueling)
         observation = random_floats(*shape)
         params = random_params(net, observation)
-        grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, observation).q_values[:, 0])))(params)
+        grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, None, observation).q_values[:, 0])))(params)
         for path, grad in jax.tree_util.tree_leaves_with_path(grads):
             assert bool(jnp.isfinite(grad).all()), path
             assert bool((grad != 0).any()), path
@@ -296,7 +294,7 @@ class TestQNetwork:
     )
     def test_rejects_arguments_before_anything_is_traced(self, arguments: Any, error: Any, message: str) -> None:
         with pytest.raises(error, match=message):
-            networks.q_network(**{"num_actions": 2, "torso": "mlp", "hidden_sizes": (8,)} | arguments)
+            networks.value_network(**{"num_actions": 2, "torso": "mlp", "hidden_sizes": (8,)} | arguments)
 
     @pytest.mark.parametrize(
         ("shape", "message"),
@@ -309,11 +307,11 @@ class TestQNetwork:
         ],
     )
     def test_nature_rejects_what_is_no_large_enough_image(self, shape: Any, message: str) -> None:
-        net = networks.q_network(2, torso="nature", hidden_sizes=(8,))
+        net = networks.value_network(2, torso="nature", hidden_sizes=(8,))
         with pytest.raises(ValueError, match=message):
             net.init(KEY, jnp.zeros(shape, jnp.uint8))
 
     def test_nature_takes_the_smallest_image(self) -> None:
-        net = networks.q_network(2, torso="nature", hidden_sizes=(8,))
+        net = networks.value_network(2, torso="nature", hidden_sizes=(8,))
         params = jax.eval_shape(net.init, KEY, jnp.zeros([1, 36, 36, 1], jnp.uint8))
         assert params["torso/mlp/~/linear_0"]["w"].shape == (64, 8)  # One pixel of 64 channels is left.

@@ -237,7 +237,7 @@ def test_an_export_says_how_to_normalise(run, tmp_path):
     exported = polyak.load_exported(polyak.export(run, tmp_path / "export"))
     said, arrays = exported.manifest["normalization"], exported.arrays
     mean, variance = arrays[said["mean"]], arrays[said["variance"]]
-    network = networks.q_network(**exported.manifest["network"]["arguments"])
+    network = networks.value_network(**exported.manifest["network"]["arguments"])
     params = {}
     for name, array in arrays.items():
         if name.startswith("params/"):
@@ -245,7 +245,7 @@ def test_an_export_says_how_to_normalise(run, tmp_path):
             params.setdefault(module, {})[leaf] = array
     for observation in np.random.default_rng(0).normal(mean, np.sqrt(variance), (30, *mean.shape)):
         seen = np.clip((observation - mean) / np.sqrt(variance + said["epsilon"]), -said["clip"], said["clip"])
-        q_values = network.apply(params, np.float32(seen)[None]).q_values[0]
+        q_values = network.apply(params, None, np.float32(seen)[None]).q_values[0]
         assert run.act(np.float32(observation)) == int(np.argmax(q_values))
 
 

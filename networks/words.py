@@ -1,0 +1,122 @@
+"""What a network computes, in words: enough to rebuild it elsewhere from its arrays."""
+
+from collections.abc import Sequence
+
+from .dense import Activation
+from .heads import HeadName
+from .torsos import TorsoName
+from .value_networks import split_hidden
+
+
+def value_network_in_words(
+    num_actions: int,
+    *,
+    torso: TorsoName,
+    hidden_sizes: Sequence[int],
+    activation: Activation = "relu",
+    head: HeadName = "q",
+    dueling: bool = False,
+    noisy: bool = False,
+    noisy_sigma: float = 0.5,
+    num_atoms: int = 51,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    num_quantiles: int = 64,
+    num_heads: int = 10,
+    prior_scale: float = 1.0,
+) -> str:
+    """What :func:`value_network` computes with the key None, for whoever rebuilds it; the arguments are the same.
+
+    Example:
+        >>> from polyak import networks
+        >>> networks.value_network_in_words(2, torso="mlp", hidden_sizes=(16,)).split(". ")[3:5]
+        ['Linear layers, each followed by relu: torso/mlp/~/linear_0 (16)',
+         'The linear layer head/q_values (2) gives the action values']
+    """
+    del noisy_sigma  # Of the noise alone.
+    final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
+    shared, own = split_hidden(hidden_sizes, head, dueling)
+    words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
+    if noisy:
+        words.insert(1, "The w_sigma and b_sigma of noisy layers are not needed: their means w and b are used alone.")
+    words.append(_torso(torso, shared, final))
+    if head == "implicit_quantile":
+        words.append(_fractions(num_quantiles))
+    outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_heads}
+    number = outputs.get(head, 1)
+    words.append(_numbers(num_actions, head, own, final, dueling, number))
+    words.append(_values(head, number, v_min, v_max, prior_scale))
+    words.append("The greedy action is the index of the largest.")
+    return " ".join(filter(None, words))
+
+
+def _list(stem: str, sizes: Sequence[int]) -> str:
+    return ", ".join(f"{stem}/~/linear_{index} ({size})" for index, size in enumerate(sizes))
+
+
+def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
+    words = []
+    if torso == "nature":
+        words.append(
+            "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b "
+            "and followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), "
+            "torso/conv2_d_2 (64 of 3x3, stride 1)."
+        )
+    words.append("Flattened in C order.")
+    if hidden:
+        words.append(f"Linear layers, each followed by {final}: {_list('torso/mlp', hidden)}.")
+    return " ".join(words)
+
+
+def _fractions(num_quantiles: int) -> str:
+    return (
+        f"These are the features. For each of {num_quantiles} fractions tau, (i + 0.5) / {num_quantiles} for i from 0 "
+        f"to {num_quantiles - 1}, they are multiplied, element by element, with the linear layer embedding/linear (as "
+        "wide as they are), followed by relu, of the 64 numbers cos(pi * j * tau), for j from 0 to 63. What comes now "
+        "is done with each of the products."
+    )
+
+
+def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, dueling: bool, outputs: int) -> str:
+    """The layers of the head, which give so many numbers of each action."""
+    name, what = {
+        "q": ("q_values", "the action values"),
+        "implicit_quantile": ("quantiles", "the quantile of each action at that fraction"),
+        "quantile": ("quantiles", "the quantiles of each action"),
+        "categorical": ("logits", "the logits of each action"),
+        "hl_gauss": ("logits", "the logits of each action"),
+        "ensemble": ("q_values", "the action values of each member"),
+    }[head]
+    rows, columns = (outputs, num_actions) if head == "ensemble" else (num_actions, outputs)
+    several = head not in ("q", "implicit_quantile")
+    read = f", reshaped in C order to [{rows}, {columns}]" if several else ""
+    if dueling:
+        over = ", the mean being over the actions" if several else ""
+        return (
+            f"Two streams from there, linear layers with {final} between them. "
+            f"The value: {_list('head/value', (*own, outputs))}. "
+            f"The advantages: {_list('head/advantage', (*own, num_actions * outputs))}{read}. "
+            f"{what[0].upper()}{what[1:]} are value + advantage - mean(advantage){over}."
+        )
+    hidden = f"The linear layer {_list('head/mlp', own)}, followed by {final}. " if own else ""
+    return f"{hidden}The linear layer head/{name} ({num_actions * outputs}){read} gives {what}."
+
+
+def _values(head: HeadName, outputs: int, v_min: float, v_max: float, prior_scale: float) -> str:
+    """How the action values follow from the numbers."""
+    if head == "q":
+        return ""
+    if head in ("quantile", "implicit_quantile"):
+        return "The value of an action is the mean of its quantiles."
+    if head in ("categorical", "hl_gauss"):
+        atoms = (
+            f"{outputs} evenly spaced returns from {v_min} to {v_max}, both among them"
+            if head == "categorical"
+            else f"the centres of {outputs} equal bins that divide {v_min} to {v_max}"
+        )
+        return f"The value of an action is the sum of softmax(its logits) * atoms; the atoms are {atoms}."
+    prior = (
+        f"To them are added {prior_scale} times those of a second network of the same layers, whose arrays have prior/ "
+        "before the names of the layers (prior/head/q_values). "
+    )
+    return f"{prior if prior_scale else ''}The value of an action is the mean over the members."
