@@ -9,13 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-<<<<<<< HEAD
 from ..agents import AGENTS, network_arguments
-from ..networks import q_network_in_words
-=======
-from ..agents import AgentConfig, network_arguments
 from ..networks import value_network_in_words
->>>>>>> w-nets
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from . import folders, runs
