@@ -5,7 +5,7 @@ from .dqn import dqn
 from .exploration import epsilon_greedy
 from .optimizers import make_optimizer
 from .presets import AGENTS
-from .shared import network_arguments
+from .shared import network_arguments, seen_spec
 from .types import ActOutput, Agent, evaluation_state
 
 AgentConfig = DQNConfig  # what a loop reads its cadence, draws and exploration from
@@ -21,4 +21,5 @@ __all__ = [
     "evaluation_state",
     "make_optimizer",
     "network_arguments",
+    "seen_spec",
 ]

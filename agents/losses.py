@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 import rlax
 
 from ..networks import ValueOutput
@@ -149,12 +150,11 @@ def soft_maximum(q_values: Array, temperature: float) -> Array:
 
 def categorical(online: ValueOutput, target: ValueOutput, q_t_selector: Array, t: Bootstrap) -> TransitionLoss:
     """C51 (Bellemare et al., 2017, algorithm 1): cross-entropy with the projection of the target's distribution."""
-    atoms, logits_t = target.atoms, target.logits[jnp.argmax(q_t_selector)]
-    loss = rlax.categorical_double_q_learning(
-        online.atoms, online.logits, t.a_tm1, t.r_t, t.discount_t, atoms, target.logits, q_t_selector
-    )
+    atoms, probabilities_t = target.atoms, jax.nn.softmax(target.logits[jnp.argmax(q_t_selector)])
     moved = t.r_t + t.discount_t * atoms
-    outside = jnp.sum(jax.nn.softmax(logits_t) * ((moved < atoms[0]) | (moved > atoms[-1])))
+    projection = jax.lax.stop_gradient(rlax.categorical_l2_project(moved, probabilities_t, online.atoms))
+    loss = optax.softmax_cross_entropy(online.logits[t.a_tm1], projection)
+    outside = jnp.sum(probabilities_t * ((moved < atoms[0]) | (moved > atoms[-1])))
     return TransitionLoss(loss, _td_error(online, target, q_t_selector, t), _clip_priority(loss), outside)
 
 
@@ -163,7 +163,7 @@ def hl_gauss(online: ValueOutput, target: ValueOutput, q_t_selector: Array, t: B
     error = _td_error(online, target, q_t_selector, t)
     bootstrap_target = jax.lax.stop_gradient(error + online.q_values[t.a_tm1])
     edges = bin_edges(online.atoms)
-    loss = rlax.categorical_cross_entropy(gaussian_histogram(bootstrap_target, edges), online.logits[t.a_tm1])
+    loss = optax.softmax_cross_entropy(online.logits[t.a_tm1], gaussian_histogram(bootstrap_target, edges))
     outside = (bootstrap_target < edges[0]) | (bootstrap_target > edges[-1])
     return TransitionLoss(loss, error, jnp.abs(error), outside.astype(loss.dtype))
 

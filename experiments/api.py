@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import AGENTS, network_arguments
+from ..agents import AGENTS, network_arguments, seen_spec
 from ..networks import value_network_in_words
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
@@ -130,20 +130,25 @@ def load(folder: Folder) -> Run:
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
     spec = parts.environment.spec
+    shown = seen_spec(config.agent, spec).observation
 
     @jax.jit
     def greedy(observation: Any, action_mask: Any) -> Any:
         masks = jax.tree.map(lambda mask: mask[None], action_mask)
         timestep = normalize_timestep(scaling, TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool), masks))
         memory = parts.agent.initial_memory(jax.random.key(0), 1)
-        return parts.agent.act(jax.random.key(0), state, memory, timestep).action[0]
+        act_greedily = parts.agent.act_greedily or parts.agent.act
+        return act_greedily(jax.random.key(0), state, memory, timestep).action[0]
 
     def act(observation: Any, action_mask: Any = None) -> int:
-        found = np.asarray(observation, spec.observation.dtype)
-        if found.shape != spec.observation.shape:
+        if config.agent.memory != "none":
             raise ValueError(
-                f"observation: got shape {found.shape}; expected {spec.observation.shape}, one observation."
+                "act: this agent remembers, and one observation does not tell what it would do. Play whole episodes "
+                f"with polyak.evaluate({str(folder)!r}), or carry its memory yourself: polyak.agents.Agent.act."
             )
+        found = np.asarray(observation, shown.dtype)
+        if found.shape != shown.shape:
+            raise ValueError(f"observation: got shape {found.shape}; expected {shown.shape}, one observation.")
         if action_mask is None and not config.action_mask:
             return int(greedy(found, ()))
         mask = np.asarray(action_mask, np.bool_)

@@ -3,9 +3,12 @@
 import pathlib
 from typing import Any
 
-from ..replay import host
+import jax
+import numpy as np
+
+from ..replay import host, stacking
 from . import checkpoint, normalization
-from .host_loop import Carry, Environment
+from .carry import Carry, Environment, first_frames
 
 
 def _arrays(carry: Carry) -> Any:
@@ -13,7 +16,7 @@ def _arrays(carry: Carry) -> Any:
     statistics = carry.statistics
     running = (statistics.running_return, statistics.running_length)
     parts = (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
-    return (*parts, carry.normalization)
+    return (*parts, carry.normalization, carry.frames)
 
 
 def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, metrics_bytes: int) -> None:
@@ -59,7 +62,7 @@ def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) 
         ValueError: it is of another run.
     """
     tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
-    key, agent, memory, replay, timestep, totals, (running_return, running_length), moments = tree
+    key, agent, memory, replay, timestep, totals, (running_return, running_length), moments, frames = tree
     generator, statistics = carry.generator, carry.statistics
     generator.bit_generator.state = metadata["generator"]
     statistics.running_return, statistics.running_length = running_return, running_length
@@ -69,9 +72,12 @@ def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) 
     resumed, restarted = environment.restore(snapshot)
     if restarted.any():
         # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
-        timestep, replay = resumed, host.end_episode(replay, restarted)
+        timestep, replay = resumed._replace(a_tm1=timestep.a_tm1), host.end_episode(replay, restarted)
         statistics.restart(restarted)
+        if jax.tree.leaves(frames):
+            anew = stacking.push(frames, resumed.observation, restarted)
+            frames = np.where(np.expand_dims(restarted, tuple(range(1, anew.ndim))), anew, frames)
         moments = normalization.restart(moments, resumed, restarted)
     counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
-    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, moments, *counters)
+    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, moments, frames, *counters)
     return restored, metadata["metrics_bytes"]

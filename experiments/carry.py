@@ -107,11 +107,6 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
     measured += [f"target_distance/{name}" for name in agent.targets]
     measured += [CHURN, AGREEMENT] if agent.greedy_actions is not None else []
     timestep = first_timestep(environment.reset(), memory)
-    frames: Any = ()
-    if config.frame_stack > 1:
-        frames = stacking.push(
-            stacking.init(spec.observation, num_envs, config.frame_stack), timestep.observation, timestep.first
-        )
     return Carry(
         key=jnp.stack([jax.random.key_data(key) for key in keys]),
         agent=state,
@@ -122,7 +117,7 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
         totals=zeros(measured),
         statistics=EpisodeStatistics.initial(num_envs),
         normalization=normalization.observe(moments, timestep.observation),
-        frames=frames,
+        frames=first_frames(timestep, spec, config.frame_stack),
     )
 
 
@@ -131,6 +126,14 @@ def first_timestep(timestep: TimeStep, memory: Tree) -> TimeStep:
     if not jax.tree.leaves(memory):
         return timestep
     return timestep._replace(a_tm1=np.zeros(len(timestep.first), np.int32))
+
+
+def first_frames(timestep: TimeStep, spec: EnvironmentSpec, frame_stack: int) -> Any:
+    """The stacks of frames to show after a reset; ``()`` where no stack of them is shown."""
+    if frame_stack == 1:
+        return ()
+    frames = stacking.init(spec.observation, len(timestep.first), frame_stack)
+    return stacking.push(frames, timestep.observation, timestep.first)
 
 
 def specs(agent: Agent, spec: EnvironmentSpec, config: AgentConfig, num_envs: int) -> tuple[Sample, Tree]:

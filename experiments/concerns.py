@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..updates import Target, TargetRule
-from .host_loop import Carry, Record
+from .carry import Carry
+from .learning import Record
 
 LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps

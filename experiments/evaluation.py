@@ -6,9 +6,11 @@ import jax
 import numpy as np
 
 from ..agents import Agent, evaluation_state
+from ..replay import stacking
+from ..replay.types import TimeStep
 from ..updates import LearnerState
 from .acting import Actor
-from .host_loop import Environment
+from .carry import Environment, first_frames, first_timestep
 from .normalization import NO_SCALING, Scaling, normalize_timestep
 
 LANES = 10  # environments stepped together at most
@@ -33,8 +35,11 @@ def evaluate(
     epsilon: float = 0.0,
     max_episode_steps: int = 27_000,
     scaling: Scaling = NO_SCALING,
+    frame_stack: int = 1,
 ) -> np.ndarray:
     """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
+
+    The agent acts greedily: without noise of its own, and an ensemble by the mean of its heads.
 
     Every environment plays its share of the episodes and no more, so that short episodes are not counted more often.
 
@@ -49,6 +54,7 @@ def evaluate(
             is counted as it stands, with a warning; what follows in that
             environment counts as the next episode.
         scaling: what observations and rewards were normalised with in training; it stays as it is.
+        frame_stack: frames that the agent is shown as one observation.
 
     Returns:
         ``[episodes]`` float64, undiscounted returns.
@@ -63,15 +69,22 @@ def evaluate(
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     memory_key, key = jax.random.split(jax.random.key(seed))
-    memory, timestep = agent.initial_memory(memory_key, num_envs), environment.reset()
-    state = evaluation_state(state)
+    memory = agent.initial_memory(memory_key, num_envs)
+    timestep = first_timestep(environment.reset(), memory)
+    frames = first_frames(timestep, environment.spec, frame_stack)
+    remembers, stacks = bool(jax.tree.leaves(memory)), frame_stack > 1
+    state, agent = evaluation_state(state), agent._replace(act=agent.act_greedily or agent.act)
+
+    def seen() -> TimeStep:
+        return normalize_timestep(scaling, timestep._replace(observation=frames) if stacks else timestep)
+
     running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
 
     key_data, num_actions = jax.random.key_data(key), environment.spec.num_actions
-    actor = Actor(agent, key_data, (state, memory, timestep), num_actions, lambda steps: np.full(len(steps), epsilon))
+    actor = Actor(agent, key_data, (state, memory, seen()), num_actions, lambda steps: np.full(len(steps), epsilon))
     loop_step = 0
     while share.any():
-        acted, _ = actor.act(loop_step, memory, normalize_timestep(scaling, timestep))
+        acted, _ = actor.act(loop_step, memory, seen())
         memory, loop_step = acted.memory, loop_step + 1
         outcome = environment.step(acted.action)
         running += outcome.r_t * outcome.valid
@@ -87,5 +100,7 @@ def evaluate(
             returns.append(running[lane])
             share[lane] -= 1
         running[over] = length[over] = 0
-        timestep = outcome.timestep
+        timestep = outcome.timestep._replace(a_tm1=acted.action) if remembers else outcome.timestep
+        if stacks:
+            frames = stacking.push(frames, timestep.observation, timestep.first)
     return np.asarray(returns)

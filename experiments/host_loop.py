@@ -16,13 +16,10 @@ from ..replay import host, stacking
 from ..replay.types import Sample, Step, TimeStep
 from . import normalization
 from .acting import Actor
-from .carry import Carry, Environment, initial_carry
+from .carry import Carry, Environment
 from .lanes import EnvironmentFailure
 from .learning import Record, compile_agent, finite_priorities, measured, zeros
-from .schedules import batches_per_dispatch, epsilon_at, importance_exponent_at, total_learner_steps
-
-__all__ = ["Carry", "Environment", "Record", "epsilon_at", "host_loop", "initial_carry", "total_learner_steps"]
-
+from .schedules import batches_per_dispatch, epsilon_at, importance_exponent_at
 
 def host_loop(
     agent: Agent,

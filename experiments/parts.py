@@ -15,7 +15,8 @@ from ..replay.types import EnvironmentSpec
 from ..updates import TargetRule
 from .config import RunConfig, to_json
 from .environment import Environments, make
-from .host_loop import batches_per_dispatch, mask_spec, total_learner_steps
+from .carry import mask_spec, replay_options, specs
+from .schedules import batches_per_dispatch, total_learner_steps
 from .workers import WorkerEnvironments
 
 
@@ -92,7 +93,7 @@ def resolved(parts: Parts) -> dict[str, Any]:
     """What ``config.json`` holds: the config, what follows from it, and the versions it ran on."""
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
-    capacity = config.agent.replay_capacity
+    _, extras = specs(parts.agent, spec, config.agent, config.num_envs)
     return {
         "config": to_json(config),
         "resolved": {
@@ -102,7 +103,12 @@ def resolved(parts: Parts) -> dict[str, Any]:
             "num_actions": spec.num_actions,
             "action_mask": spec.action_mask,
             "replay_bytes": host.nbytes(
-                spec.observation, (), mask_spec(spec), num_envs=config.num_envs, capacity=capacity
+                spec.observation,
+                extras,
+                mask_spec(spec),
+                num_envs=config.num_envs,
+                capacity=config.agent.replay_capacity,
+                **replay_options(config.agent),
             ),
         },
         "versions": {

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from .config import RunConfig
-from .host_loop import Record
+from .learning import Record
 from .panel import CURVE, WIDTH, duration, panel
 
 if TYPE_CHECKING:

@@ -25,7 +25,10 @@ from .export import load_initial
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, resume_command
-from .host_loop import Carry, Record, host_loop, initial_carry, total_learner_steps
+from .carry import Carry, initial_carry
+from .host_loop import host_loop
+from .learning import Record
+from .schedules import total_learner_steps
 from .interrupts import interrupts, postponed
 from .lanes import EnvironmentFailure
 from .loggers import check_installed, open_loggers
@@ -267,7 +270,16 @@ def _evaluate(
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
     environment = make(parts.config.env, min(episodes, LANES), seed, action_mask=parts.config.action_mask)
-    returns = evaluate(parts.agent, state, environment, episodes=episodes, seed=seed, epsilon=epsilon, scaling=scaling)
+    returns = evaluate(
+        parts.agent,
+        state,
+        environment,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        scaling=scaling,
+        frame_stack=parts.config.agent.frame_stack,
+    )
     environment.close()
     error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {

@@ -83,7 +83,7 @@ def overview() -> str:
     usage: polyak COMMAND [options]
     """
     commands = "".join(f"  {command.usage:<16}{command.summary}\n" for command in COMMANDS.values())
-    agents = "".join(f"  {name:<16}{agent.summary}\n" for name, agent in AGENTS.items())
+    agents = "".join(f"  {name:<18}{agent.summary}\n" for name, agent in AGENTS.items())
     return f"""\
 polyak: agents that bootstrap from a slow copy of themselves
 

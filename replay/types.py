@@ -33,12 +33,15 @@ class TimeStep(NamedTuple):
         reward: ``[N]`` float32, the reward that came with it; 0 at the first step of an episode.
         first: ``[N]`` bool, whether it is the first of its episode (an agent with memory resets there).
         action_mask: ``[N, A]`` bool, which actions are legal now; ``()`` where the spec has none.
+        a_tm1: ``[N]`` int32, the actions taken before, whatever they are where ``first``; ``()`` for an agent without
+            memory.
     """
 
     observation: Array
     reward: Array
     first: Array
     action_mask: Array = ()
+    a_tm1: Array = ()
 
 
 class Step(NamedTuple):
@@ -104,3 +107,15 @@ class Sample(NamedTuple):
     transition: Transition
     weights: Array
     rows: Array
+
+
+class Sequence(NamedTuple):
+    obs: Array
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array
+    valid: Array
+    first: Array
+    complete: Array
+    extras: Tree = ()
+    action_mask: Array = ()

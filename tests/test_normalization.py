@@ -18,7 +18,8 @@ from polyak.agents import ActOutput, Agent, DQNConfig, dqn
 from polyak.experiments import normalization
 from polyak.experiments.environment import adapt
 from polyak.experiments.evaluation import evaluate
-from polyak.experiments.host_loop import host_loop, initial_carry
+from polyak.experiments.carry import initial_carry
+from polyak.experiments.host_loop import host_loop
 from polyak.experiments.lanes import EnvironmentStep
 from polyak.experiments.normalization import Moments, Normalization, Scaling
 from polyak.replay import EnvironmentSpec, TimeStep, Transition
@@ -136,7 +137,7 @@ def test_what_is_off_is_left_alone():
     seen = normalization.normalize_timestep(by, timestep)
     assert all(seen[i] is timestep[i] for i in range(len(timestep)))
     transition = Transition(*(np.ones(2, np.float32) for _ in range(5)))
-    assert all(x is y for x, y in zip(normalization.normalize_transition(by, transition), transition, strict=True))
+    assert all(x is y for x, y in zip(normalization.normalize_drawn(by, transition), transition, strict=True))
 
 
 def test_normalised_by_hand_on_the_host_and_under_a_trace():
@@ -153,8 +154,8 @@ def test_normalised_by_hand_on_the_host_and_under_a_trace():
         discount_t=np.float32([[0.9], [0.0]]),
         obs_t=np.float32([[[1.0, 100.0]], [[5.0, 0.0]]]),
     )
-    on_host = normalization.normalize_transition(by, transition)
-    traced = jax.jit(normalization.normalize_transition)(by, transition)
+    on_host = normalization.normalize_drawn(by, transition)
+    traced = jax.jit(normalization.normalize_drawn)(by, transition)
     assert on_host.obs_tm1.tolist() == [[[0.5, 0.0]], [[-10.0, 10.0]]]  # (-99 - 1) / 2 is clipped
     assert on_host.obs_t.tolist() == [[[0.0, 0.0]], [[2.0, -10.0]]]
     assert on_host.r_t.tolist() == [[0.5], [-10.0]]  # divided, not centred
