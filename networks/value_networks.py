@@ -109,7 +109,8 @@ def value_network(
     def features_of(observation: jax.Array) -> jax.Array:
         last = None if own else sigma  # The last hidden layer is one of the torso's where the head has none.
         body = make_torso(torso, hidden_sizes=shared, activation=activation, noisy_sigma=last, lowering=lowering)
-        return body(observation)
+        out: jax.Array = body(observation)
+        return out
 
     def numbers_of(features: jax.Array, num_outputs: int, name: str) -> jax.Array:
         if dueling:
