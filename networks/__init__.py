@@ -8,7 +8,7 @@ or None: noisy layers and implicit quantiles alone draw from it.
 from .conv import Conv2D, Lowering, Padding
 from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
-from .image_torsos import NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import value_network
 from .words import value_network_in_words
@@ -19,9 +19,11 @@ __all__ = [
     "CosineEmbedding",
     "DuelingHead",
     "HeadName",
+    "ImpalaTorso",
     "LinearHead",
     "Lowering",
     "MLPTorso",
+    "MinAtarTorso",
     "NatureTorso",
     "NoisyLinear",
     "Padding",

@@ -7,6 +7,32 @@ from .heads import HeadName
 from .torsos import TorsoName
 from .value_networks import split_hidden
 
+_IMPALA_LAYERS = ("conv", "block_0_conv_0", "block_0_conv_1", "block_1_conv_0", "block_1_conv_1")
+_CONVOLUTIONS = {
+    "nature": (
+        "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b and "
+        "followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), torso/conv2_d_2 "
+        "(64 of 3x3, stride 1)."
+    ),
+    "minatar": (
+        "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
+        "followed by relu: torso/conv2_d (16 of 3x3, stride 1)."
+    ),
+    "impala": (
+        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
+        "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "
+        "maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
+        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). The maximum goes from a side to ceil(side / 2); what "
+        "its windows lack is minus infinity, half of it before, an odd one after. "
+    )
+    + ". ".join(
+        f"Section {section}: "
+        + ", ".join(f"torso/section_{section}/{layer} ({size} of 3x3)" for layer in _IMPALA_LAYERS)
+        for section, size in enumerate((16, 32, 32))
+    )
+    + ". Then relu.",
+}
+
 
 def value_network_in_words(
     num_actions: int,
@@ -56,12 +82,8 @@ def _list(stem: str, sizes: Sequence[int]) -> str:
 
 def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
     words = []
-    if torso == "nature":
-        words.append(
-            "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b "
-            "and followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), "
-            "torso/conv2_d_2 (64 of 3x3, stride 1)."
-        )
+    if torso != "mlp":
+        words.append(_CONVOLUTIONS[torso])
     words.append("Flattened in C order.")
     if hidden:
         words.append(f"Linear layers, each followed by {final}: {_list('torso/mlp', hidden)}.")
