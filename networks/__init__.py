@@ -8,7 +8,8 @@ or None: noisy layers and implicit quantiles alone draw from it.
 from .conv import Conv2D, Lowering, Padding
 from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
-from .image_torsos import NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
+from .recurrent import RecurrentNetwork, recurrent_value_network
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import value_network
 from .words import value_network_in_words
@@ -19,17 +20,21 @@ __all__ = [
     "CosineEmbedding",
     "DuelingHead",
     "HeadName",
+    "ImpalaTorso",
     "LinearHead",
     "Lowering",
     "MLPTorso",
+    "MinAtarTorso",
     "NatureTorso",
     "NoisyLinear",
     "Padding",
+    "RecurrentNetwork",
     "TorsoName",
     "ValueOutput",
     "activation_fn",
     "make_torso",
     "midpoints",
+    "recurrent_value_network",
     "scale_images",
     "value_network",
     "value_network_in_words",

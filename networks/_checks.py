@@ -2,9 +2,10 @@
 
 import difflib
 import math
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 
 def check_choice(field: str, got: Any, allowed: Iterable[str]) -> None:
@@ -35,7 +36,7 @@ def check_sizes(field: str, got: Any) -> None:
 
 def check_finite(field: str, got: Any) -> None:
     """Raises unless ``got`` is a finite real number: TypeError for another type, ValueError for NaN and infinity."""
-    if not isinstance(got, numbers.Real) or isinstance(got, bool):
+    if isinstance(got, bool) or not isinstance(got, int | float | np.floating | np.integer):
         raise TypeError(f"{field}: got {got!r}, a {type(got).__name__}; expected a number. Convert it with float().")
     if not math.isfinite(got):
         raise ValueError(f"{field}: got {got}; expected a finite number.")

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from ._checks import check_choice, check_sizes
 from .conv import Lowering
 from .dense import Activation, activation_fn, hidden_layers
-from .image_torsos import NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
 
-TorsoName = Literal["mlp", "nature"]
+TorsoName = Literal["mlp", "nature", "impala", "minatar"]
 
 
 def scale_images(observation: jax.Array) -> jax.Array:
@@ -100,7 +100,8 @@ def make_torso(
     """Builds the torso of that name; called inside ``hk.transform``, as every module of Haiku is.
 
     Args:
-        torso: ``"mlp"`` for ``MLPTorso``, ``"nature"`` for ``NatureTorso``.
+        torso: ``"mlp"`` for ``MLPTorso``, ``"nature"`` for ``NatureTorso``, ``"impala"`` for ``ImpalaTorso``,
+            ``"minatar"`` for ``MinAtarTorso``.
         hidden_sizes: units of each dense layer of the torso.
         activation: name of the activation of the dense layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
@@ -123,4 +124,5 @@ def make_torso(
     check_choice("torso", torso, get_args(TorsoName))
     if torso == "mlp":
         return MLPTorso(hidden_sizes, activation, noisy_sigma)
-    return NatureTorso(hidden_sizes, activation, noisy_sigma, lowering)
+    of_images = {"nature": NatureTorso, "impala": ImpalaTorso, "minatar": MinAtarTorso}[torso]
+    return of_images(hidden_sizes, activation, noisy_sigma, lowering)

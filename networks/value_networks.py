@@ -101,7 +101,7 @@ def value_network(
         >>> out.q_values.shape, out.logits.shape, out.atoms.shape
         ((8, 2), (8, 2, 11), (11,))
     """
-    _check_network(num_actions, torso, hidden_sizes, activation, lowering)
+    check_network(num_actions, torso, hidden_sizes, activation, lowering)
     _check_head(head, dueling, noisy, num_atoms, v_min, v_max, num_quantiles, num_heads, noisy_sigma, prior_scale)
     shared, own = split_hidden(hidden_sizes, head, dueling)
     sigma = noisy_sigma if noisy else None
@@ -109,7 +109,8 @@ def value_network(
     def features_of(observation: jax.Array) -> jax.Array:
         last = None if own else sigma  # The last hidden layer is one of the torso's where the head has none.
         body = make_torso(torso, hidden_sizes=shared, activation=activation, noisy_sigma=last, lowering=lowering)
-        return body(observation)
+        out: jax.Array = body(observation)
+        return out
 
     def numbers_of(features: jax.Array, num_outputs: int, name: str) -> jax.Array:
         if dueling:
@@ -164,7 +165,7 @@ def _with_prior(network: Any, prior_scale: float, observation: jax.Array) -> jax
     return out + prior_scale * jax.lax.stop_gradient(prior)
 
 
-def _check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: Any, lowering: Any) -> None:
+def check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: Any, lowering: Any) -> None:
     """Checks what every network is given: an error here comes before anything is traced."""
     check_positive("num_actions", num_actions)
     check_choice("torso", torso, get_args(TorsoName))

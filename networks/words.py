@@ -7,6 +7,32 @@ from .heads import HeadName
 from .torsos import TorsoName
 from .value_networks import split_hidden
 
+_IMPALA_LAYERS = ("conv", "block_0_conv_0", "block_0_conv_1", "block_1_conv_0", "block_1_conv_1")
+_CONVOLUTIONS = {
+    "nature": (
+        "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b and "
+        "followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), torso/conv2_d_2 "
+        "(64 of 3x3, stride 1)."
+    ),
+    "minatar": (
+        "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
+        "followed by relu: torso/conv2_d (16 of 3x3, stride 1)."
+    ),
+    "impala": (
+        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
+        "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "
+        "maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
+        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). For the maximum there is minus infinity around "
+        "the input: where a side is odd before and after it, where it is even after it alone. "
+    )
+    + ". ".join(
+        f"Section {section}: "
+        + ", ".join(f"torso/section_{section}/{layer} ({size} of 3x3)" for layer in _IMPALA_LAYERS)
+        for section, size in enumerate((16, 32, 32))
+    )
+    + ". Then relu.",
+}
+
 
 def value_network_in_words(
     num_actions: int,
@@ -56,12 +82,8 @@ def _list(stem: str, sizes: Sequence[int]) -> str:
 
 def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
     words = []
-    if torso == "nature":
-        words.append(
-            "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b "
-            "and followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), "
-            "torso/conv2_d_2 (64 of 3x3, stride 1)."
-        )
+    if torso != "mlp":
+        words.append(_CONVOLUTIONS[torso])
     words.append("Flattened in C order.")
     if hidden:
         words.append(f"Linear layers, each followed by {final}: {_list('torso/mlp', hidden)}.")
@@ -81,7 +103,7 @@ def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, d
     """The layers of the head, which give so many numbers of each action."""
     name, what = {
         "q": ("q_values", "the action values"),
-        "implicit_quantile": ("quantiles", "the quantile of each action at that fraction"),
+        "implicit_quantile": ("quantiles", "the quantiles of the actions at that fraction"),
         "quantile": ("quantiles", "the quantiles of each action"),
         "categorical": ("logits", "the logits of each action"),
         "hl_gauss": ("logits", "the logits of each action"),
@@ -89,13 +111,13 @@ def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, d
     }[head]
     rows, columns = (outputs, num_actions) if head == "ensemble" else (num_actions, outputs)
     several = head not in ("q", "implicit_quantile")
-    read = f", reshaped in C order to [{rows}, {columns}]" if several else ""
+    read = f", reshaped in C order to [{rows}, {columns}]," if several else ""
     if dueling:
         over = ", the mean being over the actions" if several else ""
         return (
             f"Two streams from there, linear layers with {final} between them. "
             f"The value: {_list('head/value', (*own, outputs))}. "
-            f"The advantages: {_list('head/advantage', (*own, num_actions * outputs))}{read}. "
+            f"The advantages: {_list('head/advantage', (*own, num_actions * outputs))}{read.rstrip(',')}. "
             f"{what[0].upper()}{what[1:]} are value + advantage - mean(advantage){over}."
         )
     hidden = f"The linear layer {_list('head/mlp', own)}, followed by {final}. " if own else ""

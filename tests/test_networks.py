@@ -285,9 +285,13 @@ class TestValueNetwork:
             (
                 {"torso": "natur"},
                 ValueError,
-                r"torso: got 'natur'; expected one of 'mlp', 'nature'. Did you mean",
+                r"torso: got 'natur'; expected one of 'impala', 'minatar', 'mlp', 'nature'. Did you mean",
             ),
-            ({"torso": "resnet"}, ValueError, r"torso: got 'resnet'; expected one of 'mlp', 'nature'\.$"),
+            (
+                {"torso": "resnet"},
+                ValueError,
+                r"torso: got 'resnet'; expected one of 'impala', 'minatar', 'mlp', 'nature'\.$",
+            ),
             ({"activation": "Relu"}, ValueError, r"activation: got 'Relu'; .* Did you mean 'relu'\?"),
             ({"lowering": "conv"}, ValueError, r"lowering: got 'conv'; .*'convolution'"),
         ],

@@ -7,11 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from polyak import networks
+
 KEY = jax.random.key(0)
 
 
 def transform(make: Any) -> hk.Transformed:
     return hk.without_apply_rng(hk.transform(lambda inputs: make()(inputs)))
+
+
+def small_network(head: Any = "q", **arguments: Any) -> hk.Transformed:
+    """A network of three actions over two dense layers; of each kind of its head's numbers there are few."""
+    numbers = {"num_atoms": 5, "v_min": -1.0, "v_max": 1.0, "num_quantiles": 4, "num_heads": 2}
+    return networks.value_network(3, **{"torso": "mlp", "hidden_sizes": (6, 5), "head": head, **numbers} | arguments)
+
+
+def parameter_shapes(net: hk.Transformed, shape: tuple[int, ...] = (1, 4)) -> Any:
+    return jax.tree.map(jnp.shape, jax.eval_shape(net.init, KEY, jnp.zeros(shape)))
 
 
 def random_params(net: hk.Transformed, inputs: Any, seed: int = 0) -> Any:
