@@ -4,7 +4,7 @@ Steps lie in lanes, one lane per environment, each observation once; transitions
 *drawn* from them, so that ``n`` and the discount may change during a run. ``host`` keeps them in NumPy arrays.
 """
 
-from .host import HostReplay, add, check_valid, end_episode, init, nbytes, sample, size
+from .host import HostReplay, add, check_valid, end_episode, init, nbytes, sample, size, update_priorities
 from .types import EnvironmentSpec, Sample, Step, TimeStep, Transition
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "nbytes",
     "sample",
     "size",
+    "update_priorities",
 ]

@@ -7,12 +7,15 @@ import numpy as np
 import numpy.typing as npt
 from jax import tree_util
 
+from . import sum_tree
 from .types import Array, Step, Tree
 
 if TYPE_CHECKING:
-    from .host import HostReplay
+    from ._rows import HostReplay
 
 
+_EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "exponent": 0.6}
+_MOST = float(np.finfo(np.float64).max)
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
@@ -25,13 +28,37 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def check_discount(value: Any) -> float:
+def check_unit(name: str, value: Any) -> float:
     """A number in [0, 1], as a Python float."""
     if type(value) is float and 0 <= value <= 1:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"discount: got {value!r}; expected a number in [0, 1], for example 0.99.")
+        raise ValueError(f"{name}: got {value!r}; expected a number in [0, 1], for example {_EXAMPLES[name]}.")
     return float(value)
+
+
+def check_priorities(
+    rows: Array, priorities: Array, number: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Rows and priorities as flat arrays; the sum over ``number`` of them must be finite."""
+    at, values = np.asarray(rows), np.asarray(priorities, np.float64)
+    if at.dtype.kind not in "iu":
+        raise TypeError(f"rows: got dtype {at.dtype}; expected int64. Pass Sample.rows as it was drawn.")
+    if at.shape != values.shape:
+        raise ValueError(
+            f"priorities: got shape {values.shape}; expected {at.shape}, one for each of rows. Reshape them alike."
+        )
+    at, values = at.reshape(-1), values.reshape(-1)
+    limit = _MOST / number
+    # NaN passes through both and is in no range.
+    if len(at) and not (values.min() >= 0 and values.max() <= limit):
+        index = int(np.argmin((values >= 0) & (values <= limit)))
+        where = ", ".join(str(i) for i in np.unravel_index(index, np.shape(priorities)))
+        raise ValueError(
+            f"priorities[{where}]: got {values[index]}; expected a finite number from 0 to {limit:.2g}. Pass absolute "
+            "TD errors, and look for the cause where they are not finite."
+        )
+    return at, values
 
 
 def rows_per_lane(num_envs: int, capacity: int) -> int:
@@ -42,6 +69,11 @@ def rows_per_lane(num_envs: int, capacity: int) -> int:
 def lane_nbytes(num_envs: int) -> int:
     """Bytes of the counters of all lanes."""
     return 3 * 8 * num_envs  # head, written, num_valid
+
+
+def priority_nbytes(rows: int) -> int:
+    """Bytes of the priorities of all rows, of which writing each is, and of the largest priority."""
+    return sum_tree.nbytes(rows) + 8 * rows + 8
 
 
 def row_nbytes(observation: Array, extras: Tree, action_mask: Array) -> int:

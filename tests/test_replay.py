@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.replay import Step, add, check_valid, end_episode, host, init, sample, size
+from polyak.replay import Step, _windows, add, check_valid, end_episode, init, sample, size
 from replay_record import EXTRAS, MASK, SPEC, Record, assert_as_recorded, assert_drawable, filled, random_ends
 
 SCALAR = jax.ShapeDtypeStruct((), np.float32)
@@ -128,12 +128,12 @@ def test_by_hand_truncation_bootstraps_and_termination_does_not() -> None:
     lane = 11
     assert np.flatnonzero(~state.boundary).tolist() == [0, 1, 2, 4, lane, lane + 1, lane + 2, lane + 4]
 
-    terminates = host._gather(state, np.array([0, 1, 2, 4]), 2, 0.5)
+    terminates = _windows.transitions(state, np.array([0, 1, 2, 4]), 2, 0.5)
     assert terminates.r_t.tolist() == [1.0 + 0.5 * 2.0, 2.0 + 0.5 * 3.0, 3.0, 7.0]
     assert terminates.discount_t.tolist() == [0.25, 0.0, 0.0, 0.5]
     assert terminates.obs_t.tolist() == [2.0, 3.0, 3.0, 51.0]  # the last is cut at the newest step
 
-    truncates = host._gather(state, np.array([0, 1, 2, 4]) + lane, 2, 0.5)
+    truncates = _windows.transitions(state, np.array([0, 1, 2, 4]) + lane, 2, 0.5)
     assert truncates.discount_t.tolist() == [0.25, 0.25, 0.5, 0.5]
     assert truncates.obs_t.tolist() == [102.0, 103.0, 103.0, 151.0]
 
@@ -153,7 +153,7 @@ def test_one_step_keeps_rewards_and_discounts_to_the_bit() -> None:
 def test_the_walk_over_n_steps_at_one_is_the_fast_path() -> None:
     _, state = filled(3, 30, 100)
     rows = np.flatnonzero(~state.boundary)
-    for fast, walked in zip(host._one_step(state, rows, 0.99), host._n_step(state, rows, 1, 0.99), strict=True):
+    for fast, walked in zip(_windows.one_step(state, rows, 0.99), _windows.n_step(state, rows, 1, 0.99), strict=True):
         np.testing.assert_array_equal(fast, walked)
         assert fast.dtype == walked.dtype
 
@@ -171,7 +171,7 @@ def test_restarted_environment_keeps_its_true_last_observation() -> None:
     state = end_episode(state, np.array([True, False]))
     state = add(state, scalar_step([90, 11], [5.0, 5.0], [False, False], [1.0, 1.0]))
     check_valid(state)
-    drawn = host._gather(state, np.flatnonzero(~state.boundary), 2, 1.0)
+    drawn = _windows.transitions(state, np.flatnonzero(~state.boundary), 2, 1.0)
     assert drawn.obs_tm1.tolist() == [0.0, 90.0, 10.0, 11.0]
     assert drawn.obs_t.tolist() == [1.0, 91.0, 12.0, 12.0]
     assert drawn.r_t.tolist() == [1.0, 5.0, 6.0, 5.0]
@@ -191,7 +191,7 @@ def test_lanes_that_were_not_stepped_keep_their_masks() -> None:
     state = add(state, masked(2, [False, True]))
     state = add(state, masked(3, [False, False]), np.array([True, False]))
     check_valid(state)
-    drawn = host._gather(state, np.flatnonzero(~state.boundary), 1, 1.0)
+    drawn = _windows.transitions(state, np.flatnonzero(~state.boundary), 1, 1.0)
     assert drawn.obs_tm1.tolist() == [0.0, 2.0, 3.0, 10.0, 11.0, 12.0]
     assert drawn.action_mask_tm1.argmax(axis=1).tolist() == [0, 2, 0, 0, 1, 2]
     assert drawn.action_mask_t.argmax(axis=1).tolist() == [1, 0, 1, 1, 2, 0]

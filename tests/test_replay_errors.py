@@ -102,24 +102,28 @@ def test_closing_lanes_needs_a_mask() -> None:
         end_episode(state, np.array([True]))
 
 
+@pytest.mark.parametrize("options", [{}, {"prioritized": True}], ids=["uniform", "prioritized"])
 @pytest.mark.parametrize("num_envs", [1, 4])
-def test_memory_is_counted_before_it_is_taken(num_envs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_counted_before_it_is_taken(
+    num_envs: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Memory(NamedTuple):
         available: int
 
-    state = init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
-    needed = nbytes(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
-    assert needed == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    given = {"num_envs": num_envs, **options}
+    state = init(SPEC, EXTRAS, MASK, capacity=1000, **given)
+    assert nbytes(SPEC, EXTRAS, MASK, capacity=1000, **given) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
     # A byte less than one row per lane more: 1000 is then the most that fits, and the error says so.
-    row = needed // (1000 + num_envs)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(needed + num_envs * row - 1))
-    init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1000)
-    with pytest.raises(ValueError, match=r"^capacity: got 1001, which needs .* GiB .* that fits is 1000;"):
-        init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=1001)
+    more = nbytes(SPEC, EXTRAS, MASK, capacity=1001, **given)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(more - 1))
+    init(SPEC, EXTRAS, MASK, capacity=1000, **given)
+    for capacity in (1001, 10**9):
+        with pytest.raises(ValueError, match=rf"^capacity: got {capacity}, which needs .* that fits is 1000;"):
+            init(SPEC, EXTRAS, MASK, capacity=capacity, **given)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(0))
     with pytest.raises(ValueError, match="that fits is 0;"):
-        init(SPEC, num_envs=num_envs, capacity=1)
+        init(SPEC, capacity=1, **given)
 
 
 def test_absurd_capacity_is_refused_without_allocating() -> None:

@@ -1,4 +1,4 @@
-"""A uniform store of a million small steps: a batched add of 8 environments, a draw of 128, against cpprb and SB3.
+"""A store of a million small steps: an add of 8 environments, a draw of 128 and its priorities, against cpprb and SB3.
 
     python experiments/benchmarks/replay.py
 
@@ -11,6 +11,9 @@ random every 50 steps or so. Draws are what a learner is given: NumPy arrays; SB
 - cpprb: ``ReplayBuffer``, with next observations stored beside the observations, the faster of its two ways.
 - SB3: ``ReplayBuffer`` with ``n_envs=8``, time limits told apart as its algorithms do.
 - bare: five NumPy arrays and a position (bare.py). No checks, and it does not tell a time limit from an end.
+
+Draws by priority are compared with cpprb's ``PrioritizedReplayBuffer``, every step with another priority. Polyak sums
+what has changed at the next draw and cpprb at the update, so that both in turn is the third case.
 """
 
 import itertools
@@ -23,6 +26,7 @@ from polyak.replay import host
 from polyak.replay.types import Step
 
 NUM_ENVS, BATCH = 8, 128
+ALPHA, BETA = 0.6, 0.4
 
 
 def steps_of_eight(number=1_000):
@@ -92,6 +96,51 @@ def sb3_store(capacity, steps):
     return (lambda: buffer.add(*next(given), infos)), (lambda: buffer.sample(BATCH))
 
 
+def polyak_priorities(capacity, steps):
+    """Draw and update of polyak's host replay by priority."""
+    import jax
+
+    spec = jax.ShapeDtypeStruct((4,), np.float32)
+    state = host.init(spec, num_envs=NUM_ENVS, capacity=capacity, prioritized=True)
+    for step in itertools.islice(itertools.cycle(steps), capacity // NUM_ENVS + len(steps)):
+        state = host.add(state, step)
+    generator = np.random.default_rng(0)
+    starts = np.flatnonzero(~state.boundary)
+    host.update_priorities(state, state.writing[starts], generator.exponential(size=len(starts)), ALPHA)
+
+    def draw():
+        drawn = host.sample(generator, state, BATCH, importance_exponent=BETA)
+        return drawn.rows
+
+    return draw, lambda rows, priorities: host.update_priorities(state, rows, priorities, ALPHA)
+
+
+def cpprb_priorities(capacity, steps):
+    """The same of cpprb."""
+    import cpprb
+
+    fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
+    buffer = cpprb.PrioritizedReplayBuffer(capacity, fields, alpha=ALPHA)
+    for s in itertools.islice(itertools.cycle(steps), capacity // NUM_ENVS + len(steps)):
+        buffer.add(obs=s.obs_tm1, act=s.a_tm1, rew=s.r_t, next_obs=s.obs_t, done=s.last.astype(np.float32))
+    generator = np.random.default_rng(0)
+    for rows in np.array_split(np.arange(capacity), 1_000):
+        buffer.update_priorities(rows, generator.exponential(size=len(rows)))
+    return (lambda: buffer.sample(BATCH, BETA)["indexes"]), buffer.update_priorities
+
+
+def cases_of_priorities(draw, update):
+    """Three calls: a draw, an update of what was drawn before, and both in turn."""
+    generator = np.random.default_rng(1)
+    drawn = itertools.cycle([draw() for _ in range(1_000)])
+    priorities = itertools.cycle([generator.exponential(size=BATCH).astype(np.float32) for _ in range(100)])
+    return (
+        draw,
+        lambda: update(next(drawn), next(priorities)),
+        lambda: update(draw(), next(priorities)),
+    )
+
+
 def main():
     """Fills the stores, then measures adds and draws."""
     options = timing.arguments(__doc__, rounds=9)
@@ -112,6 +161,16 @@ def main():
         ratios = [("polyak", name) for name in (*timing.best(figures, ("cpprb", "SB3")), "bare")]
         bars = {f"polyak / {name}": "at most 1, aim 0.7" for name in ("cpprb", "SB3")}
         timing.report(options, f"{capacity:,} steps, {case}", "µs", figures, ratios, bars)
+    del stores
+    stores = {"polyak": cases_of_priorities(*polyak_priorities(capacity, steps))}
+    if timing.available(options, "cpprb"):
+        stores["cpprb"] = cases_of_priorities(*cpprb_priorities(capacity, steps))
+    bars = {"prioritized draw of 128": "at most 0.7", "priority update of 128": "at most 1", "both in turn": ""}
+    for number, (case, bar) in enumerate(bars.items()):
+        sides = {name: timing.microseconds(calls_of[number], calls) for name, calls_of in stores.items()}
+        figures = timing.alternate(sides, options.rounds)
+        ratios = [("polyak", name) for name in timing.best(figures, ("cpprb",))]
+        timing.report(options, f"{capacity:,} steps, {case}", "µs", figures, ratios, {"polyak / cpprb": bar})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from polyak.replay import HostReplay, Step, add, host, init, size
+from polyak.replay import HostReplay, Step, _windows, add, init, size
 
 SPEC = jax.ShapeDtypeStruct((3,), np.int32)
 EXTRAS = {"memory": jax.ShapeDtypeStruct((2,), np.float32), "mask": jax.ShapeDtypeStruct((), np.bool_)}
@@ -44,9 +44,12 @@ class Record:
     def __init__(self, num_envs: int) -> None:
         self.lanes = [[Episode()] for _ in range(num_envs)]
 
-    def add(self, last: np.ndarray, terminated: np.ndarray) -> Step:
+    def add(self, last: np.ndarray, terminated: np.ndarray, stepped: np.ndarray | None = None) -> Step:
         ids = [(env, len(lane) - 1, lane[-1].steps) for env, lane in enumerate(self.lanes)]
-        for lane, is_last, is_terminated in zip(self.lanes, last, terminated, strict=True):
+        stepped = np.ones_like(last) if stepped is None else stepped
+        for lane, is_last, is_terminated, is_stepped in zip(self.lanes, last, terminated, stepped, strict=True):
+            if not is_stepped:
+                continue
             lane[-1].steps += 1
             if is_last:
                 lane[-1].over, lane[-1].terminated = True, bool(is_terminated)
@@ -113,7 +116,7 @@ def assert_as_recorded(record: Record, transition: Any, n: int, discount: float)
 def assert_drawable(record: Record, state: HostReplay, n: int, discount: float) -> None:
     """Every start row, gathered: exactly the steps of the record that are alive, each once, all fields right."""
     rows = np.flatnonzero(~state.boundary)
-    starts = assert_as_recorded(record, host._gather(state, rows, n, discount), n, discount)
+    starts = assert_as_recorded(record, _windows.transitions(state, rows, n, discount), n, discount)
     assert len(starts) == len(rows) == size(state)
     assert starts == record.alive(len(state.boundary) // len(state.head))
 
@@ -122,9 +125,11 @@ def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tu
     return generator.random(num_envs) < end, generator.random(num_envs) < 0.5
 
 
-def filled(num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0) -> tuple[Record, HostReplay]:
+def filled(
+    num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0, **options: Any
+) -> tuple[Record, HostReplay]:
     generator = np.random.default_rng(seed)
-    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=capacity)
+    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=capacity, **options)
     for _ in range(steps):
         state = add(state, record.add(*random_ends(generator, num_envs, end)))
     return record, state

@@ -1,0 +1,120 @@
+"""The rows of the host replay: what they hold, how they are found, opened and closed."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import sum_tree
+from .types import Tree
+
+
+class HostReplay(NamedTuple):
+    """Steps kept in rows, a pytree of NumPy arrays and nothing else. Made by ``init``, written by ``add``.
+
+    Attributes:
+        observation: ``[R, ...]``, in the dtype of the environment.
+        action: ``[R]`` int32.
+        reward: ``[R]`` float32.
+        continuation: ``[R]`` float32, ``Step.discount_t``: 0 at termination, else 1.
+        extras: the tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
+        action_mask: ``[R, A]`` bool, the actions that are legal at the row's observation; ``()`` without masks.
+        boundary: ``[R]`` bool, whether the row has no action; the others are the starts that can be drawn.
+        head: ``[L]`` int64, the position in its lane of each lane's open row.
+        written: ``[L]`` int64, how many rows were ever opened, the head included; ``min(written, C)`` are live.
+        num_valid: ``[L]`` int64, how many starts each lane has.
+        priorities: a ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless the replay is prioritized.
+        largest_priority: ``[]`` float64, the largest that was ever assigned, which new rows get; ``()`` likewise.
+        writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which tells a start from those
+            that lay in its row before; ``()`` likewise.
+    """
+
+    observation: npt.NDArray[Any]
+    action: npt.NDArray[np.int32]
+    reward: npt.NDArray[np.float32]
+    continuation: npt.NDArray[np.float32]
+    extras: Tree
+    action_mask: Any
+    boundary: npt.NDArray[np.bool_]
+    head: npt.NDArray[np.int64]
+    written: npt.NDArray[np.int64]
+    num_valid: npt.NDArray[np.int64]
+    priorities: Any = ()
+    largest_priority: Any = ()
+    writing: Any = ()
+
+
+@functools.lru_cache(maxsize=16)
+def lane_starts(num_envs: int, per_lane: int) -> npt.NDArray[np.int64]:
+    starts = np.arange(num_envs, dtype=np.int64) * per_lane
+    starts.flags.writeable = False
+    return starts
+
+
+@functools.lru_cache(maxsize=16)
+def all_lanes(num_envs: int) -> npt.NDArray[np.int64]:
+    lanes = np.ones(num_envs, np.int64)
+    lanes.flags.writeable = False
+    return lanes
+
+
+def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
+    """What indexes the open row of every lane; for one lane a slice, which NumPy assigns to faster."""
+    num_envs = len(state.head)
+    if num_envs == 1:
+        head = int(state.head[0])
+        return slice(head, head + 1)
+    return state.head + lane_starts(num_envs, len(state.boundary) // num_envs)
+
+
+def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
+    """Moves the heads on by ``lanes`` (0 or 1) rows, which opens them; returns what indexes the heads of all lanes."""
+    per_lane = len(state.boundary) // len(state.head)
+    if len(state.head) == 1:  # the same with Python's integers, several times faster for a single environment
+        moved = int(lanes[0])
+        head = (int(state.head[0]) + moved) % per_lane
+        state.head[0] = head
+        state.written[0] += moved
+        state.num_valid[0] -= not state.boundary[head]
+        state.boundary[head] = True
+        if state.priorities:
+            _forget(state, head, moved)
+        return slice(head, head + 1)
+    np.add(state.head, lanes, out=state.head)
+    np.remainder(state.head, per_lane, out=state.head)
+    np.add(state.written, lanes, out=state.written)
+    at = heads(state)
+    # A head that did not move is a boundary already, so this counts only starts that are overwritten.
+    np.subtract(state.num_valid, ~state.boundary[at], out=state.num_valid)
+    state.boundary[at] = True
+    if state.priorities:
+        _forget(state, at, lanes)
+    return at
+
+
+def initial_writing(num_envs: int, rows: int) -> npt.NDArray[np.int64]:
+    """``HostReplay.writing`` where only the heads were opened: each row's first start has the row's own number."""
+    writing = np.arange(-rows, 0, dtype=np.int64)
+    writing[lane_starts(num_envs, rows // num_envs)] += rows
+    return writing
+
+
+def _forget(state: HostReplay, at: Any, moved: Any) -> None:
+    """Takes the priority of rows that became boundaries; what was drawn from them is told by ``writing``."""
+    sum_tree.assign(state.priorities, at, 0.0)
+    state.writing[at] += len(state.boundary) * moved
+
+
+def prioritize(state: HostReplay, at: Any) -> None:
+    """Gives new starts the largest priority that any row ever had."""
+    sum_tree.assign(state.priorities, at.start if type(at) is slice else at, state.largest_priority)
+
+
+def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    per_lane = len(state.boundary) // len(state.head)
+    following = rows + 1
+    wrapped = following % per_lane == 0
+    if np.count_nonzero(wrapped):  # seldom, and a subtraction under a mask costs more than this look
+        following[wrapped] -= per_lane
+    return following

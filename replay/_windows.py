@@ -1,0 +1,54 @@
+"""What starts at given rows of the host replay: windows that walk forward to the first boundary."""
+
+import numpy as np
+import numpy.typing as npt
+from jax import tree_util
+
+from ._rows import HostReplay, next_rows
+from .types import Transition, Tree
+
+
+def transitions(state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: float) -> Transition:
+    """The transitions that start at ``rows``, which must be starts, over up to ``n`` steps."""
+    reward, discount_t, end = one_step(state, rows, discount) if n == 1 else n_step(state, rows, n, discount)
+    return Transition(
+        obs_tm1=state.observation.take(rows, axis=0),
+        a_tm1=state.action.take(rows),
+        r_t=reward,
+        discount_t=discount_t,
+        obs_t=state.observation.take(end, axis=0),
+        extras_tm1=_take(state.extras, rows),
+        action_mask_tm1=_take(state.action_mask, rows),
+        action_mask_t=_take(state.action_mask, end),
+    )
+
+
+def _take(tree: Tree, rows: npt.NDArray[np.int64]) -> Tree:
+    if isinstance(tree, tuple) and not tree:  # as for most agents; mapping over nothing costs two microseconds
+        return ()
+    return tree_util.tree_map(lambda leaf: leaf.take(rows, axis=0), tree)
+
+
+_Window = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+def one_step(state: HostReplay, rows: npt.NDArray[np.int64], discount: float) -> _Window:
+    return state.reward.take(rows), np.float32(discount) * state.continuation.take(rows), next_rows(state, rows)
+
+
+def n_step(state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: float) -> _Window:
+    """Rewards summed, discount of the bootstrap value, and the row to bootstrap from, for windows of up to ``n``."""
+    per_lane = len(state.boundary) // len(state.head)
+    position = rows % per_lane
+    lane_start = rows - position
+    each = np.arange(n).reshape(n, *(1,) * rows.ndim)  # [n, 1, ...]
+    walk = lane_start + (position + each) % per_lane  # [n, ...]
+    inside = np.logical_and.accumulate(~state.boundary.take(walk))
+    steps = inside.sum(axis=0)
+    powers = np.array([discount**i for i in range(n + 1)])
+    # where, not a product: a boundary row may hold anything, NaN included.
+    rewards = np.where(inside, state.reward.take(walk), np.float32(0))
+    continuation = np.where(inside, state.continuation.take(walk), np.float32(1))
+    total = (powers.take(each) * rewards).sum(axis=0)
+    factor = powers.take(steps) * continuation.prod(axis=0, dtype=np.float64)
+    return total.astype(np.float32), factor.astype(np.float32), lane_start + (position + steps) % per_lane
