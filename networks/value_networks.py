@@ -161,7 +161,7 @@ def _with_prior(network: Any, prior_scale: float, observation: jax.Array) -> jax
     if prior_scale == 0:
         return out
     with hk.name_scope("prior"):
-        prior = network(observation)
+        prior: jax.Array = network(observation)
     return out + prior_scale * jax.lax.stop_gradient(prior)
 
 

@@ -82,10 +82,11 @@ class Rebuilt:
         x = np.float64(observation) / (255 if observation.dtype == np.uint8 else 1)
         features = self.features(x, "")
         if "fractions tau" in words:
-            (count,) = found(r"each of (\d+) fractions tau", words)
+            count, middle, slices = found(rf"each of (\d+) fractions tau, \(i \+ {NUMBER}\) / (\d+)", words)
+            (last,) = found(r"cos\(pi \* j \* tau\), for j from 0 to (\d+)", words)
             quantiles = []
-            for tau in (np.arange(count) + 0.5) / count:
-                embedded = relu(self.linear(np.cos(np.pi * np.arange(64) * tau), "embedding/linear"))
+            for tau in (np.arange(count) + middle) / slices:
+                embedded = relu(self.linear(np.cos(np.pi * np.arange(last + 1) * tau), "embedding/linear"))
                 quantiles.append(self.numbers(features * embedded))
             return np.mean(quantiles, axis=0)
         numbers = self.numbers(features)
