@@ -17,7 +17,7 @@ from .augmentation import make_augmentation
 from .config import DQNConfig
 from .ensemble import ensemble_acting
 from .optimizers import make_optimizer
-r2d2 = None  # TEMP
+from .r2d2 import r2d2
 from .shared import MAIN_TARGET, agent_targets, greedy_action, mask_values, network_arguments, seen_spec
 from .types import ActOutput, Agent, EnvironmentSpec
 

@@ -14,9 +14,7 @@ from .shared import greedy_action
 from .types import Act, ActOutput, InitialMemory
 
 
-def ensemble_acting(
-    config: DQNConfig, apply: Callable[..., ValueOutput]
-) -> tuple[InitialMemory, Act, Act]:
+def ensemble_acting(config: DQNConfig, apply: Callable[..., ValueOutput]) -> tuple[InitialMemory, Act, Act]:
     """How an ensemble begins to remember, acts in training, and acts when it is evaluated.
 
     It remembers the head of each environment's episode, drawn where one begins. With each step it keeps which heads

@@ -174,7 +174,9 @@ def specs(agent: Agent, spec: EnvironmentSpec, config: AgentConfig, num_envs: in
         )
     else:
         a_tm1, r_t = batch(batch_size, dtype=jnp.int32), batch(batch_size)
-        drawn = Transition(seen(batch_size), a_tm1, r_t, r_t, seen(batch_size), kept, masks(batch_size), masks(batch_size))
+        drawn = Transition(
+            seen(batch_size), a_tm1, r_t, r_t, seen(batch_size), kept, masks(batch_size), masks(batch_size)
+        )
     return Sample(drawn, batch(batch_size), batch(batch_size, dtype=jnp.int32)), extras
 
 

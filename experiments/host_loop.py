@@ -21,6 +21,7 @@ from .lanes import EnvironmentFailure
 from .learning import Record, compile_agent, finite_priorities, measured, zeros
 from .schedules import batches_per_dispatch, epsilon_at, importance_exponent_at
 
+
 def host_loop(
     agent: Agent,
     environment: Environment,

@@ -153,9 +153,7 @@ def test_greedy_actions_are_those_of_the_network(row):
     assert actions.shape[0] == row.config.batch_size
     if row.config.memory == "none":
         memory, timestep = shown(row.agent)
-        seen = timestep._replace(
-            observation=sample.transition.obs_tm1, action_mask=sample.transition.action_mask_tm1
-        )
+        seen = timestep._replace(observation=sample.transition.obs_tm1, action_mask=sample.transition.action_mask_tm1)
         act = row.agent.act_greedily(jax.random.key(0), row.state, memory, seen)
         assert actions.tolist() == act.action.tolist()
 
@@ -204,7 +202,10 @@ def test_runs_are_resumed_to_the_bit(name, target, tmp_path, compiled_once):
     assert 0 <= last[CHURN] <= 1
     assert 0 <= last[AGREEMENT] <= 1
     assert last["learner_steps"] > 0
-    with np.load(tmp_path / "parts" / "parameters.npz") as ours, np.load(tmp_path / "whole" / "parameters.npz") as whole:
+    with (
+        np.load(tmp_path / "parts" / "parameters.npz") as ours,
+        np.load(tmp_path / "whole" / "parameters.npz") as whole,
+    ):
         assert all(ours[name].tobytes() == whole[name].tobytes() for name in whole.files)
 
 

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from polyak import networks
 from polyak.agents import DQNConfig, dqn, epsilon_greedy, evaluation_state, make_optimizer
-from polyak.replay import EnvironmentSpec, Sample, TimeStep, Transition
+from polyak.agents.r2d2 import Remembered
+from polyak.replay import EnvironmentSpec, Sample, Sequence, TimeStep, Transition
 
 SPEC = EnvironmentSpec(jax.ShapeDtypeStruct((2,), jnp.float32), num_actions=2)
 STEPS = 1000
@@ -162,9 +163,25 @@ def test_images_go_through_the_nature_torso():
 EFFECTS = {
     "hidden_sizes": (9,),
     "activation": "tanh",
+    "head": "quantile",
     "dueling": True,
+    "noisy": True,
+    "noisy_sigma": 0.1,
+    "num_atoms": 7,
+    "v_min": -2.0,
+    "v_max": 5.0,
+    "num_quantiles": 7,
+    "num_heads": 3,
+    "prior_scale": 2.0,
+    "memory": "lstm",
+    "lstm_size": 3,
     "double": False,
     "loss": "huber",
+    "value_rescaling": True,
+    "munchausen": True,
+    "munchausen_weight": 0.5,
+    "munchausen_temperature": 1.0,
+    "munchausen_clip": -1e-3,
     "optimizer": "sgd",
     "optimizer_epsilon": 0.1,
     "learning_rate": 0.05,
@@ -173,11 +190,37 @@ EFFECTS = {
     "target": "incremental:0.9",
     "average": "incremental:0.5",
 }
+# What a field needs to be read at all.
+NEEDS = {
+    "noisy_sigma": {"noisy": True},
+    "num_atoms": {"head": "categorical"},
+    "v_min": {"head": "categorical"},
+    "v_max": {"head": "hl_gauss"},
+    "num_quantiles": {"head": "implicit_quantile"},
+    "num_heads": {"head": "ensemble"},
+    "prior_scale": {"head": "ensemble"},
+    "munchausen": {"double": False, "n_steps": 1},
+    "memory": {"n_steps": 1},
+    "lstm_size": {"n_steps": 1, "memory": "lstm", "sequence_length": 2},
+    **dict.fromkeys(
+        ("munchausen_weight", "munchausen_temperature", "munchausen_clip"),
+        {"munchausen": True, "double": False, "n_steps": 1},
+    ),
+}
+ALONG = {"memory": {"sequence_length": 2}}  # what must change with a field
 # The rest of the fields are the loop's; tests/test_host_loop.py shows that each of them matters.
 OF_THE_LOOP = {
     "discount",
     "n_steps",
     "batch_size",
+    "frame_stack",
+    "sequence_length",
+    "burn_in",
+    "sequence_period",
+    "mask_probability",
+    "priority_exponent",
+    "importance_exponent_initial",
+    "importance_exponent_final",
     "replay_capacity",
     "learning_starts",
     "train_every",
@@ -191,29 +234,50 @@ OF_THE_LOOP = {
 
 
 def test_every_field_is_listed():
-    # tests/test_updates_skip_nonfinite.py has skip_nonfinite, which matters where something is not finite.
+    # tests/test_updates_skip_nonfinite.py has skip_nonfinite, which matters where something is not finite, and
+    # tests/test_augmentation.py augmentation.
     assert {field.name for field in dataclasses.fields(DQNConfig)} == {
         *EFFECTS,
         *OF_THE_LOOP,
         "torso",
         "skip_nonfinite",
+        "augmentation",
     }
 
 
 @pytest.mark.parametrize("field", EFFECTS)
 def test_every_field_matters(field):
     def trained(**fields):
-        agent = make(**{"learning_rate": 0.1, "target": "periodic:7", **fields})
-        state = agent.init(jax.random.key(0))
+        fields = {"learning_rate": 0.1, "target": "periodic:7", **NEEDS.get(field, {}), **fields}
+        agent = make(**fields)
+        state, batch = agent.init(jax.random.key(0)), sample_for(agent, fields)
+        learn = jax.jit(agent.learn)
         for key in jax.random.split(jax.random.key(1), 12):
-            state, _ = jax.jit(agent.learn)(key, state, sample())
+            state, _ = learn(key, state, batch)
         return jax.tree.leaves((state.params, state.targets))
 
-    base, changed = trained(), trained(**{field: EFFECTS[field]})
+    base, changed = trained(), trained(**{field: EFFECTS[field]}, **ALONG.get(field, {}))
     same = [x.shape for x in base] == [x.shape for x in changed] and all(
         np.array_equal(x, y) for x, y in zip(base, changed, strict=True)
     )
     assert not same
+
+
+def sample_for(agent, fields):
+    """The two transitions, as steps of sequences for an agent with memory, and with masks for an ensemble."""
+    batch = sample()
+    if fields.get("head") == "ensemble":
+        masks = np.ones((2, fields.get("num_heads", DQNConfig().num_heads)), np.float32)
+        return batch._replace(transition=batch.transition._replace(extras_tm1={"mask": masks}))
+    if fields.get("memory") != "lstm":
+        return batch
+    drawn, memory = batch.transition, agent.initial_memory(jax.random.key(0), 2)
+    twice = (drawn.a_tm1, drawn.r_t, drawn.discount_t, np.ones(2, bool))
+    steps = [np.stack([leaf, leaf], axis=1) for leaf in twice]
+    obs = np.stack([drawn.obs_tm1, drawn.obs_t, drawn.obs_tm1], axis=1)
+    extras = Remembered(memory, np.zeros(2, np.int32), np.zeros(2, np.float32))
+    sequence = Sequence(obs, *steps, first=np.ones(2, bool), complete=np.ones(2, bool), extras=extras)
+    return batch._replace(transition=sequence)
 
 
 def test_one_trace_and_stable_dtypes():

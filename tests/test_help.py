@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from polyak import agents, help, updates
-from polyak.catalogue import AGENTS, agents_table
+from polyak.catalogue import AGENTS, COMMON, agents_table
 from polyak.experiments import cli
 from polyak.tables import table
 
@@ -79,7 +79,8 @@ def test_the_table_of_agents(capsys):
     assert len(rows) == len(AGENTS)
     assert cli.run(["agents"]) == 0
     assert capsys.readouterr().out == agents_table("text")
-    assert agents_table().splitlines()[-1].endswith(AGENTS["dqn"].differences)
+    assert agents_table().splitlines()[-1] == COMMON
+    assert all(f"  {entry.differences}\n" in agents_table() for entry in AGENTS.values())
 
 
 def test_agents_are_told_without_anything_heavy():

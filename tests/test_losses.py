@@ -159,7 +159,9 @@ def _erf(x):
 
 
 def test_quantiles_by_hand():
-    online = ValueOutput(jnp.array([0.0, 2.0]), quantiles=jnp.array([[0.0, 1.0], [0.0, 3.0]]), taus=jnp.array([0.25, 0.75]))
+    online = ValueOutput(
+        jnp.array([0.0, 2.0]), quantiles=jnp.array([[0.0, 1.0], [0.0, 3.0]]), taus=jnp.array([0.25, 0.75])
+    )
     target = ValueOutput(jnp.array([5.0, 4.0]), quantiles=jnp.array([[0.0, 2.0], [10.0, 6.0]]))
     found = loss_of(DQNConfig(head="quantile"), online, target, jnp.array([0.0, 1.0]))  # chooses action 1
     total = 0.0
