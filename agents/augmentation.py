@@ -28,7 +28,7 @@ def make_augmentation(name: Augmentation, shape: tuple[int, ...]) -> Augment | N
         return None
     if not is_image:
         raise ValueError(
-            f"augmentation: got {name!r} and observations of shape {shape}; expected images, [height, width, channels]. "
+            f"augmentation: got {name!r} and observations of shape {shape}; expected images, [H, W, C]. "
             "Try --augmentation none, or auto, which is none for vectors."
         )
     return shift_and_intensity if name == "shift_and_intensity" else shift

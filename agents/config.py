@@ -48,9 +48,9 @@ class DQNConfig:
             al., 2018), ``minatar`` (a single one, Young and Tian, 2019) or ``auto``: nature for images, else mlp.
         activation: of the dense layers.
         head: what the network gives for each action: ``q`` a value; ``categorical`` probabilities of fixed returns
-            (C51); ``hl_gauss`` the same, learnt from a Gaussian around the target's value; ``quantile`` fixed quantiles
-            (QR-DQN); ``implicit_quantile`` quantiles at drawn fractions (IQN); ``ensemble`` several values (Bootstrapped
-            DQN).
+            (C51); ``hl_gauss`` the same, learnt from a Gaussian around the target's value; ``quantile`` quantiles at
+            fixed fractions (QR-DQN); ``implicit_quantile`` at drawn ones (IQN); ``ensemble`` several values
+            (Bootstrapped DQN).
         dueling: whether the head has a stream for the value and one for the advantages.
         noisy: whether the last layers carry learnt noise, which explores; the agent is evaluated without it.
         noisy_sigma: the noise at the start; a layer of n inputs begins with noisy_sigma / sqrt(n).

@@ -190,7 +190,7 @@ def gaussian_histogram(value: Array, edges: Array) -> Array:
 
 
 def quantiles(online: ValueOutput, target: ValueOutput, q_t_selector: Array, t: Bootstrap) -> TransitionLoss:
-    """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression under Huber's loss."""
+    """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression, Huber's loss."""
     loss = rlax.quantile_q_learning(
         online.quantiles, online.taus, t.a_tm1, t.r_t, t.discount_t, q_t_selector[None], target.quantiles, 1.0
     )

@@ -113,10 +113,8 @@ def _unroll(config: DQNConfig, network: networks.RecurrentNetwork, params: Any, 
     inputs = (sequence.obs, a_tm1, r_tm1, first)
     if not config.burn_in:
         return network.unroll(params, *inputs, remembered.lstm)[0].q_values
-    early, late = (
-        jax.tree.map(lambda leaf: leaf[:, where], inputs)
-        for where in (slice(None, config.burn_in), slice(config.burn_in, None))
-    )
+    early = [leaf[:, : config.burn_in] for leaf in inputs]
+    late = [leaf[:, config.burn_in :] for leaf in inputs]
     burnt_in, memory = network.unroll(params, *early, remembered.lstm)
     output, _ = network.unroll(params, *late, jax.lax.stop_gradient(memory))
     return jnp.concatenate([burnt_in.q_values, output.q_values], axis=1)
@@ -198,6 +196,9 @@ def _loss(config: DQNConfig, spec: EnvironmentSpec, network: networks.RecurrentN
             sequence.valid,
             learns,
         )
+        # A sequence that has not come beyond its burn-in, since its episode is under way, is worth another look.
+        looked_at = sequence.complete | jnp.any(learns, axis=1)
+        priorities = jnp.where(looked_at, of_each.priority, jnp.max(of_each.priority))
         count = jnp.maximum(jnp.sum(learns), 1)
         greedy = jnp.max(mask_values(online, sequence.action_mask), axis=-1)[:, :-1]
         metrics = {
@@ -205,8 +206,8 @@ def _loss(config: DQNConfig, spec: EnvironmentSpec, network: networks.RecurrentN
             "td_error": jnp.sum(jnp.abs(of_each.error)) / count,
         }
         if config.priority_exponent > 0:
-            metrics |= {"priority": jnp.mean(of_each.priority), "importance_weight": jnp.mean(batch.weights)}
+            metrics |= {"priority": jnp.mean(priorities), "importance_weight": jnp.mean(batch.weights)}
         total = jnp.mean(batch.weights * of_each.loss) / config.sequence_length
-        return total, LossOutput(priorities=of_each.priority, metrics=metrics)
+        return total, LossOutput(priorities=priorities, metrics=metrics)
 
     return loss

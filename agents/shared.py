@@ -1,4 +1,4 @@
-"""What the agents of the family have in common: their targets, what they are shown, and how a value becomes an action."""
+"""What the agents of the family share: their targets, what they are shown, and how a value becomes an action."""
 
 from typing import Any
 

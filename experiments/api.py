@@ -41,8 +41,8 @@ class Run:
         variables: the parameters (and module state) that are evaluated.
         evaluation: mean, standard error and returns of the greedy episodes at the end.
         act: the greedy action for one observation (shape and dtype of the environment's, a stack of frames where the
-            agent is shown one; a ``Discrete`` observation as its one-hot vector), for agents without memory; with ``action_mask``, ``act(observation, action_mask)``
-            among the legal actions.
+            agent is shown one; a ``Discrete`` observation as its one-hot vector), for agents without memory; with
+            ``action_mask``, ``act(observation, action_mask)`` among the legal actions.
     """
 
     folder: pathlib.Path

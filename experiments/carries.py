@@ -8,7 +8,7 @@ import numpy as np
 
 from ..replay import host, stacking
 from . import checkpoint, normalization
-from .carry import Carry, Environment, first_frames
+from .carry import Carry, Environment
 
 
 def _arrays(carry: Carry) -> Any:

@@ -11,11 +11,11 @@ import tyro
 
 from .. import help
 from .._worker import own_traceback
+from ..agents import AGENTS
 from ..tables import TableFormat
 from . import api, folders, runs
 from .comparison import compare
 from .comparison_table import comparison_table
-from ..agents import AGENTS
 from .config import RunConfig, known
 from .export import Format
 from .figures import comparison_figure

@@ -6,7 +6,6 @@ the environments; progress, logging, evaluation and checkpoints consume what it 
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np

@@ -41,7 +41,7 @@ def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> P
     name, main = next(iter(agent.targets.items()))
 
     def greedy(watch: Any, state: LearnerState, sample: Sample) -> tuple[jax.Array, jax.Array]:
-        """The actions of the policy and of the main target's, at the last batch's observations; zeros unless watched."""
+        """The greedy actions of the policy and of the main target, at the last batch; zeros unless watched."""
         last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
 
         def actions() -> tuple[jax.Array, jax.Array]:

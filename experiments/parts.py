@@ -13,9 +13,9 @@ from ..networks import Lowering
 from ..replay import host
 from ..replay.types import EnvironmentSpec
 from ..updates import TargetRule
+from .carry import mask_spec, replay_options, specs
 from .config import RunConfig, to_json
 from .environment import Environments, make
-from .carry import mask_spec, replay_options, specs
 from .schedules import batches_per_dispatch, total_learner_steps
 from .workers import WorkerEnvironments
 

@@ -17,6 +17,7 @@ from ..agents import evaluation_state
 from ..updates import LearnerState, init_targets
 from . import checkpoint, concerns, normalization
 from .carries import restore_carry, save_carry
+from .carry import Carry, initial_carry
 from .compilations import compilations
 from .config import RunConfig, without_workers
 from .environment import make
@@ -25,15 +26,14 @@ from .export import load_initial
 from .figures import learning_curve
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, resume_command
-from .carry import Carry, initial_carry
 from .host_loop import host_loop
-from .learning import Record
-from .schedules import total_learner_steps
 from .interrupts import interrupts, postponed
 from .lanes import EnvironmentFailure
+from .learning import Record
 from .loggers import check_installed, open_loggers
 from .parts import Parts, build, resolved
 from .records import JsonlWriter, plain, read_jsonl
+from .schedules import total_learner_steps
 
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import polyak
 from polyak import networks
 from polyak.agents import DQNConfig, dqn, epsilon_greedy
+from polyak.experiments.carry import initial_carry
 from polyak.experiments.environment import adapt
 from polyak.experiments.evaluation import evaluate
-from polyak.experiments.carry import initial_carry
 from polyak.experiments.host_loop import host_loop
 from polyak.replay import EnvironmentSpec, Sample, TimeStep, Transition, host
 from told_environments import LANES, Foreign, Gates, Told, legal_at, shown_mask

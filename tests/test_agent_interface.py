@@ -12,8 +12,8 @@ import pytest
 
 from polyak import updates
 from polyak.agents import ActOutput, Agent, DQNConfig
-from polyak.experiments.environment import adapt
 from polyak.experiments.carry import initial_carry
+from polyak.experiments.environment import adapt
 from polyak.experiments.host_loop import host_loop
 from polyak.replay import host
 from polyak.updates import LossOutput, Target

@@ -190,6 +190,7 @@ EFFECTS = {
     "target": "incremental:0.9",
     "average": "incremental:0.5",
 }
+MUNCHAUSEN = {"munchausen": True, "double": False, "n_steps": 1}
 # What a field needs to be read at all.
 NEEDS = {
     "noisy_sigma": {"noisy": True},
@@ -202,10 +203,9 @@ NEEDS = {
     "munchausen": {"double": False, "n_steps": 1},
     "memory": {"n_steps": 1},
     "lstm_size": {"n_steps": 1, "memory": "lstm", "sequence_length": 2},
-    **dict.fromkeys(
-        ("munchausen_weight", "munchausen_temperature", "munchausen_clip"),
-        {"munchausen": True, "double": False, "n_steps": 1},
-    ),
+    "munchausen_weight": MUNCHAUSEN,
+    "munchausen_temperature": MUNCHAUSEN,
+    "munchausen_clip": MUNCHAUSEN,
 }
 ALONG = {"memory": {"sequence_length": 2}}  # what must change with a field
 # The rest of the fields are the loop's; tests/test_host_loop.py shows that each of them matters.

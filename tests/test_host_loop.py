@@ -11,11 +11,11 @@ import pytest
 
 from polyak import updates
 from polyak.agents import ActOutput, Agent, DQNConfig, dqn
-from polyak.experiments.environment import adapt
 from polyak.experiments.carry import initial_carry
+from polyak.experiments.environment import adapt
 from polyak.experiments.host_loop import host_loop
-from polyak.experiments.schedules import epsilon_at, total_learner_steps
 from polyak.experiments.records import TIMES
+from polyak.experiments.schedules import epsilon_at, total_learner_steps
 from polyak.replay import host
 from polyak.updates import LossOutput, Target
 

@@ -16,9 +16,9 @@ import polyak
 from polyak import networks, updates
 from polyak.agents import ActOutput, Agent, DQNConfig, dqn
 from polyak.experiments import normalization
+from polyak.experiments.carry import initial_carry
 from polyak.experiments.environment import adapt
 from polyak.experiments.evaluation import evaluate
-from polyak.experiments.carry import initial_carry
 from polyak.experiments.host_loop import host_loop
 from polyak.experiments.lanes import EnvironmentStep
 from polyak.experiments.normalization import Moments, Normalization, Scaling

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from polyak.agents import DQNConfig, dqn
-from polyak.experiments.environment import adapt
 from polyak.experiments.carry import initial_carry
+from polyak.experiments.environment import adapt
 from polyak.experiments.host_loop import host_loop
 from polyak.replay import Sample, TimeStep, Transition
 

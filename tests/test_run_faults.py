@@ -16,8 +16,8 @@ import faulty_environments
 from faulty_environments import DIE, RAISE, TRIGGER
 from polyak.agents import dqn
 from polyak.experiments import checkpoint, cli, parts, runs, workers
-from polyak.experiments.environment import make
 from polyak.experiments.carry import initial_carry
+from polyak.experiments.environment import make
 from polyak.experiments.host_loop import host_loop
 from polyak.experiments.records import JsonlWriter
 from polyak.experiments.workers import WorkerEnvironments

@@ -13,8 +13,8 @@ import pytest
 import polyak
 from polyak.agents import DQNConfig, make_optimizer
 from polyak.experiments import cli, export, files, parts, runs
-from polyak.experiments.environment import Environments
 from polyak.experiments.carry import initial_carry
+from polyak.experiments.environment import Environments
 from polyak.replay import host
 from small_runs import arguments, config_of, records
 
