@@ -48,10 +48,11 @@ def check_priorities(
         raise ValueError(
             f"priorities: got shape {values.shape}; expected {at.shape}, one for each of rows. Reshape them alike."
         )
-    at, values = at.reshape(-1), values.reshape(-1)
+    if at.ndim != 1:
+        at, values = at.reshape(-1), values.reshape(-1)
     limit = _MOST / number
     # NaN passes through both and is in no range.
-    if len(at) and not (values.min() >= 0 and values.max() <= limit):
+    if len(at) and not (np.minimum.reduce(values) >= 0 and np.maximum.reduce(values) <= limit):
         index = int(np.argmin((values >= 0) & (values <= limit)))
         where = ", ".join(str(i) for i in np.unravel_index(index, np.shape(priorities)))
         raise ValueError(

