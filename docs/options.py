@@ -1,4 +1,4 @@
-"""Writes what docs/command_line.md and docs/agents.md say of options and agents, from where the program has it.
+"""Writes what docs/ and the README say of options and of agents, from where the program has it.
 
 Run it after a change of options, of what their docstrings say, of an agent's config or of the catalogue:
 ``python docs/options.py``.
@@ -59,6 +59,16 @@ def agents_page(text):
     return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
 
 
+def readme(text):
+    """The text of the README with its table of agents made anew."""
+    lines = ["| agent | | from |", "|---|---|---|"]
+    for name, entry in CATALOGUE.items():
+        first = entry.papers[0]
+        lines.append(f"| [`{name}`](docs/agents.md#{name}) | {entry.summary} | [{first.authors}]({first.url}) |")
+    made = "\n".join(lines)
+    return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
+
+
 def _section(name, text):
     entry, agent = CATALOGUE[name], AGENTS[name]
     parts = f"{entry.head}; loss: {entry.loss}; replay: {entry.replay}; default target: `{entry.target}`"
@@ -96,7 +106,7 @@ def _meaning(description, annotation):
     return text if told else f"{text} One of {', '.join(f'`{choice}`' for choice in choices)}."
 
 
-PAGES = {"command_line.md": page, "agents.md": agents_page}
+PAGES = {"command_line.md": page, "agents.md": agents_page, "../README.md": readme}
 
 if __name__ == "__main__":
     for name, made_anew in PAGES.items():

@@ -99,8 +99,10 @@ def test_the_table_of_agents_is_what_the_command_prints():
 
 
 def test_the_page_of_agents_says_what_their_configs_and_the_catalogue_have():
-    agents_page = runpy.run_path(str(ROOT / "docs" / "options.py"))["agents_page"]
-    assert agents_page(AGENTS_PAGE) == AGENTS_PAGE, "python docs/options.py writes it"
+    options, front = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "README.md").read_text()
+    assert options["agents_page"](AGENTS_PAGE) == AGENTS_PAGE, "python docs/options.py writes it"
+    assert options["readme"](front) == front, "python docs/options.py writes it"
+    assert [name for name in AGENTS if f"](docs/agents.md#{name}) | " in front] == list(AGENTS)
 
 
 @pytest.mark.parametrize("name", AGENTS)
