@@ -231,7 +231,7 @@ def _check_variant(config: DQNConfig) -> None:
         ("head", config.memory != "none" and head != "q", "the recurrent agent learns values. Try --head q"),
         ("munchausen", config.munchausen and head != "q", "it is a loss of values. Try --head q"),
         ("munchausen", config.munchausen and config.memory != "none", "it learns from transitions. Try --memory none"),
-        ("munchausen", config.munchausen and config.value_rescaling, "choose one of the two"),
+        ("munchausen", config.munchausen and config.value_rescaling, "both set the target. Try either"),
         (
             "munchausen",
             config.munchausen and config.double,
@@ -248,7 +248,11 @@ def _check_variant(config: DQNConfig) -> None:
             config.loss == "huber" and head not in ("q", "ensemble"),
             f"the head {head} has a loss of its own. Try --loss squared, the default",
         ),
-        ("optimizer", config.optimizer == "adamw" and head == "ensemble", "its decay would move the fixed prior"),
+        (
+            "optimizer",
+            config.optimizer == "adamw" and head == "ensemble",
+            "its decay would move the fixed prior. Try --optimizer adam",
+        ),
     ]
     for name, refuse, reason in refused:
         if refuse:
