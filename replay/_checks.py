@@ -62,9 +62,19 @@ def check_priorities(
     return at, values
 
 
-def rows_per_lane(num_envs: int, capacity: int) -> int:
-    """Rows of one lane: its share of the capacity, and one for the open row."""
-    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + 1
+def rows_per_lane(num_envs: int, capacity: int, stack: int) -> int:
+    """Rows of one lane: its share of the capacity, the history of the oldest of them, and one for the open row."""
+    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + check_count("stack", stack)
+
+
+def check_frame(observation: Array, stack: int) -> None:
+    """Refuses to stack what is no image of one channel."""
+    shape = observation.shape
+    if stack > 1 and not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)):
+        raise ValueError(
+            f"observation: got shape {shape}; expected one frame, (H, W) or (H, W, 1), to make a stack of {stack} of. "
+            "Leave stack at 1, or turn pictures grey."
+        )
 
 
 def lane_nbytes(num_envs: int) -> int:

@@ -73,9 +73,9 @@ def sample(
     batch_size = check_count("batch_size", batch_size)
     n = check_count("n", n)
     per_lane = len(state.boundary) // len(state.head)
-    if n >= per_lane:
+    if n > (kept := per_lane - max(1, len(state.lags))):
         raise ValueError(
-            f"n: got {n}; expected at most {per_lane - 1}, the steps kept per environment. Draw over fewer steps, or "
+            f"n: got {n}; expected at most {kept}, the steps kept per environment. Draw over fewer steps, or "
             "make the replay with a larger capacity."
         )
     discount = check_unit("discount", discount)
@@ -148,7 +148,7 @@ def _draw(generator: np.random.Generator, state: HostReplay, shape: tuple[int, .
             rows, values = sum_tree.find(state.priorities, mass.reshape(-1))
             # P is the priority by the sum of all; that sum and N are the same in all of a batch, and cancel.
             values = values.reshape(shape)
-            weights = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
+            weights: npt.NDArray[np.floating] = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
             return rows.reshape(shape), weights.astype(np.float32)
     weights = np.empty(shape, np.float32)
     weights.fill(1.0)  # np.ones takes a microsecond more
@@ -159,7 +159,8 @@ def _uniform_rows(generator: np.random.Generator, state: HostReplay, shape: tupl
     """Start rows, uniform over all of them: uniform over all live rows, redrawn where it hit a boundary.
 
     Lanes may have different numbers of live rows; all are drawn up to the longest, where the others have boundaries.
-    Where lanes advance together, by one or two rows a step, at least a quarter of the hits are starts (C >= 3).
+    Where lanes advance together, by one or two rows a step, at least a quarter of the hits are starts (C >= 3, and
+    more than that where rows are kept for the history of stacks).
     """
     if size(state) == 0:
         raise ValueError("state: got a replay without a step to draw; expected at least one. Add steps first.")

@@ -26,8 +26,19 @@ import psutil
 from jax import tree_util
 
 from . import sum_tree
-from ._checks import check_array, check_step, lane_nbytes, priority_nbytes, row_nbytes, rows_per_lane
-from ._rows import HostReplay, all_lanes, heads, initial_writing, lane_starts, open_next, prioritize
+from ._checks import check_array, check_frame, check_step, lane_nbytes, priority_nbytes, row_nbytes, rows_per_lane
+from ._rows import (
+    HostReplay,
+    all_lanes,
+    count_step,
+    heads,
+    lane_starts,
+    next_rows,
+    open_episodes,
+    open_next,
+    prioritize,
+    writing_of,
+)
 from .draws import sample, size, update_priorities
 from .types import Array, Step, Tree
 
@@ -44,6 +55,7 @@ def nbytes(
     num_envs: int,
     capacity: int,
     prioritized: bool = False,
+    stack: int = 1,
 ) -> int:
     """Bytes that ``init`` of the same arguments allocates.
 
@@ -54,20 +66,24 @@ def nbytes(
         num_envs: number of environments.
         capacity: number of steps to keep, over all environments.
         prioritized: whether rows have priorities.
+        stack: how many frames an observation is drawn with.
 
     Returns:
         The number of bytes.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs`` or ``capacity`` is not an integer of 1 or more.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, or frames cannot be
+            stacked.
 
     >>> import jax, numpy as np
     >>> nbytes(jax.ShapeDtypeStruct((4,), np.float32), num_envs=1, capacity=1_000_000)
     29000053
     """
-    rows = num_envs * rows_per_lane(num_envs, capacity)
+    rows = num_envs * rows_per_lane(num_envs, capacity, stack)
     total = rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
+    check_frame(observation, stack)
+    total += 8 * (rows + stack) if stack > 1 else 0
     return total + (priority_nbytes(rows) if prioritized else 0)
 
 
@@ -79,6 +95,7 @@ def init(
     num_envs: int,
     capacity: int,
     prioritized: bool = False,
+    stack: int = 1,
 ) -> HostReplay:
     """Makes an empty replay.
 
@@ -95,21 +112,25 @@ def init(
         capacity: number of steps to keep, over all environments.
         prioritized: whether rows are drawn in proportion to priorities, which ``update_priorities`` sets; a new row
             gets the largest that was ever assigned, at least 1.
+        stack: with how many frames an observation is drawn. Where it is more than 1 each observation is one frame,
+            ``(H, W)`` or ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. Before the
+            first frame of an episode lies that same frame. Each lane gets ``stack - 1`` rows more.
 
     Returns:
         The replay. Its memory is taken from the system as rows are first written.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs`` or ``capacity`` is not an integer of 1 or more, or if the arrays exceed the
-            memory that is available now.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, if frames cannot be
+            stacked, or if the arrays exceed the memory that is available now.
 
     >>> import jax, numpy as np
     >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
     >>> state.observation.shape, state.observation.dtype, size(state)
     ((102, 84, 84), dtype('uint8'), 0)
     """
-    bytes_of = functools.partial(nbytes, observation, extras, action_mask, num_envs=num_envs, prioritized=prioritized)
+    options: dict[str, Any] = {"num_envs": num_envs, "prioritized": prioritized, "stack": stack}
+    bytes_of = functools.partial(nbytes, observation, extras, action_mask, **options)
     needed, free = bytes_of(capacity=capacity), psutil.virtual_memory().available
     if needed > free:
         fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
@@ -118,7 +139,8 @@ def init(
             f"most the {free / _GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
             "observations (uint8, fewer pixels) make room for more."
         )
-    rows = num_envs * rows_per_lane(num_envs, capacity)
+    per_lane = rows_per_lane(num_envs, capacity, stack)
+    rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)
 
     def allocate(spec: Array) -> npt.NDArray[Any]:
         return np.zeros((rows, *spec.shape), spec.dtype)
@@ -132,11 +154,13 @@ def init(
         action_mask=tree_util.tree_map(allocate, action_mask),
         boundary=np.ones(rows, np.bool_),
         head=np.zeros(num_envs, np.int64),
-        written=np.ones(num_envs, np.int64),
+        written=written,
         num_valid=np.zeros(num_envs, np.int64),
         priorities=sum_tree.init(rows) if prioritized else (),
         largest_priority=np.array(1.0) if prioritized else (),
-        writing=initial_writing(num_envs, rows) if prioritized else (),
+        writing=writing_of(written, per_lane, stack) if prioritized else (),
+        episode_step=np.zeros(rows, np.int64) if stack > 1 else (),
+        lags=np.arange(stack - 1, -1, -1) if stack > 1 else (),
     )
 
 
@@ -182,13 +206,14 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
         prioritize(state, at)
     every_lane = all_lanes(len(state.head))
     np.add(state.num_valid, every_lane, out=state.num_valid)
-    at = open_next(state, every_lane)
+    before, at = at, open_next(state, every_lane)
     state.observation[at] = step.obs_t
+    count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t)
     last = np.asarray(step.last)
     if b"\x01" in last.tobytes():  # several times faster than last.any()
-        open_next(state, last)  # the row just written stays a boundary
+        open_episodes(state, last)
     return state
 
 
@@ -212,11 +237,12 @@ def _add_some(
         prioritize(state, at)
     np.add(state.num_valid, lanes, out=state.num_valid)
     open_next(state, lanes)
-    at = (state.head + starts)[lanes]
+    before, at = at, (state.head + starts)[lanes]
     state.observation[at] = step.obs_t[lanes]
+    count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t, lanes)
-    open_next(state, np.asarray(step.last) & lanes)
+    open_episodes(state, np.asarray(step.last) & lanes)
     return state
 
 
@@ -250,7 +276,7 @@ def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
     check_array("lanes", lanes, state.boundary, len(state.head))
     per_lane = len(state.boundary) // len(state.head)
     before = (state.head - 1) % per_lane + lane_starts(len(state.head), per_lane)
-    open_next(state, np.asarray(lanes) & ~state.boundary[before])
+    open_episodes(state, np.asarray(lanes) & ~state.boundary[before])
     return state
 
 
@@ -287,12 +313,15 @@ def check_valid(state: HostReplay) -> None:
     require(boundary[never_written].all(), "a row that was never written is no boundary")
     require(((~boundary).sum(axis=1) == state.num_valid).all(), "num_valid is not the number of starts")
     if state.priorities:
-        leaves, writing = state.priorities.leaves, state.writing.reshape(num_envs, per_lane)
+        leaves, writing = state.priorities.leaves, writing_of(state.written, per_lane, max(1, len(state.lags)))
         require(np.isfinite(leaves).all() and (leaves >= 0).all(), "a priority is negative or not finite")
         require(not leaves[:rows][state.boundary].any() and not leaves[rows:].any(), "a boundary has a priority")
         require(leaves.max() <= state.largest_priority, "largest_priority is not the largest")
         require(sum_tree.is_valid(state.priorities), "a sum of priorities is not that of its parts")
-        laps = (state.written[:, None] - 1 - np.arange(per_lane)) // per_lane
-        require(
-            (writing == np.arange(rows).reshape(num_envs, per_lane) + rows * laps).all(), "writing is not as written"
-        )
+        require((writing == state.writing).all(), "writing is not as written")
+    if len(state.lags):
+        lost = (state.head[:, None] + np.arange(len(state.lags))) % per_lane
+        require(np.take_along_axis(boundary, lost, 1).all(), "a start whose history is overwritten")
+        starts = (~state.boundary).nonzero()[0]
+        follows = state.episode_step[next_rows(state, starts)] == state.episode_step[starts] + 1
+        require(follows.all(), "a row is not numbered after the one before")
