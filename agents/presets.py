@@ -25,7 +25,7 @@ AGENTS: Mapping[str, DQNConfig] = {
     "prioritized_dqn": _one_step(double=True, priority_exponent=0.6),
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
-    "iqn": _one_step(head="implicit_quantile", num_quantiles=32),
+    "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
     "noisy_dqn": _one_step(noisy=True, epsilon_initial=0.0, epsilon_final=0.0),
     "rainbow": _one_step(
         head="categorical",

@@ -74,12 +74,11 @@ def replay_options(config: AgentConfig) -> dict[str, Any]:
     >>> replay_options(DQNConfig(priority_exponent=0.5))
     {'prioritized': True, 'stack': 1, 'sequence_period': 0}
     """
-    options: dict[str, Any] = {"prioritized": config.priority_exponent > 0}
-    if config.frame_stack > 1:
-        options["stack"] = config.frame_stack
-    if config.sequence_length:
-        options["sequence_period"] = config.sequence_period
-    return options
+    return {
+        "prioritized": config.priority_exponent > 0,
+        "stack": config.frame_stack,
+        "sequence_period": config.sequence_period if config.sequence_length else 0,
+    }
 
 
 def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, seed: int) -> Carry:
