@@ -7,13 +7,12 @@ Steps lie in lanes, one lane per environment, each observation once; transitions
 
 from . import stacking
 from .host import HostReplay, add, check_valid, end_episode, init, nbytes, sample, size, update_priorities
-from .types import EnvironmentSpec, Sample, Sequence, Step, TimeStep, Transition
+from .types import EnvironmentSpec, Sample, Step, TimeStep, Transition
 
 __all__ = [
     "EnvironmentSpec",
     "HostReplay",
     "Sample",
-    "Sequence",
     "Step",
     "TimeStep",
     "Transition",

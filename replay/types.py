@@ -107,15 +107,3 @@ class Sample(NamedTuple):
     transition: Transition
     weights: Array
     rows: Array
-
-
-class Sequence(NamedTuple):
-    obs: Array
-    a_tm1: Array
-    r_t: Array
-    discount_t: Array
-    valid: Array
-    first: Array
-    complete: Array
-    extras: Tree = ()
-    action_mask: Array = ()
