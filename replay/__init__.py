@@ -6,13 +6,25 @@ Steps lie in lanes, one lane per environment, each observation once; transitions
 """
 
 from . import stacking
-from .host import HostReplay, add, check_valid, end_episode, init, nbytes, sample, size, update_priorities
-from .types import EnvironmentSpec, Sample, Step, TimeStep, Transition
+from .host import (
+    HostReplay,
+    add,
+    check_valid,
+    end_episode,
+    init,
+    nbytes,
+    sample,
+    sample_sequences,
+    size,
+    update_priorities,
+)
+from .types import EnvironmentSpec, Sample, Sequence, Step, TimeStep, Transition
 
 __all__ = [
     "EnvironmentSpec",
     "HostReplay",
     "Sample",
+    "Sequence",
     "Step",
     "TimeStep",
     "Transition",
@@ -22,6 +34,7 @@ __all__ = [
     "init",
     "nbytes",
     "sample",
+    "sample_sequences",
     "size",
     "stacking",
     "update_priorities",

@@ -67,6 +67,11 @@ def rows_per_lane(num_envs: int, capacity: int, stack: int) -> int:
     return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + check_count("stack", stack)
 
 
+def check_period(value: Any) -> int:
+    """An integer of 0 or more."""
+    return 0 if type(value) is int and value == 0 else check_count("sequence_period", value)
+
+
 def check_frame(observation: Array, stack: int) -> None:
     """Refuses to stack what is no image of one channel."""
     shape = observation.shape

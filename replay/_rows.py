@@ -29,8 +29,11 @@ class HostReplay(NamedTuple):
         writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which tells a start from those
             that lay in its row before; ``()`` likewise.
         episode_step: ``[R]`` int64, how many rows of its episode lie before a row; ``()`` unless observations are
-            stacked.
-        lags: ``[stack]`` int64, ``stack - 1`` down to 0, how far back the frames of a stack lie; ``()`` likewise.
+            stacked or sequences drawn.
+        lags: ``[stack]`` int64, ``stack - 1`` down to 0, how far back the frames of a stack lie; ``()`` without
+            stacks.
+        sequence_period: ``[]`` int64, sequences start at every such step of an episode; ``()`` without sequences.
+        sequence_start: ``[R]`` bool, whether one can start at a row; ``()`` likewise.
     """
 
     observation: npt.NDArray[Any]
@@ -48,6 +51,8 @@ class HostReplay(NamedTuple):
     writing: Any = ()
     episode_step: Any = ()
     lags: Any = ()
+    sequence_period: Any = ()
+    sequence_start: Any = ()
 
 
 @functools.lru_cache(maxsize=16)
@@ -88,7 +93,7 @@ def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray
         closed: Any = (head + len(state.lags) - 1) % per_lane if len(state.lags) else head
         state.num_valid[0] -= not state.boundary[closed]
         state.boundary[closed] = True
-        if state.priorities:
+        if state.priorities or len(state.sequence_start):
             _forget(state, closed, moved)
         return slice(head, head + 1)
     np.add(state.head, lanes, out=state.head)
@@ -99,7 +104,7 @@ def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray
     # Where a head did not move this is a boundary already, so this counts only starts that are lost.
     np.subtract(state.num_valid, ~state.boundary[closed], out=state.num_valid)
     state.boundary[closed] = True
-    if state.priorities:
+    if state.priorities or len(state.sequence_start):
         _forget(state, closed, lanes)
     return at
 
@@ -131,14 +136,24 @@ def writing_of(written: npt.NDArray[np.int64], per_lane: int, stack: int) -> npt
 
 
 def _forget(state: HostReplay, at: Any, moved: Any) -> None:
-    """Takes the priority of rows that became boundaries; what was drawn from them is told by ``writing``."""
-    sum_tree.assign(state.priorities, at, 0.0)
-    state.writing[at] += len(state.boundary) * moved
+    """Takes from rows that became boundaries what they had as starts; ``writing`` tells what was drawn from them."""
+    if len(state.sequence_start):
+        state.sequence_start[at] = False
+    if state.priorities:
+        sum_tree.assign(state.priorities, at, 0.0)
+        state.writing[at] += len(state.boundary) * moved
 
 
-def prioritize(state: HostReplay, at: Any) -> None:
-    """Gives new starts the largest priority that any row ever had."""
-    sum_tree.assign(state.priorities, at.start if type(at) is slice else at, state.largest_priority)
+def mark_starts(state: HostReplay, at: Any) -> None:
+    """Gives new starts the largest priority that was ever assigned; with sequences only those that can start one."""
+    at = at.start if type(at) is slice else at
+    priority = state.largest_priority
+    if len(state.sequence_start):
+        starts = state.episode_step[at] % state.sequence_period == 0
+        state.sequence_start[at] = starts
+        priority = priority * starts if state.priorities else ()
+    if state.priorities:
+        sum_tree.assign(state.priorities, at, priority)
 
 
 def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from jax import tree_util
 
 from ._rows import HostReplay, next_rows
-from .types import Transition, Tree
+from .types import Sequence, Transition, Tree
 
 
 def transitions(state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: float) -> Transition:
@@ -70,3 +70,25 @@ def n_step(state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: flo
     total = (powers.take(each) * rewards).sum(axis=0)
     factor = powers.take(steps) * continuation.prod(axis=0, dtype=np.float64)
     return total.astype(np.float32), factor.astype(np.float32), lane_start + (position + steps) % per_lane
+
+
+def sequences(state: HostReplay, rows: npt.NDArray[np.int64], length: int, discount: float) -> Sequence:
+    """The sequences that start at ``rows``, which must be starts, of up to ``length`` steps and padded to them."""
+    per_lane = len(state.boundary) // len(state.head)
+    position = rows % per_lane
+    lane_start = (rows - position)[..., None]
+    position = position[..., None]
+    walk = lane_start + (position + np.arange(length)) % per_lane  # [..., T]
+    valid = np.logical_and.accumulate(~state.boundary.take(walk), axis=-1)
+    reached = np.minimum(np.arange(length + 1), valid.sum(axis=-1, keepdims=True))
+    seen = lane_start + (position + reached) % per_lane  # [..., T+1]
+    return Sequence(
+        obs=_observations(state, seen),
+        a_tm1=np.where(valid, state.action.take(walk), np.int32(0)),
+        r_t=np.where(valid, state.reward.take(walk), np.float32(0)),
+        discount_t=np.where(valid, np.float32(discount) * state.continuation.take(walk), np.float32(0)),
+        valid=valid,
+        first=state.episode_step.take(rows) == 0,
+        extras=_take(state.extras, rows),
+        action_mask=_take(state.action_mask, seen),
+    )

@@ -26,23 +26,43 @@ import psutil
 from jax import tree_util
 
 from . import sum_tree
-from ._checks import check_array, check_frame, check_step, lane_nbytes, priority_nbytes, row_nbytes, rows_per_lane
+from ._checks import (
+    check_array,
+    check_frame,
+    check_period,
+    check_step,
+    lane_nbytes,
+    priority_nbytes,
+    row_nbytes,
+    rows_per_lane,
+)
 from ._rows import (
     HostReplay,
     all_lanes,
     count_step,
     heads,
     lane_starts,
+    mark_starts,
     next_rows,
     open_episodes,
     open_next,
-    prioritize,
     writing_of,
 )
-from .draws import sample, size, update_priorities
+from .draws import sample, sample_sequences, size, update_priorities
 from .types import Array, Step, Tree
 
-__all__ = ["HostReplay", "add", "check_valid", "end_episode", "init", "nbytes", "sample", "size", "update_priorities"]
+__all__ = [
+    "HostReplay",
+    "add",
+    "check_valid",
+    "end_episode",
+    "init",
+    "nbytes",
+    "sample",
+    "sample_sequences",
+    "size",
+    "update_priorities",
+]
 
 _GIB = 2**30
 
@@ -56,6 +76,7 @@ def nbytes(
     capacity: int,
     prioritized: bool = False,
     stack: int = 1,
+    sequence_period: int = 0,
 ) -> int:
     """Bytes that ``init`` of the same arguments allocates.
 
@@ -67,14 +88,15 @@ def nbytes(
         capacity: number of steps to keep, over all environments.
         prioritized: whether rows have priorities.
         stack: how many frames an observation is drawn with.
+        sequence_period: at every which step of an episode a sequence can start; 0 for no sequences.
 
     Returns:
         The number of bytes.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, or frames cannot be
-            stacked.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
+            one of 0 or more, or frames cannot be stacked.
 
     >>> import jax, numpy as np
     >>> nbytes(jax.ShapeDtypeStruct((4,), np.float32), num_envs=1, capacity=1_000_000)
@@ -83,7 +105,9 @@ def nbytes(
     rows = num_envs * rows_per_lane(num_envs, capacity, stack)
     total = rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
     check_frame(observation, stack)
-    total += 8 * (rows + stack) if stack > 1 else 0
+    total += 8 * stack if stack > 1 else 0
+    total += rows + 8 if check_period(sequence_period) else 0
+    total += 8 * rows if stack > 1 or sequence_period else 0
     return total + (priority_nbytes(rows) if prioritized else 0)
 
 
@@ -96,6 +120,7 @@ def init(
     capacity: int,
     prioritized: bool = False,
     stack: int = 1,
+    sequence_period: int = 0,
 ) -> HostReplay:
     """Makes an empty replay.
 
@@ -115,22 +140,25 @@ def init(
         stack: with how many frames an observation is drawn. Where it is more than 1 each observation is one frame,
             ``(H, W)`` or ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. Before the
             first frame of an episode lies that same frame. Each lane gets ``stack - 1`` rows more.
+        sequence_period: where it is more than 0, ``sample_sequences`` can draw sequences that start with the first step
+            of an episode and with every ``sequence_period``-th after it; 1 for all. Of a prioritized replay these steps
+            alone have priorities, and nothing else is drawn.
 
     Returns:
         The replay. Its memory is taken from the system as rows are first written.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, if frames cannot be
-            stacked, or if the arrays exceed the memory that is available now.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
+            one of 0 or more, if frames cannot be stacked, or if the arrays exceed the memory that is available now.
 
     >>> import jax, numpy as np
     >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
     >>> state.observation.shape, state.observation.dtype, size(state)
     ((102, 84, 84), dtype('uint8'), 0)
     """
-    options: dict[str, Any] = {"num_envs": num_envs, "prioritized": prioritized, "stack": stack}
-    bytes_of = functools.partial(nbytes, observation, extras, action_mask, **options)
+    options: dict[str, Any] = {"prioritized": prioritized, "stack": stack, "sequence_period": sequence_period}
+    bytes_of = functools.partial(nbytes, observation, extras, action_mask, num_envs=num_envs, **options)
     needed, free = bytes_of(capacity=capacity), psutil.virtual_memory().available
     if needed > free:
         fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
@@ -159,8 +187,10 @@ def init(
         priorities=sum_tree.init(rows) if prioritized else (),
         largest_priority=np.array(1.0) if prioritized else (),
         writing=writing_of(written, per_lane, stack) if prioritized else (),
-        episode_step=np.zeros(rows, np.int64) if stack > 1 else (),
+        episode_step=np.zeros(rows, np.int64) if stack > 1 or sequence_period else (),
         lags=np.arange(stack - 1, -1, -1) if stack > 1 else (),
+        sequence_period=np.array(sequence_period) if sequence_period else (),
+        sequence_start=np.zeros(rows, np.bool_) if sequence_period else (),
     )
 
 
@@ -202,8 +232,8 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     for storage, value in extras:
         storage[at] = value
     state.boundary[at] = False
-    if state.priorities:
-        prioritize(state, at)
+    if state.priorities or len(state.sequence_start):
+        mark_starts(state, at)
     every_lane = all_lanes(len(state.head))
     np.add(state.num_valid, every_lane, out=state.num_valid)
     before, at = at, open_next(state, every_lane)
@@ -233,8 +263,8 @@ def _add_some(
     for storage, value in fields:
         storage[at] = value[lanes]
     state.boundary[at] = False
-    if state.priorities:
-        prioritize(state, at)
+    if state.priorities or len(state.sequence_start):
+        mark_starts(state, at)
     np.add(state.num_valid, lanes, out=state.num_valid)
     open_next(state, lanes)
     before, at = at, (state.head + starts)[lanes]
@@ -322,6 +352,12 @@ def check_valid(state: HostReplay) -> None:
     if len(state.lags):
         lost = (state.head[:, None] + np.arange(len(state.lags))) % per_lane
         require(np.take_along_axis(boundary, lost, 1).all(), "a start whose history is overwritten")
+    if len(state.episode_step):
         starts = (~state.boundary).nonzero()[0]
         follows = state.episode_step[next_rows(state, starts)] == state.episode_step[starts] + 1
         require(follows.all(), "a row is not numbered after the one before")
+    if len(state.sequence_start):
+        eligible = ~state.boundary & (state.episode_step % state.sequence_period == 0)
+        require((state.sequence_start == eligible).all(), "sequence_start is not every so many steps of an episode")
+        if state.priorities:
+            require(not leaves[:rows][~eligible].any(), "a step that starts no sequence has a priority")
