@@ -82,6 +82,7 @@ def sequences(state: HostReplay, rows: npt.NDArray[np.int64], length: int, disco
     valid = np.logical_and.accumulate(~state.boundary.take(walk), axis=-1)
     reached = np.minimum(np.arange(length + 1), valid.sum(axis=-1, keepdims=True))
     seen = lane_start + (position + reached) % per_lane  # [..., T+1]
+    at_the_newest = (seen[..., -1] - lane_start[..., 0]) == state.head.take(rows // per_lane)
     return Sequence(
         obs=_observations(state, seen),
         a_tm1=np.where(valid, state.action.take(walk), np.int32(0)),
@@ -89,6 +90,7 @@ def sequences(state: HostReplay, rows: npt.NDArray[np.int64], length: int, disco
         discount_t=np.where(valid, np.float32(discount) * state.continuation.take(walk), np.float32(0)),
         valid=valid,
         first=state.episode_step.take(rows) == 0,
+        complete=valid[..., -1] | ~at_the_newest,
         extras=_take(state.extras, rows),
         action_mask=_take(state.action_mask, seen),
     )

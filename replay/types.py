@@ -108,6 +108,8 @@ class Sequence(NamedTuple):
         discount_t: ``[B, T]`` float32, the agent's discount; 0 for a step with which the environment terminated.
         valid: ``[B, T]`` bool, whether it is a step and no padding; the first always is one.
         first: ``[B]`` bool, whether the sequence begins with its episode (an agent with memory begins anew there).
+        complete: ``[B]`` bool, whether it has all of its steps or ends with its episode; else it will have more, once
+            they are taken.
         extras: what the agent had kept with the first step, such as its memory.
         action_mask: ``[B, T+1, A]`` bool, the actions that are legal at each observation; ``()`` without masks.
     """
@@ -118,6 +120,7 @@ class Sequence(NamedTuple):
     discount_t: Array
     valid: Array
     first: Array
+    complete: Array
     extras: Tree = ()
     action_mask: Array = ()
 

@@ -76,6 +76,7 @@ def assert_as_recorded(record: Record, state: HostReplay, sequence: Any, length:
         assert flat.discount_t[index].tolist() == ends + padding
         assert flat.valid[index].tolist() == [True] * k + [False] * (length - k)
         assert flat.first[index] == (t == 0)
+        assert flat.complete[index] == (k == length or episode < len(record.lanes[env]) - 1)
         assert flat.extras["memory"][index].tolist() == [episode, t]
         assert flat.extras["mask"][index] == (t % 2 == 0)
         assert flat.action_mask[index].tolist() == [legal_at(*step) for step in seen]
@@ -212,6 +213,7 @@ def test_by_hand() -> None:
     assert found.discount_t.tolist() == [half, [0.5, 0.5, 0.0], [0.0, 0.0, 0.0], half, [0.5, 0.0, 0.0]]
     assert found.valid.sum(axis=1).tolist() == [3, 3, 1, 3, 1]
     assert found.first.tolist() == [True, False, False, True, False]
+    assert found.complete.tolist() == [True, True, True, True, False]
     assert found.extras == found.action_mask == ()
     # A closed episode starts anew: its next first step can start a sequence whatever came before.
     state = end_episode(state, np.array([True]))
