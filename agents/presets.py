@@ -26,12 +26,13 @@ AGENTS: Mapping[str, DQNConfig] = {
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    "noisy_dqn": _one_step(noisy=True, epsilon_initial=0.0, epsilon_final=0.0),
+    "noisy_dqn": _one_step(noisy=True, noisy_sigma=0.1, epsilon_initial=0.0, epsilon_final=0.0),
     "rainbow": _one_step(
         head="categorical",
         double=True,
         dueling=True,
         noisy=True,
+        noisy_sigma=0.1,
         n_steps=3,
         priority_exponent=0.5,
         epsilon_initial=0.0,
@@ -54,6 +55,8 @@ AGENTS: Mapping[str, DQNConfig] = {
         priority_exponent=0.9,
         importance_exponent_initial=0.6,
         importance_exponent_final=0.6,
+        train_every=8,
+        learner_steps=1,
     ),
     "drq": dataclasses.replace(_QUICKSTART, dueling=True, augmentation="auto"),
 }

@@ -73,8 +73,8 @@ class Watch:
             self._support_fits = False
             yield (
                 f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the returns "
-                "that the distribution can tell. Set them to the lowest and the highest discounted return of an episode, or "
-                "set normalize_rewards."
+                "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
+                "episode, or set normalize_rewards."
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.

@@ -146,7 +146,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform",
         target="periodic:100",
-        differences="noise in the last hidden layer and the head alone; evaluated without it",
+        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); evaluated without it",
     ),
     "rainbow": AgentEntry(
         summary="double, dueling, n-step, prioritized, categorical and noisy",
