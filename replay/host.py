@@ -253,13 +253,18 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     for storage, value in extras:
         storage[at] = value
     state.boundary[at] = False
-    if state.priorities or len(state.sequence_start):
+    more = state.priorities or len(state.episode_step)
+    if more:
         mark_starts(state, at)
     every_lane = all_lanes(len(state.head))
-    np.add(state.num_valid, every_lane, out=state.num_valid)
+    if type(at) is slice:
+        state.num_valid[0] += 1
+    else:
+        np.add(state.num_valid, every_lane, out=state.num_valid)
     before, at = at, open_next(state, every_lane)
     state.observation[at] = step.obs_t
-    count_step(state, before, at)
+    if more:
+        count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t)
     last = np.asarray(step.last)
@@ -284,7 +289,7 @@ def _add_some(
     for storage, value in fields:
         storage[at] = value[lanes]
     state.boundary[at] = False
-    if state.priorities or len(state.sequence_start):
+    if state.priorities or len(state.episode_step):
         mark_starts(state, at)
     np.add(state.num_valid, lanes, out=state.num_valid)
     open_next(state, lanes)
