@@ -1,10 +1,14 @@
 """Checks and sizes of the host replay: what is refused before anything is written."""
 
+import math
 import numbers
+import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from jax import tree_util
 
 from . import sum_tree
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "exponent": 0.6}
 _MOST = float(np.finfo(np.float64).max)
+GIB = 2**30
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
@@ -90,6 +95,28 @@ def lane_nbytes(num_envs: int) -> int:
 def priority_nbytes(rows: int) -> int:
     """Bytes of the priorities of all rows, of which writing each is, and of the largest priority."""
     return sum_tree.nbytes(rows) + 8 * rows + 8
+
+
+def observation_nbytes(observation: Array) -> int:
+    """Bytes of one observation."""
+    return int(math.prod(observation.shape) * np.dtype(observation.dtype).itemsize)
+
+
+def check_storage(storage: Any, needed: int, capacity: int) -> pathlib.Path:
+    """A path in a folder that exists, on a disk with that many bytes to spare."""
+    if not isinstance(storage, (str, os.PathLike)):
+        raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
+    path = pathlib.Path(storage)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"storage: got {str(path)!r}; expected a file in a folder that exists. Make the folder first.")
+    free = psutil.disk_usage(str(path.parent)).free
+    if needed > free:
+        raise ValueError(
+            f"storage: got {str(path)!r} for a capacity of {capacity}, whose observations need {needed / GIB:.2f} GiB; "
+            f"expected at most the {free / GIB:.2f} GiB that are free on that disk. Choose another, or a capacity of "
+            f"{free / needed:.0%} of it."
+        )
+    return path
 
 
 def row_nbytes(observation: Array, extras: Tree, action_mask: Array) -> int:

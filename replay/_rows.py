@@ -90,22 +90,24 @@ def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray
         head = (int(state.head[0]) + moved) % per_lane
         state.head[0] = head
         state.written[0] += moved
-        closed: Any = (head + len(state.lags) - 1) % per_lane if len(state.lags) else head
+        closed: Any = head
+        if state.priorities or len(state.episode_step):
+            closed = (head + max(0, len(state.lags) - 1)) % per_lane
+            _forget(state, closed, moved)
         state.num_valid[0] -= not state.boundary[closed]
         state.boundary[closed] = True
-        if state.priorities or len(state.sequence_start):
-            _forget(state, closed, moved)
         return slice(head, head + 1)
     np.add(state.head, lanes, out=state.head)
     np.remainder(state.head, per_lane, out=state.head)
     np.add(state.written, lanes, out=state.written)
     at = heads(state)
-    closed = _ahead(state) if len(state.lags) else at
+    closed = at
+    if state.priorities or len(state.episode_step):
+        closed = _ahead(state) if len(state.lags) else at
+        _forget(state, closed, lanes)
     # Where a head did not move this is a boundary already, so this counts only starts that are lost.
     np.subtract(state.num_valid, ~state.boundary[closed], out=state.num_valid)
     state.boundary[closed] = True
-    if state.priorities or len(state.sequence_start):
-        _forget(state, closed, lanes)
     return at
 
 
@@ -159,7 +161,7 @@ def mark_starts(state: HostReplay, at: Any) -> None:
 def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     per_lane = len(state.boundary) // len(state.head)
     following = rows + 1
-    wrapped = following % per_lane == 0
+    wrapped = following == per_lane if len(state.head) == 1 else following % per_lane == 0
     if np.count_nonzero(wrapped):  # seldom, and a subtraction under a mask costs more than this look
         following[wrapped] -= per_lane
     return following

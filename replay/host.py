@@ -8,7 +8,9 @@ A row is either a *start* (observation, action, reward, continuation, extras) or
 
 * the *head* of a lane, open: it holds the newest observation, and the next step's action goes there;
 * the true last observation of an episode, kept for good, so each episode's end takes a row of its own;
-* a row that was never written.
+* a row that was never written;
+* where observations are stacked, the ``stack - 1`` oldest rows of a lane, in front of its head: the history of the
+  oldest start, which lost their own.
 
 A window that walks forward from a start stops at the first boundary. The head is one, so no window crosses the write
 position; last observations are, so none crosses an episode. That is the whole bookkeeping.
@@ -18,6 +20,7 @@ In the shapes, ``L`` is the number of lanes, ``C`` the rows per lane, ``R = L * 
 
 import bisect
 import functools
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -27,11 +30,14 @@ from jax import tree_util
 
 from . import sum_tree
 from ._checks import (
+    GIB,
     check_array,
     check_frame,
     check_period,
     check_step,
+    check_storage,
     lane_nbytes,
+    observation_nbytes,
     priority_nbytes,
     row_nbytes,
     rows_per_lane,
@@ -43,11 +49,11 @@ from ._rows import (
     heads,
     lane_starts,
     mark_starts,
-    next_rows,
     open_episodes,
     open_next,
     writing_of,
 )
+from ._validity import check_valid
 from .draws import sample, sample_sequences, size, update_priorities
 from .types import Array, Step, Tree
 
@@ -64,8 +70,6 @@ __all__ = [
     "update_priorities",
 ]
 
-_GIB = 2**30
-
 
 def nbytes(
     observation: Array,
@@ -77,8 +81,9 @@ def nbytes(
     prioritized: bool = False,
     stack: int = 1,
     sequence_period: int = 0,
+    storage: pathlib.Path | None = None,
 ) -> int:
-    """Bytes that ``init`` of the same arguments allocates.
+    """Bytes that ``init`` of the same arguments allocates in memory.
 
     Args:
         observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment.
@@ -89,6 +94,7 @@ def nbytes(
         prioritized: whether rows have priorities.
         stack: how many frames an observation is drawn with.
         sequence_period: at every which step of an episode a sequence can start; 0 for no sequences.
+        storage: the file in which the observations lie, which are not counted then.
 
     Returns:
         The number of bytes.
@@ -104,6 +110,7 @@ def nbytes(
     """
     rows = num_envs * rows_per_lane(num_envs, capacity, stack)
     total = rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
+    total -= rows * observation_nbytes(observation) if storage is not None else 0
     check_frame(observation, stack)
     total += 8 * stack if stack > 1 else 0
     total += rows + 8 if check_period(sequence_period) else 0
@@ -121,6 +128,7 @@ def init(
     prioritized: bool = False,
     stack: int = 1,
     sequence_period: int = 0,
+    storage: pathlib.Path | None = None,
 ) -> HostReplay:
     """Makes an empty replay.
 
@@ -143,14 +151,18 @@ def init(
         sequence_period: where it is more than 0, ``sample_sequences`` can draw sequences that start with the first step
             of an episode and with every ``sequence_period``-th after it; 1 for all. Of a prioritized replay these steps
             alone have priorities, and nothing else is drawn.
+        storage: a file for the observations, by far the largest array, mapped into memory by the operating system; all
+            else stays in memory. What lies there is overwritten. Where it can, the file takes space as rows are first
+            written; the disk must keep that space free, since a full one ends the process (SIGBUS).
 
     Returns:
         The replay. Its memory is taken from the system as rows are first written.
 
     Raises:
-        TypeError: if a spec has no shape and dtype that NumPy can store.
+        TypeError: if a spec has no shape and dtype that NumPy can store, or ``storage`` is no path.
         ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
-            one of 0 or more, if frames cannot be stacked, or if the arrays exceed the memory that is available now.
+            one of 0 or more, if frames cannot be stacked, if the arrays exceed the memory that is available now or the
+            observations the space on the disk, or ``storage`` is a folder or in none.
 
     >>> import jax, numpy as np
     >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
@@ -158,23 +170,26 @@ def init(
     ((102, 84, 84), dtype('uint8'), 0)
     """
     options: dict[str, Any] = {"prioritized": prioritized, "stack": stack, "sequence_period": sequence_period}
-    bytes_of = functools.partial(nbytes, observation, extras, action_mask, num_envs=num_envs, **options)
+    options |= {"num_envs": num_envs, "storage": storage}
+    bytes_of = functools.partial(nbytes, observation, extras, action_mask, **options)
     needed, free = bytes_of(capacity=capacity), psutil.virtual_memory().available
     if needed > free:
         fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
         raise ValueError(
-            f"capacity: got {capacity}, which needs {needed / _GIB:.2f} GiB with {num_envs} environments; expected at "
-            f"most the {free / _GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
+            f"capacity: got {capacity}, which needs {needed / GIB:.2f} GiB with {num_envs} environments; expected at "
+            f"most the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
             "observations (uint8, fewer pixels) make room for more."
         )
     per_lane = rows_per_lane(num_envs, capacity, stack)
     rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)
+    if storage is not None:
+        storage = check_storage(storage, rows * observation_nbytes(observation), capacity)
 
     def allocate(spec: Array) -> npt.NDArray[Any]:
         return np.zeros((rows, *spec.shape), spec.dtype)
 
     return HostReplay(
-        observation=allocate(observation),
+        observation=allocate(observation) if storage is None else _map(storage, rows, observation),
         action=np.zeros(rows, np.int32),
         reward=np.zeros(rows, np.float32),
         continuation=np.zeros(rows, np.float32),
@@ -192,6 +207,12 @@ def init(
         sequence_period=np.array(sequence_period) if sequence_period else (),
         sequence_start=np.zeros(rows, np.bool_) if sequence_period else (),
     )
+
+
+def _map(storage: pathlib.Path, rows: int, spec: Array) -> npt.NDArray[Any]:
+    """Zeros in a new file: what was never written reads so."""
+    storage.unlink(missing_ok=True)  # a replay that still lies in an old one keeps it, nameless
+    return np.asarray(np.memmap(storage, spec.dtype, "w+", shape=(rows, *spec.shape)))  # plain, over the mapped one
 
 
 def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = None) -> HostReplay:
@@ -232,13 +253,18 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     for storage, value in extras:
         storage[at] = value
     state.boundary[at] = False
-    if state.priorities or len(state.sequence_start):
+    more = state.priorities or len(state.episode_step)
+    if more:
         mark_starts(state, at)
     every_lane = all_lanes(len(state.head))
-    np.add(state.num_valid, every_lane, out=state.num_valid)
+    if type(at) is slice:
+        state.num_valid[0] += 1
+    else:
+        np.add(state.num_valid, every_lane, out=state.num_valid)
     before, at = at, open_next(state, every_lane)
     state.observation[at] = step.obs_t
-    count_step(state, before, at)
+    if more:
+        count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t)
     last = np.asarray(step.last)
@@ -263,7 +289,7 @@ def _add_some(
     for storage, value in fields:
         storage[at] = value[lanes]
     state.boundary[at] = False
-    if state.priorities or len(state.sequence_start):
+    if state.priorities or len(state.episode_step):
         mark_starts(state, at)
     np.add(state.num_valid, lanes, out=state.num_valid)
     open_next(state, lanes)
@@ -308,56 +334,3 @@ def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
     before = (state.head - 1) % per_lane + lane_starts(len(state.head), per_lane)
     open_episodes(state, np.asarray(lanes) & ~state.boundary[before])
     return state
-
-
-def check_valid(state: HostReplay) -> None:
-    """Checks that the parts of a replay agree with each other, for tests and after a restore.
-
-    Args:
-        state: the replay; not changed.
-
-    Raises:
-        AssertionError: with a message that says what is broken.
-
-    >>> import jax, numpy as np
-    >>> check_valid(init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10))
-    """
-    num_envs, rows = len(state.head), len(state.boundary)
-
-    def require(condition: Any, message: str) -> None:
-        if not condition:
-            raise AssertionError(f"{message}: {state.head=}, {state.written=}, {state.num_valid=}, {state.boundary=}")
-
-    beside = tree_util.tree_leaves((state.extras, state.action_mask))
-    stored = [state.observation, state.action, state.reward, state.continuation, *beside]
-    require(all(len(leaf) == rows for leaf in stored), "arrays differ in their number of rows")
-    require(num_envs >= 1 and rows % num_envs == 0 and rows >= 2 * num_envs, "rows do not divide into lanes of >= 2")
-    require(state.written.shape == state.num_valid.shape == (num_envs,), "counters differ in their number of lanes")
-    per_lane = rows // num_envs
-    require((state.written >= 1).all(), "a lane without an open row")
-    require((state.head == (state.written - 1) % per_lane).all(), "head is not the row opened last")
-    boundary = state.boundary.reshape(num_envs, per_lane)
-    require(boundary[np.arange(num_envs), state.head].all(), "head is not a boundary")
-    # Together with the head this says that every start is followed by a written row.
-    never_written = np.arange(per_lane) >= state.written[:, None]
-    require(boundary[never_written].all(), "a row that was never written is no boundary")
-    require(((~boundary).sum(axis=1) == state.num_valid).all(), "num_valid is not the number of starts")
-    if state.priorities:
-        leaves, writing = state.priorities.leaves, writing_of(state.written, per_lane, max(1, len(state.lags)))
-        require(np.isfinite(leaves).all() and (leaves >= 0).all(), "a priority is negative or not finite")
-        require(not leaves[:rows][state.boundary].any() and not leaves[rows:].any(), "a boundary has a priority")
-        require(leaves.max() <= state.largest_priority, "largest_priority is not the largest")
-        require(sum_tree.is_valid(state.priorities), "a sum of priorities is not that of its parts")
-        require((writing == state.writing).all(), "writing is not as written")
-    if len(state.lags):
-        lost = (state.head[:, None] + np.arange(len(state.lags))) % per_lane
-        require(np.take_along_axis(boundary, lost, 1).all(), "a start whose history is overwritten")
-    if len(state.episode_step):
-        starts = (~state.boundary).nonzero()[0]
-        follows = state.episode_step[next_rows(state, starts)] == state.episode_step[starts] + 1
-        require(follows.all(), "a row is not numbered after the one before")
-    if len(state.sequence_start):
-        eligible = ~state.boundary & (state.episode_step % state.sequence_period == 0)
-        require((state.sequence_start == eligible).all(), "sequence_start is not every so many steps of an episode")
-        if state.priorities:
-            require(not leaves[:rows][~eligible].any(), "a step that starts no sequence has a priority")
