@@ -32,6 +32,8 @@ class RunConfig:
         log_every: environment steps between two lines of metrics.
         checkpoint_every: environment steps between two checkpoints.
         evaluation_episodes: episodes of the evaluation at the end.
+        replay_storage: where the replay's observations lie: ``memory``, or ``mmap``, a file in the run's folder that is
+            mapped into memory, for more of them than memory holds; all else of the replay stays in memory.
         action_mask: whether the environment says in info["action_mask"] which actions are legal; no other is then
             taken or bootstrapped from.
         initial: warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
@@ -52,6 +54,7 @@ class RunConfig:
     log_every: int = 500
     checkpoint_every: int = 10_000
     evaluation_episodes: int = 20
+    replay_storage: Literal["memory", "mmap"] = "memory"
     action_mask: bool = False
     initial: str | None = None
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
@@ -77,6 +80,8 @@ class RunConfig:
             raise ValueError(f"worker_timeout: got {self.worker_timeout}; expected a finite number of seconds > 0.")
         if self.on_env_failure not in ("stop", "restart"):
             raise ValueError(f"on_env_failure: got {self.on_env_failure!r}; expected stop or restart.")
+        if self.replay_storage not in ("memory", "mmap"):
+            raise ValueError(f"replay_storage: got {self.replay_storage!r}; expected memory or mmap.")
         if self.on_env_failure == "restart" and not self.workers:
             raise ValueError(
                 "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "

@@ -102,13 +102,22 @@ def observation_nbytes(observation: Array) -> int:
     return int(math.prod(observation.shape) * np.dtype(observation.dtype).itemsize)
 
 
-def check_storage(storage: Any, needed: int, capacity: int) -> pathlib.Path:
-    """A path in a folder that exists, on a disk with that many bytes to spare."""
+def check_storage(storage: Any, needed: int, capacity: int, reopen: bool) -> pathlib.Path:
+    """A path in a folder that exists, on a disk with that many bytes to spare; or of a file with that many."""
     if not isinstance(storage, (str, os.PathLike)):
         raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
     path = pathlib.Path(storage)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"storage: got {str(path)!r}; expected a file in a folder that exists. Make the folder first.")
+    if reopen:
+        found = path.stat().st_size if path.is_file() else None
+        if found != needed:
+            what = "no file" if found is None else f"a file of {found} bytes"
+            raise ValueError(
+                f"storage: got {str(path)!r}, {what}; expected one of {needed} bytes, as a replay of this capacity "
+                "left it. Begin a new replay, without reopen."
+            )
+        return path
     free = psutil.disk_usage(str(path.parent)).free
     if needed > free:
         raise ValueError(

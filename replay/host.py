@@ -129,6 +129,7 @@ def init(
     stack: int = 1,
     sequence_period: int = 0,
     storage: pathlib.Path | None = None,
+    reopen: bool = False,
 ) -> HostReplay:
     """Makes an empty replay.
 
@@ -154,6 +155,8 @@ def init(
         storage: a file for the observations, by far the largest array, mapped into memory by the operating system; all
             else stays in memory. What lies there is overwritten. Where it can, the file takes space as rows are first
             written; the disk must keep that space free, since a full one ends the process (SIGBUS).
+        reopen: take up the observations that ``storage`` holds, of a replay made by the same arguments; the rest of
+            that replay's state is the caller's to put back.
 
     Returns:
         The replay. Its memory is taken from the system as rows are first written.
@@ -162,7 +165,8 @@ def init(
         TypeError: if a spec has no shape and dtype that NumPy can store, or ``storage`` is no path.
         ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
             one of 0 or more, if frames cannot be stacked, if the arrays exceed the memory that is available now or the
-            observations the space on the disk, or ``storage`` is a folder or in none.
+            observations the space on the disk, ``storage`` is a folder or in none, or what is to be reopened is not
+            there or has another size.
 
     >>> import jax, numpy as np
     >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
@@ -183,13 +187,13 @@ def init(
     per_lane = rows_per_lane(num_envs, capacity, stack)
     rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)
     if storage is not None:
-        storage = check_storage(storage, rows * observation_nbytes(observation), capacity)
+        storage = check_storage(storage, rows * observation_nbytes(observation), capacity, reopen)
 
     def allocate(spec: Array) -> npt.NDArray[Any]:
         return np.zeros((rows, *spec.shape), spec.dtype)
 
     return HostReplay(
-        observation=allocate(observation) if storage is None else _map(storage, rows, observation),
+        observation=allocate(observation) if storage is None else _map(storage, rows, observation, reopen),
         action=np.zeros(rows, np.int32),
         reward=np.zeros(rows, np.float32),
         continuation=np.zeros(rows, np.float32),
@@ -209,10 +213,12 @@ def init(
     )
 
 
-def _map(storage: pathlib.Path, rows: int, spec: Array) -> npt.NDArray[Any]:
-    """Zeros in a new file: what was never written reads so."""
-    storage.unlink(missing_ok=True)  # a replay that still lies in an old one keeps it, nameless
-    return np.asarray(np.memmap(storage, spec.dtype, "w+", shape=(rows, *spec.shape)))  # plain, over the mapped one
+def _map(storage: pathlib.Path, rows: int, spec: Array, reopen: bool) -> npt.NDArray[Any]:
+    """Zeros in a new file, since what was never written reads so; or what lies in an old one."""
+    if not reopen:
+        storage.unlink(missing_ok=True)  # a replay that still lies in an old one keeps it, nameless
+    mapped = np.memmap(storage, spec.dtype, "r+" if reopen else "w+", shape=(rows, *spec.shape))
+    return np.asarray(mapped)  # plain, over the mapped one
 
 
 def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = None) -> HostReplay:
