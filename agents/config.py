@@ -66,8 +66,8 @@ class DQNConfig:
         double: whether the online network chooses the action whose target value is bootstrapped.
         loss: ``squared``, or ``huber`` (linear beyond an error of 1: a rare large error, such as that of a failure
             after a long episode, then weighs little); of the heads q and ensemble.
-        value_rescaling: whether values are learnt as sign(x) (sqrt(|x| + 1) - 1) + x / 1000, with which rewards need no
-            clipping (Pohlen et al., 2018); of the head q.
+        value_rescaling: whether values are learnt as ``sign(x) * (sqrt(|x| + 1) - 1) + x / 1000``, with which rewards
+            need no clipping (Pohlen et al., 2018); of the head q.
         munchausen: whether the reward gets the scaled log-probability of the action and the bootstrap value is soft
             (Munchausen-DQN); of the head q.
         munchausen_weight: of that log-probability.

@@ -36,7 +36,7 @@ def dqn(
 
     The bootstrapped action is greedy under the online network with ``double``, else under the target's, among the
     legal actions where there are action masks. :mod:`polyak.agents.losses` has the loss of each head, and
-    :func:`polyak.agents.r2d2` the agent that remembers.
+    :func:`polyak.agents.r2d2.r2d2` makes the agent that remembers.
 
     Args:
         config: its numbers.

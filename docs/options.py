@@ -1,6 +1,7 @@
-"""Writes the tables of options in docs/command_line.md from the dataclasses that the command line fills.
+"""Writes what docs/ and the README say of options and of agents, from where the program has it.
 
-Run it after a change of options, or of what their docstrings say: ``python docs/options.py``.
+Run it after a change of options, of what their docstrings say, of an agent's config or of the catalogue:
+``python docs/options.py``.
 """
 
 import dataclasses
@@ -11,11 +12,16 @@ import typing
 import docstring_parser
 import tyro
 
-from polyak.agents import DQNConfig
+from polyak.agents import AGENTS, DQNConfig
+from polyak.catalogue import AGENTS as CATALOGUE
+from polyak.catalogue import COMMON, agents_table, links
 from polyak.experiments import cli, config
 
-PAGE = pathlib.Path(__file__).parent / "command_line.md"
+FOLDER = pathlib.Path(__file__).parent
 MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- agents -->\n).*?(<!-- end -->)", re.DOTALL)
+SECTION = re.compile(r"^## (\w+)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"^(\| `--([a-z-]+)` \|)[^|\n]*\|", re.MULTILINE)
 
 
 def option_classes():
@@ -43,6 +49,40 @@ def page(text):
     return MARKED.sub(lambda found: f"{found[1]}\n{table(kinds[found[2]])}\n{found[3]}", text)
 
 
+def agents_page(text):
+    """The text of the page of agents with its table made anew, and in each agent's section the entry and the options.
+
+    An entry is the lines that begin with ``- papers:`` and ``- head:``; the second cell of a row that begins with an
+    option is what the agent's config has.
+    """
+    text = TABLE.sub(lambda found: f"{found[1]}\n{agents_table('markdown')}\n{COMMON}\n\n{found[2]}", text)
+    return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
+
+
+def readme(text):
+    """The text of the README with its table of agents made anew."""
+    lines = ["| agent | | from |", "|---|---|---|"]
+    for name, entry in CATALOGUE.items():
+        first = entry.papers[0]
+        lines.append(f"| [`{name}`](docs/agents.md#{name}) | {entry.summary} | [{first.authors}]({first.url}) |")
+    made = "\n".join(lines)
+    return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
+
+
+def _section(name, text):
+    entry, agent = CATALOGUE[name], AGENTS[name]
+    parts = f"{entry.head}; loss: {entry.loss}; replay: {entry.replay}; default target: `{entry.target}`"
+    for start, line in (("papers", links(entry)), ("head", parts)):
+        text = re.sub(rf"^- {start}:.*$", lambda _, line=f"- {start}: {line}": line, text, flags=re.MULTILINE)
+    return OPTION.sub(lambda found: f"{found[1]} {_shown(getattr(agent, found[2].replace('-', '_')))} |", text)
+
+
+def _shown(value):
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _option(field, annotation):
     dashed, marks = field.name.replace("_", "-"), getattr(annotation, "__metadata__", ())
     if tyro.conf.Positional in marks:
@@ -66,5 +106,9 @@ def _meaning(description, annotation):
     return text if told else f"{text} One of {', '.join(f'`{choice}`' for choice in choices)}."
 
 
+PAGES = {"command_line.md": page, "agents.md": agents_page, "../README.md": readme}
+
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    for name, made_anew in PAGES.items():
+        path = FOLDER / name
+        path.write_text(made_anew(path.read_text()))

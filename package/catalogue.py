@@ -164,7 +164,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform",
         target="periodic:100",
-        differences="acts by epsilon-greedy, squared error (Huber)",
+        differences="squared error (Huber)",
     ),
     "hl_gauss": AgentEntry(
         summary="values as histograms, learnt as a classification",
@@ -206,7 +206,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform, n-step",
         target="periodic:100",
-        differences="one shift for the value and one for the target (K = M = 1)",
+        differences="shifts alone (and intensity), one for the value and one for the target (K = M = 1)",
     ),
 }
 
@@ -223,7 +223,7 @@ def agents_table(format: Literal["text", "markdown"] = "text") -> str:
     header = ["agent", "head", "loss", "replay", "default target", "papers"]
     if format == "markdown":
         rows = [
-            [f"`{name}`", entry.head, entry.loss, entry.replay, f"`{entry.target}`", _links(entry), entry.differences]
+            [f"`{name}`", entry.head, entry.loss, entry.replay, f"`{entry.target}`", links(entry), entry.differences]
             for name, entry in AGENTS.items()
         ]
         return table([*header, _DIFFERENCES], rows, format)
@@ -236,6 +236,11 @@ def agents_table(format: Literal["text", "markdown"] = "text") -> str:
     return f"{table(header, rows)}\n{_DIFFERENCES}\n{differences}{COMMON}\n"
 
 
-def _links(entry: AgentEntry) -> str:
-    links = (f"[{paper.authors}]({paper.url})" + (f" ({paper.part})" if paper.part else "") for paper in entry.papers)
-    return "; ".join(links)
+def links(entry: AgentEntry) -> str:
+    """The papers of an agent as Markdown.
+
+    >>> links(AGENTS["double_dqn"])
+    '[van Hasselt et al., 2016](https://arxiv.org/abs/1509.06461)'
+    """
+    papers = (f"[{paper.authors}]({paper.url})" + (f" ({paper.part})" if paper.part else "") for paper in entry.papers)
+    return "; ".join(papers)

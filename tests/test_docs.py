@@ -1,5 +1,7 @@
 """Every Python block of the README and of docs/ runs, and prints what it says; every `polyak` line parses."""
 
+import dataclasses
+import json
 import pathlib
 import re
 import runpy
@@ -11,7 +13,10 @@ import pytest
 import tyro
 
 from polyak import __main__ as entry
+from polyak.agents import AGENTS
+from polyak.catalogue import agents_table
 from polyak.experiments import cli, parts
+from polyak.experiments.config import RunConfig, to_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +84,88 @@ def test_the_tables_of_options_are_those_of_the_commands():
     options, text = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "docs" / "command_line.md").read_text()
     assert sorted(re.findall(r"<!-- options of (\w+) -->", text)) == sorted(options["option_classes"]())
     assert options["page"](text) == text, "python docs/options.py writes them"
+
+
+AGENTS_PAGE = (ROOT / "docs" / "agents.md").read_text()
+SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## )", AGENTS_PAGE, re.MULTILINE | re.DOTALL))
+
+
+def test_every_agent_has_a_section_in_the_order_of_the_table():
+    assert [name for name in SECTIONS if name != "Diagnostics"] == list(AGENTS)
+
+
+def test_the_table_of_agents_is_what_the_command_prints():
+    assert f"<!-- agents -->\n\n{agents_table('markdown')}\n" in AGENTS_PAGE
+
+
+def test_the_page_of_agents_says_what_their_configs_and_the_catalogue_have():
+    options, front = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "README.md").read_text()
+    assert options["agents_page"](AGENTS_PAGE) == AGENTS_PAGE, "python docs/options.py writes it"
+    assert options["readme"](front) == front, "python docs/options.py writes it"
+    assert [name for name in AGENTS if f"](docs/agents.md#{name}) | " in front] == list(AGENTS)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_section_has_papers_parts_equation_numbers_differences_and_a_command(name):
+    text = SECTIONS[name]
+    marks = [
+        "- papers: [",
+        "- head: ",
+        "\n```\n",
+        "| option | here | on Atari |",
+        "Differences: ",
+        "\n```sh\npolyak train ",
+    ]
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
+    assert f"\npolyak train {name}" in text
+    # What the paper had on Atari is a config too: the options exist, and go together.
+    published = {
+        option.replace("-", "_"): value.split(",")[0]
+        for option, value in re.findall(r"^\| `--([a-z-]+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    }
+    types = {field: type(getattr(AGENTS[name], field) or 1.0) for field in published}
+    read = {bool: lambda word: {"on": True, "off": False}[word], tuple: lambda word: (int(word),)}
+    dataclasses.replace(
+        AGENTS[name], **{field: read.get(types[field], types[field])(word) for field, word in published.items()}
+    )
+
+
+def test_the_table_of_scores_has_the_results_of_the_agents_as_they_are(tmp_path):
+    script = runpy.run_path(str(ROOT / "experiments" / "reproduce" / "agents.py"))
+
+    def line(agent, seed, reached, training, **changed):
+        config = to_json(RunConfig(AGENTS[agent], agent))["agent"] | changed
+        scores = {"steps_to_400": reached, "training_return": training, "greedy_mean": 500.0}
+        return {"agent": agent, "seed": seed, "steps": 10, "config": config, **scores}
+
+    lines = [
+        line("iqn", 0, 61_000, 450.0),
+        line("dqn", 1, None, 100.0),
+        line("dqn", 0, 52_500, 410.0, learning_rate=0.5),  # another config: trained anew
+        line("dqn", 0, 52_500, 400.0),
+        line("dqn", 2, 52_500, 400.0, gone=1),  # a field that there is no more
+        line("dqn", 2, 52_500, 400.0) | {"steps": 11},
+    ]
+    results = tmp_path / "agents.jsonl"
+    results.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    known = script["known"](results, 10)
+    assert sorted(known) == [("dqn", 0), ("dqn", 1), ("iqn", 0)]
+    page = script["written"]("before\n<!-- scores -->\nold\n<!-- end -->\nafter\n", known)
+    assert page.splitlines() == [
+        "before",
+        "<!-- scores -->",
+        "",
+        "| agent | steps to 400 | training | greedy |",
+        "|---|---|---|---|",
+        "| [`dqn`](#dqn) | 52,500, never | 250.0 (100.0 to 400.0) | 500.0 (500.0 to 500.0) |",
+        "| [`iqn`](#iqn) | 61,000, not run | 450.0 (450.0 to 450.0) | 500.0 (500.0 to 500.0) |",
+        "",
+        "<!-- end -->",
+        "after",
+    ]
+    assert script["written"](page, known) == page
+    assert AGENTS_PAGE.count("<!-- scores -->\n") == 1
 
 
 def test_the_readmes_commands_are_two_blocks_of_their_own():
