@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+import itertools
 import types
 import typing
 from collections.abc import Mapping
@@ -160,10 +162,15 @@ def known(name: Any, names: typing.Iterable[str], what: str) -> str:
     """
     names = list(names)
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+        begins_alike = functools.partial(_common_prefix, str(name))
+        hint = f" Did you mean {max(close, key=begins_alike)!r}?" if close else ""
         raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{hint}")
     return str(name)
+
+
+def _common_prefix(one: str, other: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _read(default: Any, fields: Mapping[str, Any], prefix: str) -> Any:
