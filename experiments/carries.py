@@ -22,7 +22,8 @@ def _arrays(carry: Carry) -> Any:
 
 
 def _without_observations(carry: Carry) -> Carry:
-    return carry._replace(replay=carry.replay._replace(observation=()))
+    nothing: Any = ()
+    return carry._replace(replay=carry.replay._replace(observation=nothing))
 
 
 def _next_rows(replay: host.HostReplay, count: int) -> np.ndarray:

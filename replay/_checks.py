@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "exponent": 0.6}
 _MOST = float(np.finfo(np.float64).max)
 GIB = 2**30
+# NumPy's annotations of these refuse what they take.
+_least: Any = np.minimum.reduce
+_largest: Any = np.maximum.reduce
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
@@ -57,7 +60,7 @@ def check_priorities(
         at, values = at.reshape(-1), values.reshape(-1)
     limit = _MOST / number
     # NaN passes through both and is in no range.
-    if len(at) and not (np.minimum.reduce(values) >= 0 and np.maximum.reduce(values) <= limit):
+    if len(at) and not (_least(values) >= 0 and _largest(values) <= limit):
         index = int(np.argmin((values >= 0) & (values <= limit)))
         where = ", ".join(str(i) for i in np.unravel_index(index, np.shape(priorities)))
         raise ValueError(

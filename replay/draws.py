@@ -175,7 +175,7 @@ def update_priorities(state: HostReplay, rows: Array, priorities: Array, exponen
     if len(at):
         kept = values**exponent
         sum_tree.assign(state.priorities, at, kept)
-        state.largest_priority[...] = max(float(state.largest_priority), float(np.maximum.reduce(kept)))
+        state.largest_priority[...] = max(float(state.largest_priority), float(np.max(kept)))
     return state
 
 
