@@ -70,19 +70,21 @@ def head_loss(config: DQNConfig) -> HeadLoss:
     1.0
     """
     penalty = penalty_of(config)
-    return {
+    of_heads: dict[str, HeadLoss] = {
         "q": functools.partial(values, penalty, value_pair(config)),
         "categorical": categorical,
         "hl_gauss": hl_gauss,
         "quantile": quantiles,
         "implicit_quantile": quantiles,
         "ensemble": functools.partial(ensemble, penalty),
-    }[config.head]
+    }
+    return of_heads[config.head]
 
 
 def penalty_of(config: DQNConfig) -> Penalty:
     """What an error costs: half its square, or Huber's."""
-    return rlax.huber_loss if config.loss == "huber" else rlax.l2_loss
+    penalty: Penalty = rlax.huber_loss if config.loss == "huber" else rlax.l2_loss
+    return penalty
 
 
 def value_pair(config: DQNConfig) -> rlax.TxPair:

@@ -217,7 +217,7 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
         "observation": {"shape": list(run.spec.observation.shape), "dtype": str(run.spec.observation.dtype)},
         "num_actions": run.spec.num_actions,
         "network": {
-            "function": "polyak.networks.value_network",
+            "function": f"polyak.networks.{'recurrent_' if run.config.agent.memory == 'lstm' else ''}value_network",
             "arguments": arguments,
             "in_words": value_network_in_words(**arguments),
         },

@@ -10,6 +10,8 @@ from ..replay import host, stacking
 from . import checkpoint, normalization
 from .carry import Carry, Environment
 
+_ROWS, _OBSERVATIONS = "replay rows", "replay observations"
+
 
 def _arrays(carry: Carry) -> Any:
     """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
@@ -19,7 +21,27 @@ def _arrays(carry: Carry) -> Any:
     return (*parts, carry.normalization, carry.frames)
 
 
-def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, metrics_bytes: int) -> None:
+def _without_observations(carry: Carry) -> Carry:
+    nothing: Any = ()
+    return carry._replace(replay=carry.replay._replace(observation=nothing))
+
+
+def _next_rows(replay: host.HostReplay, count: int) -> np.ndarray:
+    """The rows that the next ``count`` to be opened of each lane lie in, of those that were written before."""
+    per_lane = len(replay.boundary) // len(replay.head)
+    ahead = (replay.head[:, None] + np.arange(min(count, per_lane))) % per_lane  # the open row among them
+    rows = ahead + np.arange(len(replay.head))[:, None] * per_lane
+    return rows[ahead < replay.written[:, None]]
+
+
+def save_carry(
+    carry: Carry,
+    environment: Environment,
+    folder: pathlib.Path,
+    metrics_bytes: int,
+    *,
+    mapped_for: int | None = None,
+) -> None:
     """Writes the checkpoint of a carry, with a snapshot of the environments.
 
     Args:
@@ -27,6 +49,8 @@ def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, met
         environment: the environments of the loop, standing where it yielded.
         folder: of all checkpoints of the run.
         metrics_bytes: length of the metrics file; what is written after it is made again after a resume.
+        mapped_for: for a replay whose observations lie in a file of their own, which stays where it is: how many steps
+            of each environment may follow as long as this checkpoint is kept. Only what they would overwrite is saved.
 
     Raises:
         OSError: the disk is full or read-only; older checkpoints stay as they are.
@@ -43,16 +67,27 @@ def save_carry(carry: Carry, environment: Environment, folder: pathlib.Path, met
         "env_restarts": statistics.env_restarts,
         "metrics_bytes": metrics_bytes,
     }
-    checkpoint.save(folder, carry.steps, _arrays(carry), environment.snapshot(), metadata)
+    loose = environment.snapshot()
+    if mapped_for is not None:
+        mapped = carry.replay.observation
+        if isinstance(mapped.base, np.memmap):
+            mapped.base.flush()
+        rows = _next_rows(carry.replay, 2 * mapped_for + 2)  # a step that ends an episode takes two
+        loose |= {_ROWS: rows, _OBSERVATIONS: mapped[rows]}
+        carry = _without_observations(carry)
+    checkpoint.save(folder, carry.steps, _arrays(carry), loose, metadata)
 
 
-def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) -> tuple[Carry, int]:
+def restore_carry(
+    carry: Carry, environment: Environment, folder: pathlib.Path, *, mapped: bool = False
+) -> tuple[Carry, int]:
     """Reads the newest checkpoint and leads the environments back to where they stood.
 
     Args:
         carry: the carry at step 0 of the same run, which says the shapes; consumed.
         environment: the environments of the run.
         folder: of all checkpoints of the run.
+        mapped: whether the replay's observations lie in a file, which the carry has reopened.
 
     Returns:
         The carry, and the length of the metrics file when it was saved.
@@ -61,8 +96,13 @@ def restore_carry(carry: Carry, environment: Environment, folder: pathlib.Path) 
         FileNotFoundError: there is no checkpoint that can be read.
         ValueError: it is of another run.
     """
+    observation = carry.replay.observation
+    carry = _without_observations(carry) if mapped else carry
     tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
     key, agent, memory, replay, timestep, totals, (running_return, running_length), moments, frames = tree
+    if mapped:
+        observation[snapshot.pop(_ROWS)] = snapshot.pop(_OBSERVATIONS)
+        replay = replay._replace(observation=observation)
     generator, statistics = carry.generator, carry.statistics
     generator.bit_generator.state = metadata["generator"]
     statistics.running_return, statistics.running_length = running_return, running_length

@@ -1,5 +1,6 @@
 """The carry of a run, which is the whole of it but for the environments, and how it begins."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -74,16 +75,31 @@ def replay_options(config: AgentConfig) -> dict[str, Any]:
     >>> replay_options(DQNConfig(priority_exponent=0.5))
     {'prioritized': True, 'stack': 1, 'sequence_period': 0}
     """
-    options: dict[str, Any] = {"prioritized": config.priority_exponent > 0}
-    if config.frame_stack > 1:
-        options["stack"] = config.frame_stack
-    if config.sequence_length:
-        options["sequence_period"] = config.sequence_period
-    return options
+    return {
+        "prioritized": config.priority_exponent > 0,
+        "stack": config.frame_stack,
+        "sequence_period": config.sequence_period if config.sequence_length else 0,
+    }
 
 
-def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, seed: int) -> Carry:
+def initial_carry(
+    agent: Agent,
+    environment: Environment,
+    config: AgentConfig,
+    seed: int,
+    *,
+    storage: pathlib.Path | None = None,
+    reopen: bool = False,
+) -> Carry:
     """The carry at step 0: agent initialised, replay allocated, environments reset.
+
+    Args:
+        agent: the agent.
+        environment: its environments; reset.
+        config: of the agent.
+        seed: of everything that is random.
+        storage: a file for the replay's observations, mapped into memory; None: they lie in memory.
+        reopen: take up what lies in that file, for a carry that is restored.
 
     Raises:
         ValueError: the replay does not fit into memory, the environments cannot be reset, or their observations are
@@ -102,6 +118,8 @@ def initial_carry(agent: Agent, environment: Environment, config: AgentConfig, s
         num_envs=num_envs,
         capacity=config.replay_capacity,
         **replay_options(config),
+        storage=storage,
+        reopen=reopen,
     )
     state, memory = agent.init(init_key), agent.initial_memory(memory_key, num_envs)
     measured = [*jax.eval_shape(agent.learn, keys[1], state, sample)[1].metrics]

@@ -12,6 +12,7 @@ from .learning import Record
 LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps
 LARGE_REWARD = 1_000.0
+CLIPPED = 0.05  # of the bootstrap targets
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
@@ -54,6 +55,7 @@ class Watch:
         self._discount = discount
         self._ended_at: float = steps
         self._look_at: float = 0
+        self._support_fits = True
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
         """Yields a text for each concern that is new."""
@@ -65,6 +67,14 @@ class Watch:
             yield (
                 f"no episode has ended in the last {steps} environment steps. If they should end, register the "
                 f"environment with max_episode_steps.{values}"
+            )
+        clipped = record.get("clipped_targets") or 0.0
+        if clipped > CLIPPED and self._support_fits:
+            self._support_fits = False
+            yield (
+                f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the returns "
+                "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
+                "episode, or set normalize_rewards."
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.

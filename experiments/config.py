@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+import itertools
 import types
 import typing
 from collections.abc import Mapping
@@ -32,6 +34,8 @@ class RunConfig:
         log_every: environment steps between two lines of metrics.
         checkpoint_every: environment steps between two checkpoints.
         evaluation_episodes: episodes of the evaluation at the end.
+        replay_storage: where the replay's observations lie: ``memory``, or ``mmap``, a file in the run's folder that is
+            mapped into memory, for more of them than memory holds; all else of the replay stays in memory.
         action_mask: whether the environment says in info["action_mask"] which actions are legal; no other is then
             taken or bootstrapped from.
         initial: warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
@@ -52,6 +56,7 @@ class RunConfig:
     log_every: int = 500
     checkpoint_every: int = 10_000
     evaluation_episodes: int = 20
+    replay_storage: Literal["memory", "mmap"] = "memory"
     action_mask: bool = False
     initial: str | None = None
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
@@ -77,6 +82,8 @@ class RunConfig:
             raise ValueError(f"worker_timeout: got {self.worker_timeout}; expected a finite number of seconds > 0.")
         if self.on_env_failure not in ("stop", "restart"):
             raise ValueError(f"on_env_failure: got {self.on_env_failure!r}; expected stop or restart.")
+        if self.replay_storage not in ("memory", "mmap"):
+            raise ValueError(f"replay_storage: got {self.replay_storage!r}; expected memory or mmap.")
         if self.on_env_failure == "restart" and not self.workers:
             raise ValueError(
                 "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
@@ -155,10 +162,15 @@ def known(name: Any, names: typing.Iterable[str], what: str) -> str:
     """
     names = list(names)
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+        begins_alike = functools.partial(_common_prefix, str(name))
+        hint = f" Did you mean {max(close, key=begins_alike)!r}?" if close else ""
         raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{hint}")
     return str(name)
+
+
+def _common_prefix(one: str, other: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _read(default: Any, fields: Mapping[str, Any], prefix: str) -> Any:

@@ -38,17 +38,18 @@ def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> P
 
     What ``learn`` draws depends on the key and the learner steps before it.
     """
+    greedy_actions: Any = agent.greedy_actions
     name, main = next(iter(agent.targets.items()))
 
-    def greedy(watch: Any, state: LearnerState, sample: Sample) -> tuple[jax.Array, jax.Array]:
+    def greedy(watch: Any, state: LearnerState, sample: Sample) -> Any:
         """The greedy actions of the policy and of the main target, at the last batch; zeros unless watched."""
         last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
 
         def actions() -> tuple[jax.Array, jax.Array]:
             slow, _ = target.read(main.rule, main.select(state.params), state.targets[name])
-            return agent.greedy_actions(state.params, last), agent.greedy_actions(slow, last)
+            return greedy_actions(state.params, last), greedy_actions(slow, last)
 
-        if agent.greedy_actions is None:
+        if greedy_actions is None:
             return jnp.zeros(1), jnp.zeros(1)
         shapes = jax.eval_shape(actions)
         return jax.lax.cond(watch, actions, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))

@@ -1,7 +1,9 @@
 """What a config builds: the agent and the environments of a run, and what follows from it."""
 
 import dataclasses
+import functools
 import importlib.metadata
+import pathlib
 import platform
 from typing import Any
 
@@ -94,6 +96,16 @@ def resolved(parts: Parts) -> dict[str, Any]:
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
     _, extras = specs(parts.agent, spec, config.agent, config.num_envs)
+    bytes_of = functools.partial(
+        host.nbytes,
+        spec.observation,
+        extras,
+        mask_spec(spec),
+        num_envs=config.num_envs,
+        capacity=config.agent.replay_capacity,
+        **replay_options(config.agent),
+    )
+    in_memory = bytes_of(storage=pathlib.Path("replay.bin") if config.replay_storage == "mmap" else None)
     return {
         "config": to_json(config),
         "resolved": {
@@ -102,14 +114,8 @@ def resolved(parts: Parts) -> dict[str, Any]:
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,
             "action_mask": spec.action_mask,
-            "replay_bytes": host.nbytes(
-                spec.observation,
-                extras,
-                mask_spec(spec),
-                num_envs=config.num_envs,
-                capacity=config.agent.replay_capacity,
-                **replay_options(config.agent),
-            ),
+            "replay_bytes": in_memory,
+            "replay_file_bytes": bytes_of() - in_memory,
         },
         "versions": {
             "polyak": __version__,

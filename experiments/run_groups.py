@@ -13,7 +13,7 @@ from .records import read_jsonl
 
 # What is written of a run, and which processes step its environments: the same parameters, but where one was restarted.
 _WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
-_CHANGES_NO_LEARNING = (*_WRITTEN, "workers", "worker_timeout", "on_env_failure")
+_CHANGES_NO_LEARNING = (*_WRITTEN, "workers", "worker_timeout", "on_env_failure", "replay_storage")
 
 
 class FoundRun(NamedTuple):

@@ -62,8 +62,12 @@ def train(
     check_installed(config.loggers)
     parts = build(config)
     with contextlib.closing(parts.environment):
-        carry = _first_carry(parts)
-        prepare_folder(folder)
+        if _storage(config, folder) is None:  # what cannot be leaves no folder
+            carry = _first_carry(parts, folder)
+            prepare_folder(folder)
+        else:
+            prepare_folder(folder)
+            carry = _first_carry(parts, folder)
         with locked(folder):
             write_json(folder / "config.json", described := resolved(parts))
             if on_begin is not None:
@@ -126,10 +130,21 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
     return state._replace(**trees), scaling
 
 
-def _first_carry(parts: Parts) -> Carry:
+def _storage(config: RunConfig, folder: pathlib.Path) -> pathlib.Path | None:
+    return folder / "replay.bin" if config.replay_storage == "mmap" else None
+
+
+def _mapped_for(config: RunConfig) -> int | None:
+    """How many steps of each environment may follow a checkpoint that is kept; None where that is of no matter."""
+    if config.replay_storage != "mmap":
+        return None
+    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1
+
+
+def _first_carry(parts: Parts, folder: pathlib.Path) -> Carry:
     """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
     config, agent = parts.config, parts.agent
-    carry = initial_carry(agent, parts.environment, config.agent, config.seed)
+    carry = initial_carry(agent, parts.environment, config.agent, config.seed, storage=_storage(config, folder))
     if config.initial is None:
         return carry
     learnt = {"params": carry.agent.params, "state": carry.agent.state}
@@ -150,13 +165,17 @@ def _resume(
     checkpoint.remove_unfinished(folder / "checkpoints")
     if checkpoint.steps_saved(folder / "checkpoints"):
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
-        carry = initial_carry(parts.agent, parts.environment, config.agent, config.seed)
+        storage = _storage(config, folder)
         try:
-            carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints")
+            carry = initial_carry(
+                parts.agent, parts.environment, config.agent, config.seed, storage=storage, reopen=storage is not None
+            )
+            mapped = storage is not None
+            carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints", mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
-        carry, metrics_bytes = _first_carry(parts), 0
+        carry, metrics_bytes = _first_carry(parts, folder), 0
     if carry.steps >= config.steps and (folder / "evaluation.json").exists():
         report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
         return read_json(folder / "evaluation.json")
@@ -198,9 +217,11 @@ def _go_on(
         learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
         for text in concerns.of_targets(parts.agent.targets, learner_steps):
             report(f"warning: {text}")
-        watch = concerns.Watch(config.agent.discount, carry.steps)
+        watch, mapped_for = concerns.Watch(config.agent.discount, carry.steps), _mapped_for(config)
+        # What a mapped replay overwrites is in the checkpoints only while they are made in time.
+        may_fail = SAVES_THAT_MAY_FAIL if mapped_for is None else 1
         if saved < 0:
-            save_carry(carry, parts.environment, checkpoints, metrics.position())
+            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
             saved = carry.steps
         loop = host_loop(
             parts.agent,
@@ -225,11 +246,11 @@ def _go_on(
                 if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
                     try:
                         with postponed(interrupted):
-                            save_carry(carry, parts.environment, checkpoints, metrics.position())
+                            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
                         saved, failures = carry.steps, 0
                     except OSError as error:
                         failures += 1
-                        if failures == SAVES_THAT_MAY_FAIL or interrupted.is_set():
+                        if failures == may_fail or interrupted.is_set():
                             raise
                         report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
         except EnvironmentFailure as failure:
@@ -238,7 +259,7 @@ def _go_on(
             if carry.steps > saved:  # It was yielded last, and stands before the step that failed.
                 try:
                     with postponed(interrupted):
-                        save_carry(carry, parts.environment, checkpoints, metrics.position())
+                        save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
                 except OSError as error:
                     failure.add_note(str(error))
                     raise failure from None

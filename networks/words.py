@@ -50,8 +50,11 @@ def value_network_in_words(
     num_quantiles: int = 64,
     num_heads: int = 10,
     prior_scale: float = 1.0,
+    lstm_size: int | None = None,
 ) -> str:
     """What :func:`value_network` computes with the key None, for whoever rebuilds it; the arguments are the same.
+
+    With ``lstm_size`` it is what :func:`recurrent_value_network` computes at a step.
 
     Example:
         >>> from polyak import networks
@@ -62,10 +65,14 @@ def value_network_in_words(
     del noisy_sigma  # Of the noise alone.
     final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
     shared, own = split_hidden(hidden_sizes, head, dueling)
+    if lstm_size is not None:
+        shared = tuple(hidden_sizes)
     words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
     if noisy:
         words.insert(1, "The w_sigma and b_sigma of noisy layers are not needed: their means w and b are used alone.")
     words.append(_torso(torso, shared, final))
+    if lstm_size is not None:
+        words.append(_memory(num_actions, lstm_size))
     if head == "implicit_quantile":
         words.append(_fractions(num_quantiles))
     outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_heads}
@@ -88,6 +95,16 @@ def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
     if hidden:
         words.append(f"Linear layers, each followed by {final}: {_list('torso/mlp', hidden)}.")
     return " ".join(words)
+
+
+def _memory(num_actions: int, lstm_size: int) -> str:
+    return (
+        f"These are the features. An LSTM with a memory of two vectors of {lstm_size}, h and c, of zeros where an "
+        f"episode begins: x is the features, the action before as a one-hot vector of {num_actions} and the reward "
+        "that followed it, side by side, the last two zero where an episode begins. The linear layer lstm/linear of x "
+        "and h, side by side, is divided into four equal parts i, g, f, o. The new c is "
+        "sigmoid(f + 1) * c + sigmoid(i) * tanh(g), and the new h is sigmoid(o) * tanh(c), from which it goes on."
+    )
 
 
 def _fractions(num_quantiles: int) -> str:

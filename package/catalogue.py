@@ -137,7 +137,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="quantile regression, Huber",
         replay="uniform",
         target="periodic:100",
-        differences="32 fractions everywhere (64 and 64); acts on evenly spaced ones, not on drawn ones",
+        differences="8 fractions everywhere (64); acts on evenly spaced ones, not on drawn ones",
     ),
     "noisy_dqn": AgentEntry(
         summary="learnt noise in the last layers explores",
@@ -146,7 +146,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform",
         target="periodic:100",
-        differences="noise in the last hidden layer and the head alone; evaluated without it",
+        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); evaluated without it",
     ),
     "rainbow": AgentEntry(
         summary="double, dueling, n-step, prioritized, categorical and noisy",
@@ -217,8 +217,8 @@ def agents_table(format: Literal["text", "markdown"] = "text") -> str:
     Args:
         format: text, as narrow as may be and with the differences below it; or markdown, with links, all in one table.
 
-    >>> print(agents_table().splitlines()[6])
-    c51    categorical    cross-entropy    uniform    periodic:100    Bellemare et al., 2017
+    >>> print(agents_table().splitlines()[1].partition("  ")[0], len(agents_table("markdown").splitlines()))
+    dqn 17
     """
     header = ["agent", "head", "loss", "replay", "default target", "papers"]
     if format == "markdown":

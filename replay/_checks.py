@@ -1,10 +1,14 @@
 """Checks and sizes of the host replay: what is refused before anything is written."""
 
+import math
 import numbers
+import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from jax import tree_util
 
 from . import sum_tree
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "exponent": 0.6}
 _MOST = float(np.finfo(np.float64).max)
+GIB = 2**30
+# NumPy's annotations of these refuse what they take.
+_least: Any = np.minimum.reduce
+_largest: Any = np.maximum.reduce
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
@@ -52,7 +60,7 @@ def check_priorities(
         at, values = at.reshape(-1), values.reshape(-1)
     limit = _MOST / number
     # NaN passes through both and is in no range.
-    if len(at) and not (np.minimum.reduce(values) >= 0 and np.maximum.reduce(values) <= limit):
+    if len(at) and not (_least(values) >= 0 and _largest(values) <= limit):
         index = int(np.argmin((values >= 0) & (values <= limit)))
         where = ", ".join(str(i) for i in np.unravel_index(index, np.shape(priorities)))
         raise ValueError(
@@ -62,9 +70,24 @@ def check_priorities(
     return at, values
 
 
-def rows_per_lane(num_envs: int, capacity: int) -> int:
-    """Rows of one lane: its share of the capacity, and one for the open row."""
-    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + 1
+def rows_per_lane(num_envs: int, capacity: int, stack: int) -> int:
+    """Rows of one lane: its share of the capacity, the history of the oldest of them, and one for the open row."""
+    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + check_count("stack", stack)
+
+
+def check_period(value: Any) -> int:
+    """An integer of 0 or more."""
+    return 0 if type(value) is int and value == 0 else check_count("sequence_period", value)
+
+
+def check_frame(observation: Array, stack: int) -> None:
+    """Refuses to stack what is no image of one channel."""
+    shape = observation.shape
+    if stack > 1 and not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)):
+        raise ValueError(
+            f"observation: got shape {shape}; expected one frame, (H, W) or (H, W, 1), to make a stack of {stack} of. "
+            "Leave stack at 1, or turn pictures grey."
+        )
 
 
 def lane_nbytes(num_envs: int) -> int:
@@ -75,6 +98,37 @@ def lane_nbytes(num_envs: int) -> int:
 def priority_nbytes(rows: int) -> int:
     """Bytes of the priorities of all rows, of which writing each is, and of the largest priority."""
     return sum_tree.nbytes(rows) + 8 * rows + 8
+
+
+def observation_nbytes(observation: Array) -> int:
+    """Bytes of one observation."""
+    return int(math.prod(observation.shape) * np.dtype(observation.dtype).itemsize)
+
+
+def check_storage(storage: Any, needed: int, capacity: int, reopen: bool) -> pathlib.Path:
+    """A path in a folder that exists, on a disk with that many bytes to spare; or of a file with that many."""
+    if not isinstance(storage, (str, os.PathLike)):
+        raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
+    path = pathlib.Path(storage)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"storage: got {str(path)!r}; expected a file in a folder that exists. Make the folder first.")
+    if reopen:
+        found = path.stat().st_size if path.is_file() else None
+        if found != needed:
+            what = "no file" if found is None else f"a file of {found} bytes"
+            raise ValueError(
+                f"storage: got {str(path)!r}, {what}; expected one of {needed} bytes, as a replay of this capacity "
+                "left it. Begin a new replay, without reopen."
+            )
+        return path
+    free = psutil.disk_usage(str(path.parent)).free
+    if needed > free:
+        raise ValueError(
+            f"storage: got {str(path)!r} for a capacity of {capacity}, whose observations need {needed / GIB:.2f} GiB; "
+            f"expected at most the {free / GIB:.2f} GiB that are free on that disk. Choose another, or a capacity of "
+            f"{free / needed:.0%} of it."
+        )
+    return path
 
 
 def row_nbytes(observation: Array, extras: Tree, action_mask: Array) -> int:

@@ -28,6 +28,12 @@ class HostReplay(NamedTuple):
         largest_priority: ``[]`` float64, the largest that was ever assigned, which new rows get; ``()`` likewise.
         writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which tells a start from those
             that lay in its row before; ``()`` likewise.
+        episode_step: ``[R]`` int64, how many rows of its episode lie before a row; ``()`` unless observations are
+            stacked or sequences drawn.
+        lags: ``[stack]`` int64, ``stack - 1`` down to 0, how far back the frames of a stack lie; ``()`` without
+            stacks.
+        sequence_period: ``[]`` int64, sequences start at every such step of an episode; ``()`` without sequences.
+        sequence_start: ``[R]`` bool, whether one can start at a row; ``()`` likewise.
     """
 
     observation: npt.NDArray[Any]
@@ -43,6 +49,10 @@ class HostReplay(NamedTuple):
     priorities: Any = ()
     largest_priority: Any = ()
     writing: Any = ()
+    episode_step: Any = ()
+    lags: Any = ()
+    sequence_period: Any = ()
+    sequence_start: Any = ()
 
 
 @functools.lru_cache(maxsize=16)
@@ -69,52 +79,89 @@ def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
 
 
 def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
-    """Moves the heads on by ``lanes`` (0 or 1) rows, which opens them; returns what indexes the heads of all lanes."""
+    """Moves the heads on by ``lanes`` (0 or 1) rows, which opens them; returns what indexes the heads of all lanes.
+
+    What an opened row takes from what is kept is a start: its own, or with stacks that of the oldest row which can be
+    drawn, as its history begins where the open row lies. Those in between have become boundaries before.
+    """
     per_lane = len(state.boundary) // len(state.head)
     if len(state.head) == 1:  # the same with Python's integers, several times faster for a single environment
         moved = int(lanes[0])
         head = (int(state.head[0]) + moved) % per_lane
         state.head[0] = head
         state.written[0] += moved
-        state.num_valid[0] -= not state.boundary[head]
-        state.boundary[head] = True
-        if state.priorities:
-            _forget(state, head, moved)
+        closed: Any = head
+        if state.priorities or len(state.episode_step):
+            closed = (head + max(0, len(state.lags) - 1)) % per_lane
+            _forget(state, closed, moved)
+        state.num_valid[0] -= not state.boundary[closed]
+        state.boundary[closed] = True
         return slice(head, head + 1)
     np.add(state.head, lanes, out=state.head)
     np.remainder(state.head, per_lane, out=state.head)
     np.add(state.written, lanes, out=state.written)
     at = heads(state)
-    # A head that did not move is a boundary already, so this counts only starts that are overwritten.
-    np.subtract(state.num_valid, ~state.boundary[at], out=state.num_valid)
-    state.boundary[at] = True
-    if state.priorities:
-        _forget(state, at, lanes)
+    closed = at
+    if state.priorities or len(state.episode_step):
+        closed = _ahead(state) if len(state.lags) else at
+        _forget(state, closed, lanes)
+    # Where a head did not move this is a boundary already, so this counts only starts that are lost.
+    np.subtract(state.num_valid, ~state.boundary[closed], out=state.num_valid)
+    state.boundary[closed] = True
     return at
 
 
-def initial_writing(num_envs: int, rows: int) -> npt.NDArray[np.int64]:
-    """``HostReplay.writing`` where only the heads were opened: each row's first start has the row's own number."""
-    writing = np.arange(-rows, 0, dtype=np.int64)
-    writing[lane_starts(num_envs, rows // num_envs)] += rows
-    return writing
+def _ahead(state: HostReplay) -> npt.NDArray[np.int64]:
+    """The rows of the oldest observations that are history alone, one of each lane."""
+    per_lane = len(state.boundary) // len(state.head)
+    return (state.head + len(state.lags) - 1) % per_lane + lane_starts(len(state.head), per_lane)
+
+
+def count_step(state: HostReplay, before: Any, at: Any) -> None:
+    """Numbers the rows that were opened at ``at`` within the episodes of those at ``before``."""
+    if len(state.episode_step):
+        state.episode_step[at] = state.episode_step[before] + 1
+
+
+def open_episodes(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> None:
+    """Opens the first row of a new episode where ``lanes`` says so; the last row of the old one stays a boundary."""
+    at = open_next(state, lanes)
+    if len(state.episode_step):
+        state.episode_step[at] *= ~lanes
+
+
+def writing_of(written: npt.NDArray[np.int64], per_lane: int, stack: int) -> npt.NDArray[np.int64]:
+    """``HostReplay.writing`` after that many rows: each row's first start has the row's own number."""
+    rows = len(written) * per_lane
+    laps = (written[:, None] - 1 + stack - 1 - np.arange(per_lane)) // per_lane
+    return np.arange(rows, dtype=np.int64) + rows * laps.reshape(-1)
 
 
 def _forget(state: HostReplay, at: Any, moved: Any) -> None:
-    """Takes the priority of rows that became boundaries; what was drawn from them is told by ``writing``."""
-    sum_tree.assign(state.priorities, at, 0.0)
-    state.writing[at] += len(state.boundary) * moved
+    """Takes from rows that became boundaries what they had as starts; ``writing`` tells what was drawn from them."""
+    if len(state.sequence_start):
+        state.sequence_start[at] = False
+    if state.priorities:
+        sum_tree.assign(state.priorities, at, 0.0)
+        state.writing[at] += len(state.boundary) * moved
 
 
-def prioritize(state: HostReplay, at: Any) -> None:
-    """Gives new starts the largest priority that any row ever had."""
-    sum_tree.assign(state.priorities, at.start if type(at) is slice else at, state.largest_priority)
+def mark_starts(state: HostReplay, at: Any) -> None:
+    """Gives new starts the largest priority that was ever assigned; with sequences only those that can start one."""
+    at = at.start if type(at) is slice else at
+    priority = state.largest_priority
+    if len(state.sequence_start):
+        starts = state.episode_step[at] % state.sequence_period == 0
+        state.sequence_start[at] = starts
+        priority = priority * starts if state.priorities else ()
+    if state.priorities:
+        sum_tree.assign(state.priorities, at, priority)
 
 
 def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     per_lane = len(state.boundary) // len(state.head)
     following = rows + 1
-    wrapped = following % per_lane == 0
+    wrapped = following == per_lane if len(state.head) == 1 else following % per_lane == 0
     if np.count_nonzero(wrapped):  # seldom, and a subtraction under a mask costs more than this look
         following[wrapped] -= per_lane
     return following

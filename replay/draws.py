@@ -70,20 +70,66 @@ def sample(
     >>> drawn.transition.r_t.tolist(), drawn.transition.discount_t.tolist(), drawn.transition.obs_t.tolist()
     ([0.5, 0.5], [0.5, 0.5], [1.0, 1.0])
     """
-    batch_size = check_count("batch_size", batch_size)
-    n = check_count("n", n)
-    per_lane = len(state.boundary) // len(state.head)
-    if n >= per_lane:
-        raise ValueError(
-            f"n: got {n}; expected at most {per_lane - 1}, the steps kept per environment. Draw over fewer steps, or "
-            "make the replay with a larger capacity."
-        )
-    discount = check_unit("discount", discount)
-    shape = (batch_size,) if num_batches is None else (check_count("num_batches", num_batches), batch_size)
+    shape = _shape(batch_size, num_batches)
+    n, discount = _window(state, "n", n), check_unit("discount", discount)
     exponent = check_unit("importance_exponent", importance_exponent)
     rows, weights = _draw(generator, state, shape, exponent)
     transition = _windows.transitions(state, rows, n, discount)
     return Sample(transition, weights, state.writing.take(rows) if state.priorities else rows)
+
+
+def sample_sequences(
+    generator: np.random.Generator,
+    state: HostReplay,
+    batch_size: int,
+    length: int,
+    discount: float,
+    *,
+    num_batches: int | None = None,
+    importance_exponent: float = 0.0,
+) -> Sample:
+    """Draws sequences of up to ``length`` steps of one episode, uniformly or by the priority of where they start.
+
+    A sequence that reaches the end of its episode or the newest step before is padded (see ``Sequence``). Weights and
+    rows are those of ``sample``: one priority for each sequence.
+
+    Args:
+        generator: where the rows come from; it moves on.
+        state: a replay made with a ``sequence_period``; not changed, but that sums of priorities are brought up to date
+            in place.
+        batch_size: sequences in a batch, ``B``.
+        length: steps in a sequence, ``T``; at most a lane's capacity.
+        discount: the agent's discount for one step, in [0, 1].
+        num_batches: if given, draws that many batches at once, and every shape starts ``[num_batches, B]``.
+        importance_exponent: how far the weights undo the priorities, in [0, 1]: 0 not at all, 1 wholly.
+
+    Returns:
+        A ``Sequence`` in the place of the transitions, its weights and rows.
+
+    Raises:
+        ValueError: if an argument is out of its range, the replay was made without sequences, or there is none to draw.
+
+    >>> import jax, numpy as np
+    >>> from polyak.replay import Step, add, init
+    >>> state = init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10, sequence_period=2)
+    >>> for number in range(3):
+    ...     obs, one = np.float32([number]), np.ones(1, np.float32)
+    ...     state = add(state, Step(obs, np.int32([1]), one, one, np.array([number == 2]), obs + 1))
+    >>> drawn = sample_sequences(np.random.default_rng(0), state, 2, length=2, discount=0.5).transition
+    >>> drawn.obs.tolist(), drawn.valid.tolist(), drawn.discount_t.tolist()
+    ([[2.0, 3.0, 3.0], [2.0, 3.0, 3.0]], [[True, False], [True, False]], [[0.5, 0.0], [0.5, 0.0]])
+    """
+    if not len(state.sequence_start):
+        raise ValueError(
+            "state: got a replay without sequences. Make it with init(..., sequence_period=1), or with a larger one "
+            "for fewer places where they start."
+        )
+    shape = _shape(batch_size, num_batches)
+    length, discount = _window(state, "length", length), check_unit("discount", discount)
+    exponent = check_unit("importance_exponent", importance_exponent)
+    rows, weights = _draw(generator, state, shape, exponent, sequences=True)
+    sequence = _windows.sequences(state, rows, length, discount)
+    return Sample(sequence, weights, state.writing.take(rows) if state.priorities else rows)
 
 
 def update_priorities(state: HostReplay, rows: Array, priorities: Array, exponent: float = 1.0) -> HostReplay:
@@ -129,14 +175,37 @@ def update_priorities(state: HostReplay, rows: Array, priorities: Array, exponen
     if len(at):
         kept = values**exponent
         sum_tree.assign(state.priorities, at, kept)
-        state.largest_priority[...] = max(float(state.largest_priority), float(np.maximum.reduce(kept)))
+        state.largest_priority[...] = max(float(state.largest_priority), float(np.max(kept)))
     return state
 
 
 _Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
-def _draw(generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...], exponent: float) -> _Drawn:
+def _shape(batch_size: int, num_batches: int | None) -> tuple[int, ...]:
+    batch_size = check_count("batch_size", batch_size)
+    return (batch_size,) if num_batches is None else (check_count("num_batches", num_batches), batch_size)
+
+
+def _window(state: HostReplay, name: str, steps: int) -> int:
+    """The steps of a window, which must fit into a lane."""
+    steps = check_count(name, steps)
+    kept = len(state.boundary) // len(state.head) - max(1, len(state.lags))
+    if steps > kept:
+        raise ValueError(
+            f"{name}: got {steps}; expected at most {kept}, the steps kept per environment. Draw over fewer steps, or "
+            "make the replay with a larger capacity."
+        )
+    return steps
+
+
+def _draw(
+    generator: np.random.Generator,
+    state: HostReplay,
+    shape: tuple[int, ...],
+    exponent: float,
+    sequences: bool = False,
+) -> _Drawn:
     """Start rows and their weights, by priority if there is any."""
     if state.priorities:
         sum_tree.refresh(state.priorities)
@@ -148,18 +217,24 @@ def _draw(generator: np.random.Generator, state: HostReplay, shape: tuple[int, .
             rows, values = sum_tree.find(state.priorities, mass.reshape(-1))
             # P is the priority by the sum of all; that sum and N are the same in all of a batch, and cancel.
             values = values.reshape(shape)
-            weights = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
+            weights: npt.NDArray[np.floating] = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
             return rows.reshape(shape), weights.astype(np.float32)
     weights = np.empty(shape, np.float32)
     weights.fill(1.0)  # np.ones takes a microsecond more
-    return _uniform_rows(generator, state, shape), weights
+    if not sequences and not (state.priorities and len(state.sequence_start)):
+        return _uniform_rows(generator, state, shape), weights
+    starts = state.sequence_start.nonzero()[0]
+    if not len(starts):
+        raise ValueError("state: got a replay without a sequence to draw; expected at least one. Add steps first.")
+    return starts[generator.integers(len(starts), size=shape)], weights
 
 
 def _uniform_rows(generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Start rows, uniform over all of them: uniform over all live rows, redrawn where it hit a boundary.
 
     Lanes may have different numbers of live rows; all are drawn up to the longest, where the others have boundaries.
-    Where lanes advance together, by one or two rows a step, at least a quarter of the hits are starts (C >= 3).
+    Where lanes advance together, by one or two rows a step, at least a quarter of the hits are starts (C >= 3, and
+    more than that where rows are kept for the history of stacks).
     """
     if size(state) == 0:
         raise ValueError("state: got a replay without a step to draw; expected at least one. Add steps first.")

@@ -8,7 +8,9 @@ A row is either a *start* (observation, action, reward, continuation, extras) or
 
 * the *head* of a lane, open: it holds the newest observation, and the next step's action goes there;
 * the true last observation of an episode, kept for good, so each episode's end takes a row of its own;
-* a row that was never written.
+* a row that was never written;
+* where observations are stacked, the ``stack - 1`` oldest rows of a lane, in front of its head: the history of the
+  oldest start, which lost their own.
 
 A window that walks forward from a start stops at the first boundary. The head is one, so no window crosses the write
 position; last observations are, so none crosses an episode. That is the whole bookkeeping.
@@ -18,6 +20,7 @@ In the shapes, ``L`` is the number of lanes, ``C`` the rows per lane, ``R = L * 
 
 import bisect
 import functools
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -26,14 +29,46 @@ import psutil
 from jax import tree_util
 
 from . import sum_tree
-from ._checks import check_array, check_step, lane_nbytes, priority_nbytes, row_nbytes, rows_per_lane
-from ._rows import HostReplay, all_lanes, heads, initial_writing, lane_starts, open_next, prioritize
-from .draws import sample, size, update_priorities
+from ._checks import (
+    GIB,
+    check_array,
+    check_frame,
+    check_period,
+    check_step,
+    check_storage,
+    lane_nbytes,
+    observation_nbytes,
+    priority_nbytes,
+    row_nbytes,
+    rows_per_lane,
+)
+from ._rows import (
+    HostReplay,
+    all_lanes,
+    count_step,
+    heads,
+    lane_starts,
+    mark_starts,
+    open_episodes,
+    open_next,
+    writing_of,
+)
+from ._validity import check_valid
+from .draws import sample, sample_sequences, size, update_priorities
 from .types import Array, Step, Tree
 
-__all__ = ["HostReplay", "add", "check_valid", "end_episode", "init", "nbytes", "sample", "size", "update_priorities"]
-
-_GIB = 2**30
+__all__ = [
+    "HostReplay",
+    "add",
+    "check_valid",
+    "end_episode",
+    "init",
+    "nbytes",
+    "sample",
+    "sample_sequences",
+    "size",
+    "update_priorities",
+]
 
 
 def nbytes(
@@ -44,8 +79,11 @@ def nbytes(
     num_envs: int,
     capacity: int,
     prioritized: bool = False,
+    stack: int = 1,
+    sequence_period: int = 0,
+    storage: pathlib.Path | None = None,
 ) -> int:
-    """Bytes that ``init`` of the same arguments allocates.
+    """Bytes that ``init`` of the same arguments allocates in memory.
 
     Args:
         observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment.
@@ -54,20 +92,29 @@ def nbytes(
         num_envs: number of environments.
         capacity: number of steps to keep, over all environments.
         prioritized: whether rows have priorities.
+        stack: how many frames an observation is drawn with.
+        sequence_period: at every which step of an episode a sequence can start; 0 for no sequences.
+        storage: the file in which the observations lie, which are not counted then.
 
     Returns:
         The number of bytes.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs`` or ``capacity`` is not an integer of 1 or more.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
+            one of 0 or more, or frames cannot be stacked.
 
     >>> import jax, numpy as np
     >>> nbytes(jax.ShapeDtypeStruct((4,), np.float32), num_envs=1, capacity=1_000_000)
     29000053
     """
-    rows = num_envs * rows_per_lane(num_envs, capacity)
+    rows = num_envs * rows_per_lane(num_envs, capacity, stack)
     total = rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
+    total -= rows * observation_nbytes(observation) if storage is not None else 0
+    check_frame(observation, stack)
+    total += 8 * stack if stack > 1 else 0
+    total += rows + 8 if check_period(sequence_period) else 0
+    total += 8 * rows if stack > 1 or sequence_period else 0
     return total + (priority_nbytes(rows) if prioritized else 0)
 
 
@@ -79,6 +126,10 @@ def init(
     num_envs: int,
     capacity: int,
     prioritized: bool = False,
+    stack: int = 1,
+    sequence_period: int = 0,
+    storage: pathlib.Path | None = None,
+    reopen: bool = False,
 ) -> HostReplay:
     """Makes an empty replay.
 
@@ -95,36 +146,54 @@ def init(
         capacity: number of steps to keep, over all environments.
         prioritized: whether rows are drawn in proportion to priorities, which ``update_priorities`` sets; a new row
             gets the largest that was ever assigned, at least 1.
+        stack: with how many frames an observation is drawn. Where it is more than 1 each observation is one frame,
+            ``(H, W)`` or ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. Before the
+            first frame of an episode lies that same frame. Each lane gets ``stack - 1`` rows more.
+        sequence_period: where it is more than 0, ``sample_sequences`` can draw sequences that start with the first step
+            of an episode and with every ``sequence_period``-th after it; 1 for all. Of a prioritized replay these steps
+            alone have priorities, and nothing else is drawn.
+        storage: a file for the observations, by far the largest array, mapped into memory by the operating system; all
+            else stays in memory. What lies there is overwritten. Where it can, the file takes space as rows are first
+            written; the disk must keep that space free, since a full one ends the process (SIGBUS).
+        reopen: take up the observations that ``storage`` holds, of a replay made by the same arguments; the rest of
+            that replay's state is the caller's to put back.
 
     Returns:
         The replay. Its memory is taken from the system as rows are first written.
 
     Raises:
-        TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs`` or ``capacity`` is not an integer of 1 or more, or if the arrays exceed the
-            memory that is available now.
+        TypeError: if a spec has no shape and dtype that NumPy can store, or ``storage`` is no path.
+        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
+            one of 0 or more, if frames cannot be stacked, if the arrays exceed the memory that is available now or the
+            observations the space on the disk, ``storage`` is a folder or in none, or what is to be reopened is not
+            there or has another size.
 
     >>> import jax, numpy as np
     >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
     >>> state.observation.shape, state.observation.dtype, size(state)
     ((102, 84, 84), dtype('uint8'), 0)
     """
-    bytes_of = functools.partial(nbytes, observation, extras, action_mask, num_envs=num_envs, prioritized=prioritized)
+    options: dict[str, Any] = {"prioritized": prioritized, "stack": stack, "sequence_period": sequence_period}
+    options |= {"num_envs": num_envs, "storage": storage}
+    bytes_of = functools.partial(nbytes, observation, extras, action_mask, **options)
     needed, free = bytes_of(capacity=capacity), psutil.virtual_memory().available
     if needed > free:
         fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
         raise ValueError(
-            f"capacity: got {capacity}, which needs {needed / _GIB:.2f} GiB with {num_envs} environments; expected at "
-            f"most the {free / _GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
+            f"capacity: got {capacity}, which needs {needed / GIB:.2f} GiB with {num_envs} environments; expected at "
+            f"most the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
             "observations (uint8, fewer pixels) make room for more."
         )
-    rows = num_envs * rows_per_lane(num_envs, capacity)
+    per_lane = rows_per_lane(num_envs, capacity, stack)
+    rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)
+    if storage is not None:
+        storage = check_storage(storage, rows * observation_nbytes(observation), capacity, reopen)
 
     def allocate(spec: Array) -> npt.NDArray[Any]:
         return np.zeros((rows, *spec.shape), spec.dtype)
 
     return HostReplay(
-        observation=allocate(observation),
+        observation=allocate(observation) if storage is None else _map(storage, rows, observation, reopen),
         action=np.zeros(rows, np.int32),
         reward=np.zeros(rows, np.float32),
         continuation=np.zeros(rows, np.float32),
@@ -132,12 +201,24 @@ def init(
         action_mask=tree_util.tree_map(allocate, action_mask),
         boundary=np.ones(rows, np.bool_),
         head=np.zeros(num_envs, np.int64),
-        written=np.ones(num_envs, np.int64),
+        written=written,
         num_valid=np.zeros(num_envs, np.int64),
         priorities=sum_tree.init(rows) if prioritized else (),
         largest_priority=np.array(1.0) if prioritized else (),
-        writing=initial_writing(num_envs, rows) if prioritized else (),
+        writing=writing_of(written, per_lane, stack) if prioritized else (),
+        episode_step=np.zeros(rows, np.int64) if stack > 1 or sequence_period else (),
+        lags=np.arange(stack - 1, -1, -1) if stack > 1 else (),
+        sequence_period=np.array(sequence_period) if sequence_period else (),
+        sequence_start=np.zeros(rows, np.bool_) if sequence_period else (),
     )
+
+
+def _map(storage: pathlib.Path, rows: int, spec: Array, reopen: bool) -> npt.NDArray[Any]:
+    """Zeros in a new file, since what was never written reads so; or what lies in an old one."""
+    if not reopen:
+        storage.unlink(missing_ok=True)  # a replay that still lies in an old one keeps it, nameless
+    mapped = np.memmap(storage, spec.dtype, "r+" if reopen else "w+", shape=(rows, *spec.shape))
+    return np.asarray(mapped)  # plain, over the mapped one
 
 
 def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = None) -> HostReplay:
@@ -178,17 +259,23 @@ def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = Non
     for storage, value in extras:
         storage[at] = value
     state.boundary[at] = False
-    if state.priorities:
-        prioritize(state, at)
+    more = state.priorities or len(state.episode_step)
+    if more:
+        mark_starts(state, at)
     every_lane = all_lanes(len(state.head))
-    np.add(state.num_valid, every_lane, out=state.num_valid)
-    at = open_next(state, every_lane)
+    if type(at) is slice:
+        state.num_valid[0] += 1
+    else:
+        np.add(state.num_valid, every_lane, out=state.num_valid)
+    before, at = at, open_next(state, every_lane)
     state.observation[at] = step.obs_t
+    if more:
+        count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t)
     last = np.asarray(step.last)
     if b"\x01" in last.tobytes():  # several times faster than last.any()
-        open_next(state, last)  # the row just written stays a boundary
+        open_episodes(state, last)
     return state
 
 
@@ -208,15 +295,16 @@ def _add_some(
     for storage, value in fields:
         storage[at] = value[lanes]
     state.boundary[at] = False
-    if state.priorities:
-        prioritize(state, at)
+    if state.priorities or len(state.episode_step):
+        mark_starts(state, at)
     np.add(state.num_valid, lanes, out=state.num_valid)
     open_next(state, lanes)
-    at = (state.head + starts)[lanes]
+    before, at = at, (state.head + starts)[lanes]
     state.observation[at] = step.obs_t[lanes]
+    count_step(state, before, at)
     if extras:
         _keep_mask(state, at, step.action_mask_t, lanes)
-    open_next(state, np.asarray(step.last) & lanes)
+    open_episodes(state, np.asarray(step.last) & lanes)
     return state
 
 
@@ -250,49 +338,5 @@ def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
     check_array("lanes", lanes, state.boundary, len(state.head))
     per_lane = len(state.boundary) // len(state.head)
     before = (state.head - 1) % per_lane + lane_starts(len(state.head), per_lane)
-    open_next(state, np.asarray(lanes) & ~state.boundary[before])
+    open_episodes(state, np.asarray(lanes) & ~state.boundary[before])
     return state
-
-
-def check_valid(state: HostReplay) -> None:
-    """Checks that the parts of a replay agree with each other, for tests and after a restore.
-
-    Args:
-        state: the replay; not changed.
-
-    Raises:
-        AssertionError: with a message that says what is broken.
-
-    >>> import jax, numpy as np
-    >>> check_valid(init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10))
-    """
-    num_envs, rows = len(state.head), len(state.boundary)
-
-    def require(condition: Any, message: str) -> None:
-        if not condition:
-            raise AssertionError(f"{message}: {state.head=}, {state.written=}, {state.num_valid=}, {state.boundary=}")
-
-    beside = tree_util.tree_leaves((state.extras, state.action_mask))
-    stored = [state.observation, state.action, state.reward, state.continuation, *beside]
-    require(all(len(leaf) == rows for leaf in stored), "arrays differ in their number of rows")
-    require(num_envs >= 1 and rows % num_envs == 0 and rows >= 2 * num_envs, "rows do not divide into lanes of >= 2")
-    require(state.written.shape == state.num_valid.shape == (num_envs,), "counters differ in their number of lanes")
-    per_lane = rows // num_envs
-    require((state.written >= 1).all(), "a lane without an open row")
-    require((state.head == (state.written - 1) % per_lane).all(), "head is not the row opened last")
-    boundary = state.boundary.reshape(num_envs, per_lane)
-    require(boundary[np.arange(num_envs), state.head].all(), "head is not a boundary")
-    # Together with the head this says that every start is followed by a written row.
-    never_written = np.arange(per_lane) >= state.written[:, None]
-    require(boundary[never_written].all(), "a row that was never written is no boundary")
-    require(((~boundary).sum(axis=1) == state.num_valid).all(), "num_valid is not the number of starts")
-    if state.priorities:
-        leaves, writing = state.priorities.leaves, state.writing.reshape(num_envs, per_lane)
-        require(np.isfinite(leaves).all() and (leaves >= 0).all(), "a priority is negative or not finite")
-        require(not leaves[:rows][state.boundary].any() and not leaves[rows:].any(), "a boundary has a priority")
-        require(leaves.max() <= state.largest_priority, "largest_priority is not the largest")
-        require(sum_tree.is_valid(state.priorities), "a sum of priorities is not that of its parts")
-        laps = (state.written[:, None] - 1 - np.arange(per_lane)) // per_lane
-        require(
-            (writing == np.arange(rows).reshape(num_envs, per_lane) + rows * laps).all(), "writing is not as written"
-        )

@@ -9,7 +9,7 @@ and two levels under the topmost for a million leaves.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ _SHIFT = 4
 _BRANCHES = 1 << _SHIFT
 _UP_TO = np.triu(np.ones((_BRANCHES, _BRANCHES)))  # a row times this is its running sum
 _TOP = 1 << 12  # as many prefix sums as cost about what going down one more level does
+
+# NumPy's annotations of these refuse what they take.
+_sum: Any = np.add.reduce
+_least: Any = np.minimum.reduce
 
 
 class SumTree(NamedTuple):
@@ -100,7 +104,7 @@ def refresh(tree: SumTree) -> None:
     tree.stale[nodes] = False
     below = tree.leaves
     for sums in tree.sums:
-        sums[nodes] = np.add.reduce(below.reshape(-1, _BRANCHES).take(nodes, axis=0), axis=1)
+        sums[nodes] = _sum(below.reshape(-1, _BRANCHES).take(nodes, axis=0), axis=1)
         nodes, below = nodes >> _SHIFT, sums
     np.add.accumulate(below, out=tree.prefix[1:])
 
@@ -134,7 +138,7 @@ def find(tree: SumTree, mass: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.i
     """
     index = _descend(tree, mass)
     values = tree.leaves.take(index)
-    if values.min() == 0:
+    if _least(values) == 0:
         # What rounding left of a mass may be more than the node below has. Some 1e-16 of the total is lost so; it goes
         # to the first leaf that is not 0, which is where the way of a mass of 0 ends.
         index = np.where(values == 0, _descend(tree, np.zeros(1)), index)
@@ -150,7 +154,7 @@ def is_valid(tree: SumTree) -> bool:
     """
     below, current = tree.leaves, ~tree.stale
     for sums in tree.sums:
-        parts = np.add.reduce(below.reshape(-1, _BRANCHES), axis=1)
+        parts = _sum(below.reshape(-1, _BRANCHES), axis=1)
         if not np.array_equal(sums[current], parts[current]):
             return False
         below, current = sums, np.ones(len(sums) // _BRANCHES, np.bool_)  # sums of sums are not put off

@@ -95,21 +95,25 @@ class Transition(NamedTuple):
     action_mask_t: Array = ()
 
 
-class Sample(NamedTuple):
-    """What is drawn from a replay.
+class Sequence(NamedTuple):
+    """Steps of one episode in a row, ``T`` of them or fewer, as losses over time read them.
+
+    A step that would lie beyond the end of the episode, or that was not taken yet, is padding: there ``valid`` is
+    False, actions, rewards and discounts are 0, and the observation is the last one again.
 
     Attributes:
-        transition: the drawn transitions, ``[B, ...]``.
-        weights: ``[B]`` float32 importance weights; ones where rows are drawn uniformly.
-        rows: ``[B]`` int64, which rows were drawn, for the update of their priorities.
+        obs: ``[B, T+1, ...]``, the observations acted on, and the one after the last step.
+        a_tm1: ``[B, T]`` int32, the action at each of them but the last.
+        r_t: ``[B, T]`` float32, the reward of each step.
+        discount_t: ``[B, T]`` float32, the agent's discount; 0 for a step with which the environment terminated.
+        valid: ``[B, T]`` bool, whether it is a step and no padding; the first always is one.
+        first: ``[B]`` bool, whether the sequence begins with its episode (an agent with memory begins anew there).
+        complete: ``[B]`` bool, whether it has all of its steps or ends with its episode; else it will have more, once
+            they are taken.
+        extras: what the agent had kept with the first step, such as its memory.
+        action_mask: ``[B, T+1, A]`` bool, the actions that are legal at each observation; ``()`` without masks.
     """
 
-    transition: Transition
-    weights: Array
-    rows: Array
-
-
-class Sequence(NamedTuple):
     obs: Array
     a_tm1: Array
     r_t: Array
@@ -119,3 +123,17 @@ class Sequence(NamedTuple):
     complete: Array
     extras: Tree = ()
     action_mask: Array = ()
+
+
+class Sample(NamedTuple):
+    """What is drawn from a replay.
+
+    Attributes:
+        transition: the drawn transitions, ``[B, ...]``, or a ``Sequence``.
+        weights: ``[B]`` float32 importance weights; ones where rows are drawn uniformly.
+        rows: ``[B]`` int64, which rows were drawn, for the update of their priorities.
+    """
+
+    transition: Any
+    weights: Array
+    rows: Array

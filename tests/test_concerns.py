@@ -64,6 +64,20 @@ def test_rewards_that_drown_all_others():
     assert seen(Watch(discount=0.99), 100, rewards=[1e6], normalization=normalized) == []
 
 
+def test_returns_that_leave_the_support():
+    def seen_with(watch, clipped):
+        carry = types.SimpleNamespace(
+            steps=100, replay=types.SimpleNamespace(reward=np.zeros(1, np.float32)), normalization=Normalization()
+        )
+        return list(watch(carry, {"ended_at": [], "clipped_targets": clipped}))
+
+    watch = Watch(discount=0.99)
+    assert seen_with(watch, None) == seen_with(watch, 0.05) == []
+    (text,) = seen_with(watch, 0.051)
+    assert text.startswith("clipped_targets: 5% of the bootstrap targets lie outside of v_min to v_max")
+    assert seen_with(watch, 0.9) == []  # once
+
+
 def test_a_run_reports_them(tmp_path, monkeypatch):
     monkeypatch.setattr("polyak.experiments.concerns.LARGE_REWARD", 1.0)
     said = []

@@ -170,3 +170,32 @@ def test_the_arguments_are_those_of_the_network() -> None:
     assert "gelu (its tanh approximation)" in networks.value_network_in_words(3, **arguments)
     params = jax.eval_shape(networks.value_network(3, **arguments).init, KEY, np.zeros([1, 2], np.float32))
     assert params.keys() == {"torso/mlp/~/linear_0", "head/q_values"}
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_numpy_remembers_by_the_words_alone(dueling: bool) -> None:
+    arguments = {"torso": "mlp", "hidden_sizes": (6,), "activation": "tanh", "dueling": dueling, "lstm_size": 4}
+    words = networks.value_network_in_words(3, **arguments)
+    net = networks.recurrent_value_network(3, **arguments)
+    rng = np.random.default_rng(0)
+    observations, a_tm1, r_tm1 = rng.normal(size=(1, 5, 2)).astype(np.float32), [[2, 1, 0, 0, 2]], [[9.0, 1, -1, 0, 2]]
+    first = np.array([[True, False, False, True, False]])
+    shapes = jax.eval_shape(net.init, KEY, observations[:, 0])
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    inputs = (observations, np.int32(a_tm1), np.float32(r_tm1), first, net.initial_memory(1))
+    expected = net.unroll(params, *inputs)[0].q_values[0]
+    rebuilt = Rebuilt(words, params)
+    (size,) = found(r"two vectors of (\d+)", words)
+    h = c = np.zeros(int(size))
+    for t in range(5):
+        h, c = h * ~first[0, t], c * ~first[0, t]
+        before = np.eye(3)[a_tm1[0][t]] * ~first[0, t]
+        x = np.concatenate([rebuilt.features(np.float64(observations[0, t]), ""), before, [r_tm1[0][t] * ~first[0, t]]])
+        i, g, f, o = np.split(rebuilt.linear(np.concatenate([x, h]), "lstm/linear"), 4)
+        c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(rebuilt.numbers(h), expected[t], rtol=1e-4, atol=1e-5)
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))

@@ -102,7 +102,7 @@ def test_closing_lanes_needs_a_mask() -> None:
         end_episode(state, np.array([True]))
 
 
-@pytest.mark.parametrize("options", [{}, {"prioritized": True}], ids=["uniform", "prioritized"])
+@pytest.mark.parametrize("options", [{}, {"prioritized": True, "sequence_period": 4}], ids=["plain", "all"])
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_memory_is_counted_before_it_is_taken(
     num_envs: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -69,7 +69,7 @@ def test_a_sum_that_is_not_of_its_parts_is_told(size: int) -> None:
         array[2] = before
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     size=st.sampled_from([1, 30, 5000, 66_000]),
     values=st.lists(st.sampled_from([0.0, 5e-324, 1e-300, 0.1, 1 / 3, 1.0, 1e16, 1e300]), min_size=1, max_size=20),
@@ -85,7 +85,7 @@ def test_a_leaf_of_0_is_never_found(size: int, values: list[float], seed: int) -
         assert not leaves.any()
         return
     # The edges of every leaf and sum, as rounding may hit them, and beyond.
-    edges = np.concatenate([array[array > 0] for array in (leaves.cumsum(), *tree.sums, tree.prefix)])
+    edges = np.unique(np.concatenate([array[array > 0] for array in (leaves.cumsum(), *tree.sums, tree.prefix)]))
     edges = np.concatenate([np.nextafter(edges, 0), edges, np.nextafter(edges, np.inf)])
     mass = np.concatenate([edges[edges <= total], [0.0, total], total * generator.random(50)])
     index, values_found = sum_tree.find(tree, mass)

@@ -1,6 +1,7 @@
 """Runs from the command line: what they leave, how they stop and go on, what bad input gets."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -136,6 +137,37 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path, changed, capsys)
     assert result is not None
     assert said[0] == f"resuming {tmp_path / 'parts'} at step {last}"
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stops", [(200,), (300, 500)], ids=["at a checkpoint", "after the replay has wrapped, twice"])
+def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
+    config, silent = config_of(replay_storage="mmap", agent={"replay_capacity": 150, "n_steps": 3}), lambda _: None
+    runs.train(dataclasses.replace(config, replay_storage="memory"), tmp_path / "memory", silent, silent)
+    runs.train(config, tmp_path / "whole", silent, silent)
+    assert_same_run(tmp_path / "whole", tmp_path / "memory")
+    folder = tmp_path / "parts"
+    assert runs.train(config, folder, interrupt_at(stops[0]), silent) is None
+    for stop in (*stops[1:], -1):
+        # Killed after its checkpoint, the run had gone on in the file.
+        going_on = runs.resume(tmp_path / "parts", interrupt_at(stop), silent)
+    assert going_on is not None
+    assert_same_run(folder, tmp_path / "whole")
+    resolved = json.loads((folder / "config.json").read_text())["resolved"]
+    assert (folder / "replay.bin").stat().st_size == resolved["replay_file_bytes"] == 151 * 4 * 4
+    (folder / "replay.bin").write_bytes(b"")
+    shutil.rmtree(folder / "checkpoints" / "600")
+    with pytest.raises(ValueError, match=r"storage: got .*replay.bin', a file of 0 bytes; expected one of 2416 bytes"):
+        runs.resume(folder, silent, silent)
+
+
+def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
+    config, silent = config_of(replay_storage="mmap", agent={"replay_capacity": 150, "n_steps": 3}), lambda _: None
+    runs.train(config, tmp_path / "whole", silent, silent)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "600")
+    (tmp_path / "killed" / "evaluation.json").unlink()
+    runs.resume(tmp_path / "killed", silent, silent)  # from 400, with a file that is of 600
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_interrupted_between_records_and_resumed_equals_never_stopped(tmp_path, finished, monkeypatch):

@@ -14,6 +14,10 @@ random every 50 steps or so. Draws are what a learner is given: NumPy arrays; SB
 
 Draws by priority are compared with cpprb's ``PrioritizedReplayBuffer``, every step with another priority. Polyak sums
 what has changed at the next draw and cpprb at the update, so that both in turn is the third case.
+
+Stacks of four frames of 84 x 84 bytes are drawn from 50 thousand steps. SB3 keeps each stack whole, twice: with its
+observation and as the next one of the step before. Polyak keeps each frame once. SB3's draws are tensors, and so the
+draw is measured until it is JAX's, too: what NumPy gives lies frame by frame in memory, and JAX lays it out anew.
 """
 
 import itertools
@@ -141,9 +145,40 @@ def cases_of_priorities(draw, update):
     )
 
 
-def main():
+def polyak_stacks(capacity):
+    """A draw of stacks from polyak's host replay, and the same with its observations given to JAX."""
+    import jax
+
+    frame = np.random.default_rng(0).integers(256, size=(1, 84, 84), dtype=np.uint8)
+    state = host.init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=1, capacity=capacity, stack=4)
+    one = np.ones(1, np.float32)
+    for number in range(capacity + 100):
+        last = np.array([number % 500 == 499])
+        state = host.add(state, Step(frame, np.zeros(1, np.int32), one, one - last, last, frame))
+    generator = np.random.default_rng(0)
+
+    def given_to_jax():
+        transition = host.sample(generator, state, 32).transition
+        return jax.block_until_ready(jax.device_put((transition.obs_tm1, transition.obs_t)))
+
+    return {"polyak": lambda: host.sample(generator, state, 32), "polyak, to JAX": given_to_jax}
+
+
+def sb3_stacks(capacity):
+    """The same of SB3."""
+    import gymnasium
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    spaces = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8), gymnasium.spaces.Discrete(2)
+    buffer = ReplayBuffer(capacity, *spaces, device="cpu")
+    stack = np.random.default_rng(0).integers(256, size=(1, 84, 84, 4), dtype=np.uint8)
+    for number in range(capacity):
+        buffer.add(stack, stack, np.zeros(1, np.int32), np.ones(1, np.float32), np.array([number % 500 == 499]), [{}])
+    return lambda: buffer.sample(32)
+
+
+def measure_uniform(options):
     """Fills the stores, then measures adds and draws."""
-    options = timing.arguments(__doc__, rounds=9)
     capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
     stores = {"polyak": polyak_store, "bare": bare_store}
     if timing.available(options, "cpprb"):
@@ -161,7 +196,12 @@ def main():
         ratios = [("polyak", name) for name in (*timing.best(figures, ("cpprb", "SB3")), "bare")]
         bars = {f"polyak / {name}": "at most 1, aim 0.7" for name in ("cpprb", "SB3")}
         timing.report(options, f"{capacity:,} steps, {case}", "µs", figures, ratios, bars)
-    del stores
+
+
+def measure_priorities(options):
+    """Fills the stores, then measures draws and updates of priorities."""
+    capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
+    steps = steps_of_eight()
     stores = {"polyak": cases_of_priorities(*polyak_priorities(capacity, steps))}
     if timing.available(options, "cpprb"):
         stores["cpprb"] = cases_of_priorities(*cpprb_priorities(capacity, steps))
@@ -171,6 +211,26 @@ def main():
         figures = timing.alternate(sides, options.rounds)
         ratios = [("polyak", name) for name in timing.best(figures, ("cpprb",))]
         timing.report(options, f"{capacity:,} steps, {case}", "µs", figures, ratios, {"polyak / cpprb": bar})
+
+
+def measure_stacks(options):
+    """Fills the stores, then measures draws of stacks."""
+    capacity, calls = (500, 10) if options.quick else (50_000, 200)
+    sides = polyak_stacks(capacity)
+    if timing.available(options, "stable_baselines3"):
+        sides["SB3"] = sb3_stacks(capacity)
+    figures = timing.alternate({name: timing.microseconds(call, calls) for name, call in sides.items()}, options.rounds)
+    ratios = [(side, name) for name in timing.best(figures, ("SB3",)) for side in ("polyak", "polyak, to JAX")]
+    bars = {f"{side} / SB3": "at most 1.5" for side in ("polyak", "polyak, to JAX")}
+    timing.report(options, f"{capacity:,} steps, draw of 32 stacks", "µs", figures, ratios, bars)
+
+
+def main():
+    """Measures uniform draws, draws by priority, and stacks."""
+    options = timing.arguments(__doc__, rounds=9)
+    measure_uniform(options)
+    measure_priorities(options)
+    measure_stacks(options)
 
 
 if __name__ == "__main__":

@@ -113,12 +113,42 @@ def assert_as_recorded(record: Record, transition: Any, n: int, discount: float)
     return set(starts)
 
 
+def rows_kept(state: HostReplay) -> int:
+    """Rows of a lane without those that only are the history of stacks."""
+    return len(state.boundary) // len(state.head) - max(0, len(state.lags) - 1)
+
+
 def assert_drawable(record: Record, state: HostReplay, n: int, discount: float) -> None:
     """Every start row, gathered: exactly the steps of the record that are alive, each once, all fields right."""
     rows = np.flatnonzero(~state.boundary)
-    starts = assert_as_recorded(record, _windows.transitions(state, rows, n, discount), n, discount)
+    transition = newest_of(_windows.transitions(state, rows, n, discount), state)
+    starts = assert_as_recorded(record, transition, n, discount)
     assert len(starts) == len(rows) == size(state)
-    assert starts == record.alive(len(state.boundary) // len(state.head))
+    assert starts == record.alive(rows_kept(state))
+
+
+def framed(step: Step, channel: bool = False) -> Step:
+    """The same step with its observations as frames, ``(1, 3)`` or ``(1, 3, 1)``."""
+    shape = (-1, 1, 3, 1) if channel else (-1, 1, 3)
+    return step._replace(obs_tm1=step.obs_tm1.reshape(shape), obs_t=step.obs_t.reshape(shape))
+
+
+def assert_stacks(observations: np.ndarray, stack: int) -> np.ndarray:
+    """Each ``[..., 1, 3, stack]`` holds the frames up to its newest one, from its episode alone; returns the newest."""
+    assert observations.shape[-3:] == (1, 3, stack)
+    frames = np.moveaxis(observations[..., 0, :, :], -1, -2)
+    expected = np.repeat(frames[..., -1:, :], stack, axis=-2)
+    expected[..., 2] = np.maximum(expected[..., 2] - np.arange(stack - 1, -1, -1), 0)
+    np.testing.assert_array_equal(frames, expected)
+    return frames[..., -1, :]
+
+
+def newest_of(transition: Any, state: HostReplay) -> Any:
+    """The transition with the newest frames of its stacks, which are looked at."""
+    if not len(state.lags):
+        return transition
+    obs_tm1, obs_t = (assert_stacks(obs, len(state.lags)) for obs in (transition.obs_tm1, transition.obs_t))
+    return transition._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
 
 def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,74 @@
+"""What Rainbow's parts cost: its learner step against that of C51, with the same network below the head.
+
+    python experiments/benchmarks/learner_step.py
+
+Two sizes: an MLP as the presets have it on CartPole-v1 (batch 128, 50 steps in one donated ``lax.scan``), and the
+convolutions of Mnih et al. on images of 84x84x4 (batch 32, one step in a dispatch). Every step learns from another
+batch. Beside the two stands C51 with each of Rainbow's parts alone.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import timing
+from polyak.agents import AGENTS, dqn
+from polyak.replay import EnvironmentSpec, Sample, Transition
+from polyak.updates import repeat
+
+PARTS = {"double": {"double": True}, "dueling": {"dueling": True}, "noisy": {"noisy": True}}
+SIZES = {
+    "MLP, 50 steps in a scan": (((4,), np.float32), {"hidden_sizes": (120, 84), "batch_size": 128}, 50),
+    "Nature convolutions": (((84, 84, 4), np.uint8), {"hidden_sizes": (512,), "batch_size": 32}, 1),
+}
+
+
+def batches(shape, dtype, number, size):
+    """``number`` batches of transitions, all different."""
+    rng, leading = np.random.default_rng(0), (number, size)
+
+    def observations():
+        return rng.integers(0, 255, (*leading, *shape)).astype(dtype)
+
+    a_tm1, r_t = rng.integers(2, size=leading).astype(np.int32), rng.uniform(size=leading).astype(np.float32)
+    transition = Transition(observations(), a_tm1, r_t, np.full(leading, 0.99, np.float32), observations())
+    return jax.device_put(Sample(transition, np.ones(leading, np.float32), np.zeros(leading, np.int32)))
+
+
+def side(config, spec, samples, steps, calls):
+    """Measures one learner step of an agent."""
+    agent = dqn(config, spec, total_learner_steps=1_000_000, lowering="patches" if steps > 1 else "convolution")
+    program = jax.jit(repeat(agent.learn) if steps > 1 else agent.learn, donate_argnums=1)
+    given = [samples] if steps > 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], samples) for i in range(calls)]
+    state, key, turn = agent.init(jax.random.key(0)), jax.random.key(1), 0
+
+    def call():
+        nonlocal state, turn
+        state, output = program(key, state, given[turn % len(given)])
+        turn += 1
+        jax.block_until_ready((state, output))
+
+    measure = timing.microseconds(call, calls)
+    return lambda: measure() / steps
+
+
+def main():
+    """Rainbow, C51, and C51 with one part more, at both sizes."""
+    options = timing.arguments(__doc__, rounds=9)
+    for case, ((shape, dtype), sizes, steps) in list(SIZES.items())[: 1 if options.quick else None]:
+        spec, calls = EnvironmentSpec(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)), 2), 1 if options.quick else 10
+        number = steps if steps > 1 else calls
+        samples = batches(shape, dtype, number, sizes["batch_size"])
+        c51 = dataclasses.replace(AGENTS["c51"], **sizes)
+        configs = {"C51": c51, "Rainbow": dataclasses.replace(AGENTS["rainbow"], **sizes)}
+        configs |= {f"C51, {name}": dataclasses.replace(c51, **part) for name, part in PARTS.items()}
+        sides = {name: side(config, spec, samples, steps, calls) for name, config in configs.items()}
+        figures = timing.alternate(sides, options.rounds)
+        ratios = [(name, "C51") for name in configs if name != "C51"]
+        timing.report(options, f"learner step, {case}", "µs", figures, ratios, {"Rainbow / C51": "at most 1.3"})
+
+
+if __name__ == "__main__":
+    main()

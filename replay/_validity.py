@@ -1,0 +1,63 @@
+"""What holds of every host replay: a check for tests and after a restore."""
+
+from typing import Any
+
+import numpy as np
+from jax import tree_util
+
+from . import sum_tree
+from ._rows import HostReplay, next_rows, writing_of
+
+
+def check_valid(state: HostReplay) -> None:
+    """Checks that the parts of a replay agree with each other, for tests and after a restore.
+
+    Args:
+        state: the replay; not changed.
+
+    Raises:
+        AssertionError: with a message that says what is broken.
+
+    >>> import jax, numpy as np
+    >>> from polyak.replay import init
+    >>> check_valid(init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10))
+    """
+    num_envs, rows = len(state.head), len(state.boundary)
+
+    def require(condition: Any, message: str) -> None:
+        if not condition:
+            raise AssertionError(f"{message}: {state.head=}, {state.written=}, {state.num_valid=}, {state.boundary=}")
+
+    beside = tree_util.tree_leaves((state.extras, state.action_mask))
+    stored = [state.observation, state.action, state.reward, state.continuation, *beside]
+    require(all(len(leaf) == rows for leaf in stored), "arrays differ in their number of rows")
+    require(num_envs >= 1 and rows % num_envs == 0 and rows >= 2 * num_envs, "rows do not divide into lanes of >= 2")
+    require(state.written.shape == state.num_valid.shape == (num_envs,), "counters differ in their number of lanes")
+    per_lane = rows // num_envs
+    require((state.written >= 1).all(), "a lane without an open row")
+    require((state.head == (state.written - 1) % per_lane).all(), "head is not the row opened last")
+    boundary = state.boundary.reshape(num_envs, per_lane)
+    require(boundary[np.arange(num_envs), state.head].all(), "head is not a boundary")
+    # Together with the head this says that every start is followed by a written row.
+    never_written = np.arange(per_lane) >= state.written[:, None]
+    require(boundary[never_written].all(), "a row that was never written is no boundary")
+    require(((~boundary).sum(axis=1) == state.num_valid).all(), "num_valid is not the number of starts")
+    if state.priorities:
+        leaves, writing = state.priorities.leaves, writing_of(state.written, per_lane, max(1, len(state.lags)))
+        require(np.isfinite(leaves).all() and (leaves >= 0).all(), "a priority is negative or not finite")
+        require(not leaves[:rows][state.boundary].any() and not leaves[rows:].any(), "a boundary has a priority")
+        require(leaves.max() <= state.largest_priority, "largest_priority is not the largest")
+        require(sum_tree.is_valid(state.priorities), "a sum of priorities is not that of its parts")
+        require((writing == state.writing).all(), "writing is not as written")
+    if len(state.lags):
+        lost = (state.head[:, None] + np.arange(len(state.lags))) % per_lane
+        require(np.take_along_axis(boundary, lost, 1).all(), "a start whose history is overwritten")
+    if len(state.episode_step):
+        starts = (~state.boundary).nonzero()[0]
+        follows = state.episode_step[next_rows(state, starts)] == state.episode_step[starts] + 1
+        require(follows.all(), "a row is not numbered after the one before")
+    if len(state.sequence_start):
+        eligible = ~state.boundary & (state.episode_step % state.sequence_period == 0)
+        require((state.sequence_start == eligible).all(), "sequence_start is not every so many steps of an episode")
+        if state.priorities:
+            require(not leaves[:rows][~eligible].any(), "a step that starts no sequence has a priority")
