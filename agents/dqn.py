@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import haiku as hk
 import jax
@@ -21,7 +21,7 @@ from .r2d2 import r2d2
 from .shared import MAIN_TARGET, agent_targets, greedy_action, mask_values, network_arguments, seen_spec
 from .types import ActOutput, Agent, EnvironmentSpec
 
-_BATCHED: Any = ValueOutput(*(0, None, 0, 0, 0, 0))  # axes to vmap over; the atoms are the same for all
+_BATCHED = ValueOutput(*cast(Any, (0, None, 0, 0, 0, 0)))  # axes to vmap over; the atoms are the same for all
 
 
 def dqn(

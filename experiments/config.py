@@ -95,11 +95,13 @@ class RunConfig:
             known(name, typing.get_args(LoggerName), "loggers")
         if len(set(self.loggers)) < len(self.loggers):
             raise ValueError(f"loggers: got {', '.join(self.loggers)}; expected each at most once.")
-        per_environment, needed = -(-self.agent.replay_capacity // self.num_envs), max(self.agent.n_steps, 2)
+        per_environment = -(-self.agent.replay_capacity // self.num_envs)
+        needed = max(self.agent.n_steps, 2, self.agent.burn_in + self.agent.sequence_length)
         if needed > per_environment:
             raise ValueError(
                 f"replay_capacity: got {self.agent.replay_capacity} for {self.num_envs} environments, "
-                f"{per_environment} steps for each; expected at least max(n_steps, 2) = {needed} for each. "
+                f"{per_environment} steps for each; expected at least {needed} for each, the largest of n_steps, "
+                "burn_in + sequence_length and 2. "
                 f"Try replay_capacity {needed * self.num_envs}, or fewer environments."
             )
         if self.agent.learning_starts >= self.steps:
