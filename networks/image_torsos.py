@@ -135,10 +135,10 @@ class ImpalaTorso(_ImageTorso):
         >>> import haiku as hk, jax, jax.numpy as jnp
         >>> from polyak import networks
         >>> torso = hk.without_apply_rng(hk.transform(lambda x: networks.ImpalaTorso((256,))(x)))
-        >>> params = torso.init(jax.random.key(0), jnp.ones([1, 10, 10, 4]))
+        >>> params = jax.eval_shape(torso.init, jax.random.key(0), jnp.ones([1, 10, 10, 4]))
         >>> list(params)[:3]
         ['torso/section_0/conv', 'torso/section_0/block_0_conv_0', 'torso/section_0/block_0_conv_1']
-        >>> torso.apply(params, jnp.ones([2, 10, 10, 4])).shape
+        >>> jax.eval_shape(torso.apply, params, jnp.ones([2, 10, 10, 4])).shape
         (2, 256)
     """
 

@@ -165,7 +165,7 @@ def test_seeds_and_rules_make_different_runs(row):
     assert differ(one.params, other.params)
 
 
-RESUMED = ["rainbow", "bootstrapped_dqn", "r2d2"]  # in the suite; the rest of the table in .ci/run
+RESUMED = ["prioritized_dqn", "bootstrapped_dqn", "r2d2"]  # in the suite; the rest of the table in .ci/run
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ RESUMED = ["rainbow", "bootstrapped_dqn", "r2d2"]  # in the suite; the rest of t
         pytest.param(None, marks=pytest.mark.slow),
     ],
 )
-def test_runs_are_resumed_to_the_bit(name, target, tmp_path, compiled_once):
+def test_runs_are_resumed_to_the_bit(name, target, tmp_path):
     fields = {"steps": 240, "log_every": 60, "checkpoint_every": 60, "evaluation_episodes": 1, "num_envs": 2}
     agent = {**SMALL, "learning_starts": 60, "replay_capacity": 150, "train_every": 4, "learner_steps": 2}
     if AGENTS[name].sequence_length:
@@ -207,22 +207,6 @@ def test_runs_are_resumed_to_the_bit(name, target, tmp_path, compiled_once):
         np.load(tmp_path / "whole" / "parameters.npz") as whole,
     ):
         assert all(ours[name].tobytes() == whole[name].tobytes() for name in whole.files)
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Programs that are the same are compiled once, though each run makes its own."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_rainbow_with_all_six_off_is_dqn():

@@ -63,7 +63,8 @@ def main():
         samples = batches(shape, dtype, number, sizes["batch_size"])
         c51 = dataclasses.replace(AGENTS["c51"], **sizes)
         configs = {"C51": c51, "Rainbow": dataclasses.replace(AGENTS["rainbow"], **sizes)}
-        configs |= {f"C51, {name}": dataclasses.replace(c51, **part) for name, part in PARTS.items()}
+        if not options.quick:
+            configs |= {f"C51, {name}": dataclasses.replace(c51, **part) for name, part in PARTS.items()}
         sides = {name: side(config, spec, samples, steps, calls) for name, config in configs.items()}
         figures = timing.alternate(sides, options.rounds)
         ratios = [(name, "C51") for name in configs if name != "C51"]
