@@ -20,7 +20,7 @@ def _one_step(**fields: object) -> DQNConfig:
 AGENTS: Mapping[str, DQNConfig] = {
     "dqn": _QUICKSTART,
     "double_dqn": _one_step(double=True),
-    "dueling_dqn": _one_step(double=True, dueling=True),
+    "dueling_dqn": _one_step(double=True, dueling=True, learning_rate=5e-4),
     "n_step_dqn": _one_step(n_steps=5),
     "prioritized_dqn": _one_step(double=True, priority_exponent=0.6),
     "c51": _one_step(head="categorical", **_DISTRIBUTION),

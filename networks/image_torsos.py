@@ -137,7 +137,7 @@ class ImpalaTorso(_ImageTorso):
         >>> torso = hk.without_apply_rng(hk.transform(lambda x: networks.ImpalaTorso((256,))(x)))
         >>> params = jax.eval_shape(torso.init, jax.random.key(0), jnp.ones([1, 10, 10, 4]))
         >>> list(params)[:3]
-        ['torso/section_0/conv', 'torso/section_0/block_0_conv_0', 'torso/section_0/block_0_conv_1']
+        ['torso/mlp/~/linear_0', 'torso/section_0/block_0_conv_0', 'torso/section_0/block_0_conv_1']
         >>> jax.eval_shape(torso.apply, params, jnp.ones([2, 10, 10, 4])).shape
         (2, 256)
     """
