@@ -2,7 +2,7 @@
 
     python experiments/reproduce/agents.py [--agents NAME ...] [--seeds SEED ...] [--table-only]
 
-Each run is ``polyak train NAME --steps 100000 --seed SEED``, two of them at a time. Appends a line per run to
+Each run is ``polyak train NAME --steps 100000 --seed SEED``, two of them at a time, each in one thread. Appends a line per run to
 docs/results/agents.jsonl, which holds what the table is made of, and writes the table. A run is left out where the file
 has it under the config that the agent has now. About an hour on two cores.
 """
@@ -11,6 +11,7 @@ import argparse
 import concurrent.futures
 import json
 import math
+import os
 import pathlib
 import shlex
 import subprocess
@@ -29,6 +30,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "docs" / "results" / "agents.jsonl", ROOT / "docs" / "agents.md"
 STEPS, SEEDS, THRESHOLD = 100_000, (0, 1, 2), 400
 AT_A_TIME = 2
+ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 START, END = "<!-- scores -->\n", "<!-- end -->"
 
 
@@ -38,7 +40,7 @@ def train(agent, seed, steps):
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "run"
         command = [sys.executable, "-m", "polyak", *words, "--quiet", "--out", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | ONE_THREAD)
         records = list(read_jsonl(folder / "metrics.jsonl"))
         evaluation = json.loads((folder / "evaluation.json").read_text())
         config = json.loads((folder / "config.json").read_text())
