@@ -249,6 +249,11 @@ def _check_variant(config: DQNConfig) -> None:
             f"the head {head} has a loss of its own. Try --loss squared, the default",
         ),
         (
+            "normalize_observations",
+            config.normalize_observations and config.frame_stack > 1,
+            "frames that are stacked are images, which the networks scale. Try --no-normalize-observations",
+        ),
+        (
             "optimizer",
             config.optimizer == "adamw" and head == "ensemble",
             "its decay would move the fixed prior. Try --optimizer adam",

@@ -27,7 +27,7 @@ class Remembered(NamedTuple):
     Attributes:
         lstm: the memory before the step, of zeros where an episode begins.
         a_tm1: the action before it.
-        r_tm1: the reward that came with its observation.
+        r_tm1: the reward that came with its observation, on the scale that it was seen on then.
     """
 
     lstm: Any
@@ -198,7 +198,8 @@ def _loss(config: DQNConfig, spec: EnvironmentSpec, network: networks.RecurrentN
         )
         # A sequence that has not come beyond its burn-in, since its episode is under way, is worth another look.
         looked_at = sequence.complete | jnp.any(learns, axis=1)
-        priorities = jnp.where(looked_at, of_each.priority, jnp.max(of_each.priority))
+        largest = jnp.max(of_each.priority)
+        priorities = jnp.where(looked_at, of_each.priority, jnp.where(largest > 0, largest, 1.0))
         count = jnp.maximum(jnp.sum(learns), 1)
         greedy = jnp.max(mask_values(online, sequence.action_mask), axis=-1)[:, :-1]
         metrics = {

@@ -55,12 +55,17 @@ class Run:
 
 
 def train(
-    agent: str = "dqn", *, config: RunConfig | None = None, out: Folder | None = None, quiet: bool = True, **fields: Any
+    agent: str | None = None,
+    *,
+    config: RunConfig | None = None,
+    out: Folder | None = None,
+    quiet: bool = True,
+    **fields: Any,
 ) -> Run:
     """Trains an agent, as ``polyak train`` does.
 
     Args:
-        agent: the agent's name.
+        agent: the agent's name; by default dqn.
         config: a whole config, instead of an agent's name and fields.
         out: the run's folder, new or empty; by default one under ``runs/``.
         quiet: print no progress.
@@ -80,11 +85,10 @@ def train(
     ('incremental:0.01', [300.0], True)
     """
     if config is None:
-        config = _config(known(agent, AGENTS, "agent"), fields)
-    elif fields:
-        raise ValueError(
-            f"config: got a whole config and the fields {', '.join(fields)} as well; give one or the other."
-        )
+        config = _config(known(agent or "dqn", AGENTS, "agent"), fields)
+    elif fields or agent is not None:
+        beside = ", ".join([*([f"agent {agent!r}"] if agent is not None else []), *fields])
+        raise ValueError(f"config: got a whole config and {beside} as well; give one or the other.")
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
         return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)
@@ -211,10 +215,10 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     known(format, get_args(Format), "format")
     run = run if isinstance(run, Run) else load(run)
     folder = pathlib.Path(folder) if folder is not None else run.folder / "export"
-    arguments = network_arguments(run.config.agent, run.spec)
+    arguments, shown = network_arguments(run.config.agent, run.spec), seen_spec(run.config.agent, run.spec).observation
     about = {
         "config": to_json(run.config),
-        "observation": {"shape": list(run.spec.observation.shape), "dtype": str(run.spec.observation.dtype)},
+        "observation": {"shape": list(shown.shape), "dtype": str(shown.dtype)},
         "num_actions": run.spec.num_actions,
         "network": {
             "function": f"polyak.networks.{'recurrent_' if run.config.agent.memory == 'lstm' else ''}value_network",
@@ -233,6 +237,18 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
             "clip": CLIP,
             "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
         }
+    if run.config.agent.normalize_rewards and run.config.agent.memory != "none":
+        about["reward_normalization"] = {
+            "variance": "normalization/returns/variance",
+            "epsilon": EPSILON,
+            "clip": CLIP,
+            "in_words": "clip(reward / sqrt(variance + epsilon), -clip, clip) goes into the LSTM",
+        }
+    if run.config.agent.frame_stack > 1:
+        about["frames"] = (
+            f"an observation is the newest {run.config.agent.frame_stack} frames of the episode along the last axis, "
+            "the oldest first; before its first frame that frame is repeated"
+        )
     arrays = read_arrays(run.folder / "parameters.npz")
     folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)

@@ -96,12 +96,14 @@ class RunConfig:
         if len(set(self.loggers)) < len(self.loggers):
             raise ValueError(f"loggers: got {', '.join(self.loggers)}; expected each at most once.")
         per_environment = -(-self.agent.replay_capacity // self.num_envs)
-        needed = max(self.agent.n_steps, 2, self.agent.burn_in + self.agent.sequence_length)
+        needed = max(self.agent.n_steps, 2)
+        if self.agent.sequence_length:  # one must begin among the steps that are kept, however long the episode
+            needed = max(needed, self.agent.burn_in + self.agent.sequence_length, self.agent.sequence_period + 1)
         if needed > per_environment:
             raise ValueError(
                 f"replay_capacity: got {self.agent.replay_capacity} for {self.num_envs} environments, "
-                f"{per_environment} steps for each; expected at least {needed} for each, the largest of n_steps, "
-                "burn_in + sequence_length and 2. "
+                f"{per_environment} steps for each; expected at least {needed} for each, the largest of 2, n_steps, "
+                "and with sequences burn_in + sequence_length and sequence_period + 1. "
                 f"Try replay_capacity {needed * self.num_envs}, or fewer environments."
             )
         if self.agent.learning_starts >= self.steps:

@@ -156,23 +156,16 @@ def _draw(
     config: AgentConfig, generator: np.random.Generator, replay: host.HostReplay, batches: int, exponent: float
 ) -> Sample:
     """What a dispatch of learning is given: transitions, or sequences for an agent that remembers."""
-    num_batches = batches if batches > 1 else None
+    draw: Callable[..., Sample] = host.sample
+    steps = config.n_steps
     if config.sequence_length:
-        length = config.burn_in + config.sequence_length
-        return host.sample_sequences(
-            generator,
-            replay,
-            config.batch_size,
-            length,
-            config.discount,
-            num_batches=num_batches,
-            importance_exponent=exponent,
-        )
-    return host.sample(
+        draw, steps = host.sample_sequences, config.burn_in + config.sequence_length
+    num_batches = batches if batches > 1 else None
+    return draw(
         generator,
         replay,
         config.batch_size,
-        config.n_steps,
+        steps,
         config.discount,
         num_batches=num_batches,
         importance_exponent=exponent,

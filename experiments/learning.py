@@ -15,6 +15,7 @@ from . import normalization
 from .normalization import Scaling
 
 Record = dict[str, Any]
+LEAST_PRIORITY = np.float32(1e-6)  # the small constant of Schaul et al. (2016), section 3.3
 # Measured once between two records: the part of a batch's observations whose greedy action a dispatch of learning
 # changed, and that where the target network's greedy action is the same.
 CHURN, AGREEMENT = "policy_churn", "target_agreement"
@@ -136,12 +137,12 @@ def measured(
 
 
 def finite_priorities(priorities: Any, step: int) -> np.ndarray:
-    """The priorities on the host.
+    """The priorities on the host, each a little more, so that no step is lost to the draws for good.
 
     Raises:
         ValueError: one is not finite, because training has diverged.
     """
-    found = np.asarray(priorities)
+    found = np.asarray(priorities) + LEAST_PRIORITY
     if not np.isfinite(found).all():
         raise ValueError(
             f"priority: got {found[~np.isfinite(found)][0]} at environment step {step}: training has diverged. Lower "

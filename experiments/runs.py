@@ -1,8 +1,9 @@
 """A run: a config, a folder and a loop that fills it; made, resumed and evaluated.
 
 What stands in the folder: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
-``checkpoints/`` (the carry), ``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``,
-and what the loggers make of the records: ``metrics.csv``, ``tensorboard/``.
+``checkpoints/`` (the carry), ``replay.bin`` (the replay's observations, if they are to lie in a file),
+``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``, and what the loggers make of the
+records: ``metrics.csv``, ``tensorboard/``.
 """
 
 import contextlib
@@ -38,6 +39,7 @@ from .schedules import total_learner_steps
 Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
+STORAGE = "replay.bin"
 SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
 
 
@@ -62,12 +64,15 @@ def train(
     check_installed(config.loggers)
     parts = build(config)
     with contextlib.closing(parts.environment):
-        if _storage(config, folder) is None:  # what cannot be leaves no folder
+        if config.replay_storage == "mmap":
+            prepare_folder(folder)  # for the replay's file
+        try:
             carry = _first_carry(parts, folder)
+        except BaseException:  # what cannot be leaves no files
+            (folder / STORAGE).unlink(missing_ok=True)
+            raise
+        if config.replay_storage == "memory":
             prepare_folder(folder)
-        else:
-            prepare_folder(folder)
-            carry = _first_carry(parts, folder)
         with locked(folder):
             write_json(folder / "config.json", described := resolved(parts))
             if on_begin is not None:
@@ -131,7 +136,7 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
 
 
 def _storage(config: RunConfig, folder: pathlib.Path) -> pathlib.Path | None:
-    return folder / "replay.bin" if config.replay_storage == "mmap" else None
+    return folder / STORAGE if config.replay_storage == "mmap" else None
 
 
 def _mapped_for(config: RunConfig) -> int | None:
@@ -163,7 +168,11 @@ def _resume(
 ) -> dict[str, Any] | None:
     config = parts.config
     checkpoint.remove_unfinished(folder / "checkpoints")
-    if checkpoint.steps_saved(folder / "checkpoints"):
+    saved = checkpoint.steps_saved(folder / "checkpoints")
+    if saved and saved[-1] >= config.steps and (folder / "evaluation.json").exists():
+        report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
+        return read_json(folder / "evaluation.json")
+    if saved:
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
         storage = _storage(config, folder)
         try:
@@ -176,9 +185,6 @@ def _resume(
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
         carry, metrics_bytes = _first_carry(parts, folder), 0
-    if carry.steps >= config.steps and (folder / "evaluation.json").exists():
-        report(f"{folder} ended at step {carry.steps}; nothing is left to do.")
-        return read_json(folder / "evaluation.json")
     report(f"resuming {folder} at step {carry.steps}")
     if on_begin is not None:
         on_begin(folder, resolved(parts)["resolved"])

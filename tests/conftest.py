@@ -1,8 +1,12 @@
 """What every test runs under: no silent rank promotion (warnings are errors, see pyproject.toml)."""
 
+import os
+
 import jax
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: threads beside it would only wait for one another
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Asserts of helpers explain themselves as those of tests do.

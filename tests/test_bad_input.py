@@ -68,7 +68,7 @@ BAD = {
     "learning starts after the end": (["train", "--learning-starts", "50000"], r"learning_starts.*nothing would be"),
     "more steps than one environment's replay": (
         ["train", "--num-envs", "4000"],
-        r"expected at least 10 for each, the largest of n_steps, burn_in \+ sequence_length and 2",
+        r"expected at least 10 for each, the largest of 2, n_steps",
     ),
     "no round of learning": (["train", "--steps", "2000", "--train-every", "5000"], r"nothing would be learnt"),
     "a period beyond counting": (["train", "--target", "periodic:3000000000"], r"below 2\*\*31"),
