@@ -165,7 +165,7 @@ def test_seeds_and_rules_make_different_runs(row):
     assert differ(one.params, other.params)
 
 
-RESUMED = ["prioritized_dqn", "bootstrapped_dqn", "r2d2"]  # in the suite; the rest of the table in .ci/run
+RESUMED = ["prioritized_dqn", "bootstrapped_dqn"]  # in the suite; the rest of the table in .ci/run
 
 
 @pytest.mark.parametrize(
