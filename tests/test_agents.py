@@ -166,17 +166,14 @@ def test_seeds_and_rules_make_different_runs(row):
 
 
 RESUMED = ["prioritized_dqn", "bootstrapped_dqn"]  # in the suite; the rest of the table in .ci/run
+TARGETS = ["periodic:10", "incremental:0.01", None]  # in turn; None: the agent's own
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in RESUMED else pytest.mark.slow) for name in AGENTS]
-)
-@pytest.mark.parametrize(
-    "target",
+    ("name", "target"),
     [
-        "periodic:10",
-        pytest.param("incremental:0.01", marks=pytest.mark.slow),
-        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param(name, TARGETS[number % 3], marks=() if name in RESUMED else pytest.mark.slow)
+        for number, name in enumerate(AGENTS)
     ],
 )
 def test_runs_are_resumed_to_the_bit(name, target, tmp_path):
