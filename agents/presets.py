@@ -22,7 +22,7 @@ AGENTS: Mapping[str, DQNConfig] = {
     "double_dqn": _one_step(double=True),
     "dueling_dqn": _one_step(double=True, dueling=True, learning_rate=5e-4),
     "n_step_dqn": _one_step(n_steps=5),
-    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6),
+    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6, learning_rate=5e-4),
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
