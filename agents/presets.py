@@ -26,7 +26,8 @@ AGENTS: Mapping[str, DQNConfig] = {
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    "noisy_dqn": _one_step(noisy=True, noisy_sigma=0.1, epsilon_initial=0.0, epsilon_final=0.0),
+    # Random for the first steps, or a run may begin with one action alone and never see another.
+    "noisy_dqn": _one_step(noisy=True, noisy_sigma=0.1, epsilon_final=0.0, epsilon_fraction=0.02),
     "rainbow": _one_step(
         head="categorical",
         double=True,

@@ -146,7 +146,8 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform",
         target="periodic:100",
-        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); evaluated without it",
+        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); random for the first "
+        "2 % of the run; evaluated without noise",
     ),
     "rainbow": AgentEntry(
         summary="double, dueling, n-step, prioritized, categorical and noisy",
