@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import Agent, AgentConfig
+from ..agents import Agent, AgentConfig, seen_spec
 from ..replay import host, stacking
 from ..replay.types import EnvironmentSpec, Sample, Sequence, TimeStep, Transition
 from ..updates import LearnerState
@@ -157,15 +157,13 @@ def first_frames(timestep: TimeStep, spec: EnvironmentSpec, frame_stack: int) ->
 
 def specs(agent: Agent, spec: EnvironmentSpec, config: AgentConfig, num_envs: int) -> tuple[Sample, Tree]:
     """Shapes of a sample, and of the extras that the agent keeps with one step of one environment."""
-    observation, batch_size = spec.observation, config.batch_size
+    shown, batch_size = seen_spec(config, spec).observation, config.batch_size
 
     def batch(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     def seen(*leading: int) -> jax.ShapeDtypeStruct:
-        stack = () if config.frame_stack == 1 else (config.frame_stack,)
-        shape = observation.shape if config.frame_stack == 1 else observation.shape[:2]
-        return batch(*leading, *shape, *stack, dtype=observation.dtype)
+        return batch(*leading, *shown.shape, dtype=shown.dtype)
 
     def masks(*leading: int) -> Any:
         return batch(*leading, spec.num_actions, dtype=jnp.bool_) if spec.action_mask else ()
