@@ -11,6 +11,8 @@ from .config import DQNConfig
 _QUICKSTART = DQNConfig()
 _ONE_STEP = dataclasses.replace(_QUICKSTART, double=False, n_steps=1)
 _DISTRIBUTION = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
+# Random for the first steps, or a run may begin with one action alone and never see another.
+_NOISY = {"noisy": True, "noisy_sigma": 0.1, "epsilon_final": 0.0, "epsilon_fraction": 0.02}
 
 
 def _one_step(**fields: object) -> DQNConfig:
@@ -26,18 +28,14 @@ AGENTS: Mapping[str, DQNConfig] = {
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    # Random for the first steps, or a run may begin with one action alone and never see another.
-    "noisy_dqn": _one_step(noisy=True, noisy_sigma=0.1, epsilon_final=0.0, epsilon_fraction=0.02),
+    "noisy_dqn": _one_step(**_NOISY),
     "rainbow": _one_step(
         head="categorical",
         double=True,
         dueling=True,
-        noisy=True,
-        noisy_sigma=0.1,
         n_steps=3,
         priority_exponent=0.5,
-        epsilon_initial=0.0,
-        epsilon_final=0.0,
+        **_NOISY,
         **_DISTRIBUTION,
     ),
     "munchausen_dqn": _one_step(munchausen=True),

@@ -99,7 +99,8 @@ def r2d2(
 
     def greedy_actions(params: Any, sample: Sample) -> jax.Array:
         q_values = _unroll(config, network, params, sample.transition)
-        return greedy_action(q_values, sample.transition.action_mask)
+        actions = greedy_action(q_values, sample.transition.action_mask)[:, :-1]
+        return jnp.where(_learns(config, sample.transition), actions, -1)
 
     return Agent(init, initial_memory, act, learn, targets, None, greedy_actions)
 
@@ -118,6 +119,13 @@ def _unroll(config: DQNConfig, network: networks.RecurrentNetwork, params: Any, 
     burnt_in, memory = network.unroll(params, *early, remembered.lstm)
     output, _ = network.unroll(params, *late, jax.lax.stop_gradient(memory))
     return jnp.concatenate([burnt_in.q_values, output.q_values], axis=1)
+
+
+def _learns(config: DQNConfig, sequence: Sequence) -> jax.Array:
+    """Which steps are learnt from, ``[B, T]`` bool: neither burn-in nor padding."""
+    steps = jnp.broadcast_to(jnp.arange(config.burn_in + config.sequence_length)[None], sequence.valid.shape)
+    learns: jax.Array = sequence.valid & ((steps >= config.burn_in) | sequence.first[:, None])
+    return learns
 
 
 class SequenceErrors(NamedTuple):
@@ -184,8 +192,7 @@ def _loss(config: DQNConfig, spec: EnvironmentSpec, network: networks.RecurrentN
         target = _unroll(config, network, targets[MAIN_TARGET].params, sequence)
         mask_t = sequence.action_mask if isinstance(sequence.action_mask, tuple) else sequence.action_mask[:, 1:]
         q_t_selector = mask_values((online if config.double else target)[:, 1:], mask_t)
-        steps = jnp.broadcast_to(jnp.arange(config.burn_in + config.sequence_length)[None], sequence.valid.shape)
-        learns = sequence.valid & ((steps >= config.burn_in) | sequence.first[:, None])
+        learns = _learns(config, sequence)
         of_each = jax.vmap(lambda *of_one: sequence_loss(config, *of_one))(
             online[:, :-1],
             target[:, 1:],

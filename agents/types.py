@@ -78,7 +78,8 @@ class Agent(NamedTuple):
         targets: the named targets of its learner; the first is its main one.
         act_greedily: as ``act``, without what the agent itself does to explore (noise, a head drawn); None where that
             is nothing.
-        greedy_actions: ``(params, sample) -> actions``, for diagnostics of the policy; None for no such diagnostics.
+        greedy_actions: ``(params, sample) -> actions``, for diagnostics of the policy, -1 where there is nothing to act
+            on, as in padding; None for no such diagnostics.
     """
 
     init: Init

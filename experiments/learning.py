@@ -72,7 +72,11 @@ def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> P
         measured = _of_kept_steps(output.metrics)
         measured |= {name: batches * value for name, value in _distances(agent, state).items()}
         after, of_target = greedy(watch, state, sample)
-        measured |= {CHURN: watch * jnp.mean(before != after), AGREEMENT: watch * jnp.mean(after == of_target)}
+        acted = before >= 0
+        parts = {CHURN: before != after, AGREEMENT: after == of_target}
+        measured |= {
+            name: watch * jnp.sum(part & acted) / jnp.maximum(jnp.sum(acted), 1) for name, part in parts.items()
+        }
         totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
         return state, totals, output.priorities if prioritized else ()
 

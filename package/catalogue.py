@@ -146,8 +146,8 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="squared error",
         replay="uniform",
         target="periodic:100",
-        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); random for the first "
-        "2 % of the run; evaluated without noise",
+        differences="noise in the last hidden layer and the head alone, of 0.1 at first (0.5); random for the "
+        "first 2 % of the run; evaluated without noise",
     ),
     "rainbow": AgentEntry(
         summary="double, dueling, n-step, prioritized, categorical and noisy",
@@ -156,7 +156,8 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="cross-entropy",
         replay="prioritized, n-step",
         target="periodic:100",
-        differences="priority is the cross-entropy (the KL divergence); evaluated without noise",
+        differences="priority is the cross-entropy (the KL divergence); noise as in noisy_dqn, and random for the "
+        "first 2 % of the run; evaluated without noise",
     ),
     "munchausen_dqn": AgentEntry(
         summary="the reward gets the log-probability of the action",

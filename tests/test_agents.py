@@ -223,7 +223,7 @@ def test_rainbow_with_all_six_off_is_dqn():
         for field in dataclasses.fields(DQNConfig)
         if getattr(switched_off, field.name) != getattr(plain, field.name)
     }
-    assert left <= {"epsilon_initial", "epsilon_final", "v_min", "v_max", "num_atoms", "noisy_sigma"}
+    assert left <= {"epsilon_final", "epsilon_fraction", "v_min", "v_max", "num_atoms", "noisy_sigma"}
     same = {name: getattr(plain, name) for name in ("learning_rate", "target", *SMALL)}
     one, other = (make(dataclasses.replace(config, **same)) for config in (switched_off, plain))
     state, theirs = one.init(jax.random.key(0)), other.init(jax.random.key(0))

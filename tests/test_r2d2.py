@@ -9,7 +9,7 @@ import pytest
 
 from polyak.agents import DQNConfig, dqn
 from polyak.agents.r2d2 import Remembered, sequence_loss
-from polyak.experiments.learning import LEAST_PRIORITY, finite_priorities
+from polyak.experiments.learning import AGREEMENT, CHURN, LEAST_PRIORITY, compile_agent, finite_priorities, zeros
 from polyak.replay import EnvironmentSpec, Sample, Sequence, TimeStep
 
 CONFIG = DQNConfig(
@@ -148,7 +148,7 @@ def test_acting_step_by_step_keeps_what_a_sequence_needs():
         a_tm1=np.int32([[1, 0, 0, 0]]),
         r_t=np.float32([[2, 3, 0, 0]]),
         discount_t=np.zeros((1, 4), np.float32),
-        valid=np.array([[True, True, False, False]]),
+        valid=np.array([[True, True, True, False]]),
         first=np.array([False]),
         complete=np.array([True]),
         extras=kept[1],
@@ -157,9 +157,22 @@ def test_acting_step_by_step_keeps_what_a_sequence_needs():
     stepped = AGENT.act(
         jax.random.key(9), state, kept[3].lstm, TimeStep(observations[3], jnp.float32([3]), first, (), jnp.int32([0]))
     )
-    assert int(actions[0, 2]) == int(stepped.action[0])
+    assert actions.tolist() == [[-1, -1, int(stepped.action[0]), -1]]  # none in the burn-in and the padding
     assert kept[1].a_tm1.tolist() == [0]
     assert kept[1].r_tm1.tolist() == [1]
+
+
+def test_churn_and_agreement_count_no_padding():
+    def actions_of(params, sample):
+        first = jax.tree.leaves(params)[0].ravel()[0]  # another number after every learner step
+        changed = jnp.abs(jax.lax.bitcast_convert_type(first, jnp.int32))
+        return jnp.stack([jnp.int32(-1), jnp.int32(-1), changed, jnp.int32(1)])
+
+    programs = compile_agent(AGENT._replace(greedy_actions=actions_of), 1)
+    totals = zeros((CHURN, AGREEMENT))
+    key, state = jax.random.key_data(jax.random.key(1)), AGENT.init(jax.random.key(0))
+    _, totals, _ = programs.learn(key, 0, state, True, totals, sequences())
+    assert (float(totals[CHURN]), float(totals[AGREEMENT])) == (0.5, 0.5)
 
 
 def test_no_priority_is_zero_and_none_is_not_finite():
