@@ -1,6 +1,7 @@
 """The config of the DQN family: one frozen dataclass; a variant is a head, a loss and a way to draw, chosen in it."""
 
 import dataclasses
+import numbers
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -167,6 +168,8 @@ class DQNConfig:
 
         Rules of targets are read by :func:`dqn`.
         """
+        if not isinstance(self.hidden_sizes, tuple | list):
+            raise TypeError(f"hidden_sizes: got {self.hidden_sizes!r}; expected a size for each layer, such as (64,).")
         if not self.hidden_sizes:
             raise ValueError("hidden_sizes: got no layer; expected one or more. Give (64,), for example.")
         _check_numbers(self)
@@ -181,6 +184,12 @@ class DQNConfig:
 
 
 def _check_numbers(config: DQNConfig) -> None:
+    kinds = {bool: (bool, "True or False"), float: (numbers.Real, "a number"), str: (str, "a text")}
+    for field in dataclasses.fields(config):
+        kind, expected = kinds.get(type(field.default), (object, ""))
+        value = getattr(config, field.name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in (numbers.Real, str)):
+            raise TypeError(f"{field.name}: got {value!r} ({type(value).__name__}); expected {expected}.")
     for name, lowest in _COUNTS.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -227,11 +236,23 @@ def _check_variant(config: DQNConfig) -> None:
     refused = [
         ("dueling", config.dueling and head == "ensemble", "an ensemble has no streams. Try --no-dueling"),
         ("noisy", config.noisy and head == "ensemble", "an ensemble explores by its heads. Try --no-noisy"),
-        ("noisy", config.noisy and config.memory != "none", "the recurrent network has none. Try --no-noisy"),
+        (
+            "noisy",
+            config.noisy and config.memory != "none",
+            "the recurrent network has no noisy layers. Try --no-noisy",
+        ),
         ("head", config.memory != "none" and head != "q", "the recurrent agent learns values. Try --head q"),
         ("munchausen", config.munchausen and head != "q", "it is a loss of values. Try --head q"),
-        ("munchausen", config.munchausen and config.memory != "none", "it learns from transitions. Try --memory none"),
-        ("munchausen", config.munchausen and config.value_rescaling, "both set the target. Try either"),
+        (
+            "munchausen",
+            config.munchausen and config.memory != "none",
+            "it learns from transitions, and the agent has a memory. Try --no-munchausen",
+        ),
+        (
+            "munchausen",
+            config.munchausen and config.value_rescaling,
+            "value_rescaling sets the bootstrap target too. Try --no-value-rescaling",
+        ),
         (
             "munchausen",
             config.munchausen and config.double,
@@ -273,12 +294,13 @@ def _check_draws(config: DQNConfig) -> None:
     if config.memory != "none" and not config.sequence_length:
         raise ValueError(
             f"memory: got {config.memory!r} and sequence_length 0, which draws single transitions; an agent that "
-            "remembers learns from sequences. Try --sequence-length 40, or --memory none."
+            "remembers learns from sequences. Try --sequence-length 20, or --memory none --burn-in 0 --sequence-period "
+            "1."
         )
     if config.memory == "none" and config.sequence_length:
         raise ValueError(
             f"sequence_length: got {config.sequence_length}, and the agent has no memory; expected 0, which draws "
-            "transitions. Try --memory lstm for a recurrent agent."
+            "transitions. Try --sequence-length 0 --burn-in 0 --sequence-period 1, or --memory lstm to remember."
         )
     if config.sequence_length and config.n_steps > config.sequence_length:
         raise ValueError(
@@ -290,6 +312,12 @@ def _check_draws(config: DQNConfig) -> None:
         raise ValueError(
             f"burn_in: got {config.burn_in} beside sequence_length {config.sequence_length}; expected together at most "
             f"replay_capacity, {config.replay_capacity}."
+        )
+    if config.sequence_period > max(config.sequence_length, 1):
+        raise ValueError(
+            f"sequence_period: got {config.sequence_period}; expected at most sequence_length, "
+            f"{config.sequence_length} (1 without sequences), or steps between two sequences would never be learnt "
+            f"from. Try --sequence-period {max(config.sequence_length, 1)}."
         )
     if config.burn_in and not config.sequence_length:
         raise ValueError(

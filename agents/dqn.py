@@ -143,6 +143,8 @@ _OfValues = Callable[[jax.Array, Any, Variables, Transition], tuple[jax.Array, l
 def _of_a_head(config: DQNConfig, apply: Callable[..., ValueOutput]) -> _OfValues:
     """The values of ``obs_tm1``, and the loss of each transition by the head's rule."""
     is_ensemble = config.head == "ensemble"
+    # Values at drawn fractions err, and their maximum would meet its own error again in the bootstrap value.
+    draws_again = config.double or config.head == "implicit_quantile"
     of_one = losses.head_loss(config)
     in_axes = (_BATCHED, _BATCHED, 0, 0) + ((0,) if is_ensemble else ())
 
@@ -158,7 +160,8 @@ def _of_a_head(config: DQNConfig, apply: Callable[..., ValueOutput]) -> _OfValue
         key_tm1, key_t, key_selector = jax.random.split(key, 3)
         online = apply(params, key_tm1, transition.obs_tm1)
         target = apply(slow.params, key_t, transition.obs_t)
-        chooses = apply(params, key_selector, transition.obs_t) if config.double else target
+        selector = params if config.double else slow.params
+        chooses = apply(selector, key_selector, transition.obs_t) if draws_again else target
         q_t_selector = jax.lax.stop_gradient(values(chooses, transition.action_mask_t))
         masks = (transition.extras_tm1["mask"],) if is_ensemble else ()
         return online.q_values, jax.vmap(of_one, in_axes)(online, target, q_t_selector, _bootstrap(transition), *masks)

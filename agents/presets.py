@@ -11,6 +11,7 @@ from .config import DQNConfig
 _QUICKSTART = DQNConfig()
 _ONE_STEP = dataclasses.replace(_QUICKSTART, double=False, n_steps=1)
 _DISTRIBUTION = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
+_SMALLER_STEPS = {"batch_size": 64, "learner_steps": 4, "learning_rate": 5e-4}
 # Random for the first steps, or a run may begin with one action alone and never see another.
 _NOISY = {"noisy": True, "noisy_sigma": 0.1, "epsilon_final": 0.0, "epsilon_fraction": 0.02}
 
@@ -21,10 +22,10 @@ def _one_step(**fields: object) -> DQNConfig:
 
 AGENTS: Mapping[str, DQNConfig] = {
     "dqn": _QUICKSTART,
-    "double_dqn": _one_step(double=True),
+    "double_dqn": _one_step(double=True, **_SMALLER_STEPS),
     "dueling_dqn": _one_step(double=True, dueling=True, learning_rate=5e-4),
     "n_step_dqn": _one_step(n_steps=5),
-    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6, learning_rate=5e-4),
+    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6, **_SMALLER_STEPS),
     "c51": _one_step(head="categorical", **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
@@ -38,8 +39,9 @@ AGENTS: Mapping[str, DQNConfig] = {
         **_NOISY,
         **_DISTRIBUTION,
     ),
-    "munchausen_dqn": _one_step(munchausen=True),
-    "hl_gauss": _one_step(head="hl_gauss", **_DISTRIBUTION),
+    "munchausen_dqn": _one_step(munchausen=True, **_SMALLER_STEPS),
+    # Near the ends of the support a histogram's mean is not the value that it stands for.
+    "hl_gauss": _one_step(head="hl_gauss", num_atoms=51, v_min=-5.0, v_max=105.0),
     "bootstrapped_dqn": _one_step(head="ensemble", double=True, epsilon_initial=0.0, epsilon_final=0.0),
     "r2d2": _one_step(
         memory="lstm",

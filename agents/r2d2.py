@@ -203,10 +203,9 @@ def _loss(config: DQNConfig, spec: EnvironmentSpec, network: networks.RecurrentN
             sequence.valid,
             learns,
         )
-        # A sequence that has not come beyond its burn-in, since its episode is under way, is worth another look.
-        looked_at = sequence.complete | jnp.any(learns, axis=1)
+        # A sequence whose steps are not all there, since its episode is under way, is worth another look.
         largest = jnp.max(of_each.priority)
-        priorities = jnp.where(looked_at, of_each.priority, jnp.where(largest > 0, largest, 1.0))
+        priorities = jnp.where(sequence.complete, of_each.priority, jnp.where(largest > 0, largest, 1.0))
         count = jnp.maximum(jnp.sum(learns), 1)
         greedy = jnp.max(mask_values(online, sequence.action_mask), axis=-1)[:, :-1]
         metrics = {

@@ -175,7 +175,8 @@ AGENTS: Mapping[str, AgentEntry] = {
         loss="cross-entropy",
         replay="uniform",
         target="periodic:100",
-        differences="support of 0 to 100 (-10 to 10); the target is of the greedy value, on a plain DQN",
+        differences="support of -5 to 105, around the discounted returns of CartPole (-10 to 10); the target is of the "
+        "greedy value, on a plain DQN",
     ),
     "bootstrapped_dqn": AgentEntry(
         summary="an ensemble, one member an episode, each with a fixed prior",

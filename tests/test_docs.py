@@ -13,7 +13,7 @@ import pytest
 import tyro
 
 from polyak import __main__ as entry
-from polyak.agents import AGENTS
+from polyak.agents import AGENTS, DQNConfig
 from polyak.catalogue import agents_table
 from polyak.experiments import cli, parts
 from polyak.experiments.config import RunConfig, to_json
@@ -129,6 +129,18 @@ def test_a_section_has_papers_parts_equation_numbers_differences_and_a_command(n
     dataclasses.replace(
         AGENTS[name], **{field: read.get(types[field], types[field])(word) for field, word in published.items()}
     )
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_section_tells_every_number_that_is_the_agents_own(name):
+    for field in dataclasses.fields(DQNConfig):
+        value = getattr(AGENTS[name], field.name)
+        one_step = field.name == "n_steps" and value == 1  # most are
+        told_as_parts = isinstance(value, bool) or field.name in ("head", "memory")
+        if value != field.default and not one_step and not told_as_parts:
+            assert f"`--{field.name.replace('_', '-')}` | {value} |" in SECTIONS[name] or (
+                f"--{field.name.replace('_', '-')} {value:g}" in SECTIONS[name]
+            ), field.name
 
 
 def test_the_table_of_scores_has_the_results_of_the_agents_as_they_are(tmp_path):

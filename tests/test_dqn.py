@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from polyak import networks
 from polyak.agents import DQNConfig, dqn, epsilon_greedy, evaluation_state, make_optimizer
 from polyak.agents.r2d2 import Remembered
+from polyak.agents.shared import network_arguments
 from polyak.replay import EnvironmentSpec, Sample, Sequence, TimeStep, Transition
 
 SPEC = EnvironmentSpec(jax.ShapeDtypeStruct((2,), jnp.float32), num_actions=2)
@@ -122,6 +123,32 @@ def test_epsilon_greedy_is_the_same_on_host_and_device(uniform, epsilon, num_act
     assert host.tolist() == device.tolist()
     assert host.dtype == device.dtype == np.int32
     assert ((host >= 0) & (host < num_actions)).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "of_online", "draws"),
+    [
+        ({"head": "implicit_quantile", "double": False}, [True, False, False], 3),
+        ({"head": "implicit_quantile", "double": True}, [True, False, True], 3),
+        ({"noisy": True, "double": False}, [True, False], 2),
+        ({"noisy": True, "double": True}, [True, False, True], 3),
+    ],
+)
+def test_whose_values_are_read_and_by_which_draw(fields, of_online, draws):
+    # With implicit quantiles the action is chosen by other fractions than its value is bootstrapped from.
+    config = DQNConfig(hidden_sizes=(8,), **fields)
+    network, read = networks.value_network(**network_arguments(config, SPEC)), []
+
+    def apply(params, key, observation):
+        if key is not None:
+            differentiated = isinstance(jax.tree.leaves(params)[0], jax.core.Tracer)
+            read.append((differentiated, tuple(jax.random.key_data(key).tolist())))
+        return network.apply(params, key, observation)
+
+    agent = dqn(config, SPEC, total_learner_steps=10, network=hk.Transformed(network.init, apply))
+    agent.learn(jax.random.key(1), agent.init(jax.random.key(0)), sample())
+    assert [differentiated for differentiated, _ in read] == of_online
+    assert len({key for _, key in read}) == draws
 
 
 def test_keys_of_the_old_kind_are_keys():

@@ -62,6 +62,7 @@ OF_THE_OPTIMIZER_AND_THE_RULES = {
 ONE_STEP = {"double": False, "n_steps": 1}
 MUNCHAUSEN = {"munchausen": True, **ONE_STEP}
 LSTM = {"memory": "lstm", "sequence_length": 20}
+PRESET = {**LSTM, "burn_in": 10, "sequence_period": 10}
 
 
 def refused(message, kind=ValueError, **fields):
@@ -74,6 +75,20 @@ def test_every_field_that_has_a_range_is_here():
     told = {*LOWEST, *FRACTIONS, *NOT_NEGATIVE, *CHOICES, *OTHERS, *OF_THE_OPTIMIZER_AND_THE_RULES}
     fields = {field.name for field in dataclasses.fields(DQNConfig) if not isinstance(field.default, bool)}
     assert told == fields
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(DQNConfig), ids=lambda field: field.name)
+def test_a_value_of_another_type(field):
+    if isinstance(field.default, bool):
+        refused(rf"^{field.name}: got 'no' \(str\); expected True or False", TypeError, **{field.name: "no"})
+        refused(rf"^{field.name}: got 1 \(int\)", TypeError, **{field.name: 1})
+    elif isinstance(field.default, float):
+        refused(rf"^{field.name}: got True \(bool\); expected a number", TypeError, **{field.name: True})
+        refused(rf"^{field.name}: got '1' \(str\)", TypeError, **{field.name: "1"})
+    elif isinstance(field.default, str):
+        refused(rf"^{field.name}: got 3 \(int\); expected a text", TypeError, **{field.name: 3})
+    elif field.name == "hidden_sizes":
+        refused("^hidden_sizes: got 8; expected a size for each layer", TypeError, hidden_sizes=8)
 
 
 @pytest.mark.parametrize("name", LOWEST)
@@ -135,7 +150,11 @@ DISTRIBUTIONS = ["categorical", "hl_gauss", "quantile", "implicit_quantile"]
 PAIRS = [
     ({"dueling": True, "head": "ensemble"}, r"^dueling: got True, but.*Try --no-dueling", {"dueling": False}),
     ({"noisy": True, "head": "ensemble"}, r"^noisy: got True, but an ensemble.*Try --no-noisy", {"noisy": False}),
-    ({"noisy": True, **LSTM}, r"^noisy: got True, but the recurrent network.*Try --no-noisy", {"noisy": False}),
+    (
+        {"noisy": True, **LSTM},
+        r"^noisy: got True, but the recurrent network has no noisy.*Try --no-noisy",
+        {"noisy": False},
+    ),
     *(
         ({**LSTM, "head": head}, rf"^head: got '{head}', but the recurrent agent.*Try --head q", {"head": "q"})
         for head in [*DISTRIBUTIONS, "ensemble"]
@@ -146,12 +165,12 @@ PAIRS = [
     ),
     (
         {**MUNCHAUSEN, **LSTM},
-        r"^munchausen: got True, but it learns from transitions. Try --memory none",
-        {"memory": "none", "sequence_length": 0},
+        r"^munchausen: got True, but it learns from transitions, and the agent has a memory. Try --no-munchausen",
+        {"munchausen": False},
     ),
     (
         {**MUNCHAUSEN, "value_rescaling": True},
-        r"^munchausen: got True, but both set the target. Try either",
+        r"^munchausen: got True, but value_rescaling sets the bootstrap target too. Try --no-value-rescaling",
         {"value_rescaling": False},
     ),
     ({**MUNCHAUSEN, "double": True}, r"^munchausen: got True, but its bootstrap value.*--no-double", {"double": False}),
@@ -183,13 +202,24 @@ PAIRS = [
     ),
     (
         {"memory": "lstm"},
-        r"^memory: got 'lstm' and sequence_length 0.*Try --sequence-length 40, or --memory none",
-        {"sequence_length": 40},
+        r"^memory: got 'lstm' and sequence_length 0.*Try --sequence-length 20, or --memory none",
+        {"sequence_length": 20},
     ),
     (
-        {"sequence_length": 20},
-        r"^sequence_length: got 20, and the agent has no memory; expected 0.*Try --memory lstm",
-        {"memory": "lstm"},
+        {**PRESET, "memory": "none"},
+        "^sequence_length: got 20, and the agent has no memory; expected 0.*"
+        "Try --sequence-length 0 --burn-in 0 --sequence-period 1, or --memory lstm",
+        {"sequence_length": 0, "burn_in": 0, "sequence_period": 1},
+    ),
+    (
+        {**LSTM, "sequence_period": 21},
+        r"^sequence_period: got 21; expected at most sequence_length, 20 .*Try --sequence-period 20\.",
+        {"sequence_period": 20},
+    ),
+    (
+        {"sequence_period": 2},
+        r"^sequence_period: got 2; expected at most sequence_length, 0 \(1 without .*Try --sequence-period 1\.",
+        {"sequence_period": 1},
     ),
     (
         {**LSTM, "n_steps": 21},
@@ -294,7 +324,7 @@ def test_an_agent_that_remembers_has_a_network_of_its_own():
     [
         ("c51 --v-min 100 --v-max 0", "v_min: got 100.0, and v_max is 0.0"),
         ("munchausen_dqn --double", "munchausen: got True, but its bootstrap value is soft"),
-        ("rainbow --memory lstm", "noisy: got True, but the recurrent network has none"),
+        ("rainbow --memory lstm", "noisy: got True, but the recurrent network has no noisy layers"),
         ("drq --augmentation shift", "augmentation: got 'shift' and observations of shape (4,)"),
         ("dqn --frame-stack 4", "frame_stack: got 4 and observations of shape (4,)"),
     ],

@@ -125,8 +125,15 @@ def test_a_sequence_under_way_is_worth_another_look():
     assert done.priorities.tolist() == [0, 0]
     _, under_way = LEARN(jax.random.key(1), state, sequences(valid=2, complete=False))
     assert under_way.priorities.tolist() == [1, 1]
-    _, one_learns = LEARN(jax.random.key(1), state, sequences(first=(True, False), valid=2, complete=False))
-    assert one_learns.priorities[0] == one_learns.priorities[1] > 0
+    # Nor has one that is learnt from up to here had its look, while steps of it are missing.
+    batch = sequences(first=(True, True), valid=2)
+    r_t = batch.transition.r_t * np.float32([[1], [9]])
+    batch = batch._replace(transition=batch.transition._replace(r_t=r_t))
+    _, both = LEARN(jax.random.key(1), state, batch)
+    assert 0 < both.priorities[0] < both.priorities[1]
+    incomplete = batch.transition._replace(complete=np.array([False, True]))
+    _, one = LEARN(jax.random.key(1), state, batch._replace(transition=incomplete))
+    assert one.priorities.tolist() == [both.priorities[1]] * 2
 
 
 def test_acting_step_by_step_keeps_what_a_sequence_needs():
