@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .config import to_json
+from ..agents import AGENTS
+from .config import RunConfig, to_json
 from .files import read_json
 from .folders import read_config
 from .records import read_jsonl
@@ -132,15 +133,29 @@ def _first(group: dict[str, list[FoundRun]]) -> FoundRun:
 
 
 def _labels(runs: Sequence[FoundRun]) -> list[str]:
-    """The agent where there are several, and the fields in which two runs that have them differ."""
-    names = dict.fromkeys(name for run in runs for name in run.fields)
-    differ = [name for name in names if len({repr(run.fields[name]) for run in runs if name in run.fields}) > 1]
+    """The agent where there are several, and the fields in which runs differ that the agent's name does not tell.
+
+    A field is shown where runs of one agent have several values, and where only some runs have it as their agent comes.
+    """
+    departures = [_departures(run) for run in runs]
     several = len({run.agent for run in runs}) > 1
     labels = []
-    for run in runs:
-        parts = [f"{name}={_text(run.fields[name])}" for name in differ if name in run.fields]
-        labels.append(", ".join([run.agent, *parts] if several or not parts else parts))
+    for run, departed in zip(runs, departures, strict=True):
+        shown = [
+            f"{name}={_text(value)}"
+            for name, value in run.fields.items()
+            if any(other.agent == run.agent and other.fields.get(name) != value for other in runs)
+            or (name in departed and any(other.get(name) != value for other in departures))
+        ]
+        labels.append(", ".join([run.agent, *shown] if several or not shown else shown))
     return labels
+
+
+def _departures(run: FoundRun) -> dict[str, Any]:
+    """The fields in which a run is not its agent as it comes."""
+    fields = to_json(RunConfig(AGENTS[run.agent], run.agent))
+    own = fields.pop("agent") | fields
+    return {name: value for name, value in run.fields.items() if own[name] != value}
 
 
 def _text(value: Any) -> str:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyak.agents import AGENTS
 from polyak.experiments import cli
 from polyak.experiments.comparison import Comparison, Curve, Estimate, compare, estimate, steps_to, training_returns
 from polyak.experiments.comparison_table import comparison_table
-from polyak.experiments.config import to_json
+from polyak.experiments.config import RunConfig, to_json
 from polyak.experiments.figures import comparison_figure, draw_comparison
 from polyak.experiments.run_groups import grouped, read_run, run_folders
 from small_runs import config_of
@@ -130,12 +131,23 @@ class TestGroups:
             "hidden_sizes=8 9, n_steps=10, target=none",
         ]
         assert list(grouped(runs[:2])) == ["n_steps=10, target=none", "n_steps=3, target=periodic:100"]
-        other = runs[0]._replace(agent="another", fields={**runs[0].fields, "of_its_own": 1})
-        assert list(grouped([runs[0], other])) == ["dqn", "another"]
-        assert list(grouped([*runs[:2], other]))[1:] == [
+
+    def test_the_name_of_an_agent_stands_for_its_config(self, tmp_path):
+        first, second = (
+            read_run(write_run(tmp_path / str(i), [1.0], agent=agent))
+            for i, agent in enumerate([{"target": "none"}, {"n_steps": 3}])
+        )
+        c51, dqn = (to_json(RunConfig(AGENTS[name], name))["agent"] for name in ("c51", "dqn"))
+        of_c51 = {name: value for name, value in c51.items() if name != "name" and value != dqn[name]}
+        other = first._replace(agent="c51", fields={**first.fields, **of_c51})
+        assert list(grouped([first, other])) == ["dqn", "c51"]
+        assert list(grouped([first, second, other])) == [
+            "dqn, n_steps=10, target=none",
             "dqn, n_steps=3, target=periodic:100",
-            "another, n_steps=10, target=none",
+            "c51, target=none",
         ]
+        as_it_comes = other._replace(fields={**other.fields, "target": "periodic:100"})
+        assert list(grouped([first, as_it_comes])) == ["dqn, target=none", "c51"]
 
     def test_a_folder_of_runs_stands_for_its_runs_and_no_run_counts_twice(self, tmp_path):
         for name in ("b", "a"):
