@@ -87,10 +87,20 @@ def network_arguments(config: DQNConfig, spec: EnvironmentSpec) -> dict[str, Any
 
 
 def torso_name(config: DQNConfig, spec: EnvironmentSpec) -> str:
-    """The torso, with ``auto`` decided by the observations."""
+    """The torso, with ``auto`` decided by the observations.
+
+    Raises:
+        ValueError: a torso of images for observations that are none, ``[H, W, C]``.
+    """
+    shape = seen_spec(config, spec).observation.shape
+    if config.torso not in ("auto", "mlp") and len(shape) != 3:
+        raise ValueError(
+            f"torso: got {config.torso!r} and observations of shape {shape}; expected images, [height, width, "
+            "channels]. Try --torso auto, which is mlp for these."
+        )
     if config.torso != "auto":
         return config.torso
-    return "nature" if len(seen_spec(config, spec).observation.shape) == 3 else "mlp"
+    return "nature" if len(shape) == 3 else "mlp"
 
 
 def agent_targets(config: DQNConfig, total_learner_steps: int | None) -> dict[str, Target]:

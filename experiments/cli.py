@@ -121,6 +121,8 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
             print(own_traceback(error.__cause__), file=sys.stderr)
         for note in getattr(error, "__notes__", []):
+            if "JAX_TRACEBACK_FILTERING" in note:  # JAX's, of what passed through a trace
+                continue
             print(f"polyak: {note}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | TypeError) else 1
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ..agents import AgentConfig
 from ..updates import Target, TargetRule
 from .carry import Carry
 from .learning import Record
@@ -41,6 +42,26 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
                 f"target {name}: {rule} goes {moved:.2g} of the way to the online parameters in the {learner_steps} "
                 "learner steps of the run. Give a larger step size, or frozen if that is meant."
             )
+
+
+def of_exploration(config: AgentConfig) -> Iterator[str]:
+    """Says where an agent stops exploring for good: no epsilon in the end, no noise, no ensemble.
+
+    >>> from polyak.agents import DQNConfig
+    >>> for text in of_exploration(DQNConfig(epsilon_final=0.0)):
+    ...     print(text)
+    epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it explores in the first 25 % of the run
+    alone. Give 0.05, for example.
+    >>> list(of_exploration(DQNConfig(epsilon_final=0.0, noisy=True)))
+    []
+    """
+    if config.epsilon_final == 0 and not config.noisy and config.head != "ensemble":
+        part = config.epsilon_fraction if config.epsilon_initial else 0.0
+        explores = f"explores in the first {100 * part:g} % of the run alone" if part else "never explores"
+        yield (
+            f"epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it {explores}. Give 0.05, for "
+            "example."
+        )
 
 
 class Watch:

@@ -7,6 +7,7 @@ records: ``metrics.csv``, ``tensorboard/``.
 """
 
 import contextlib
+import itertools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -221,7 +222,8 @@ def _go_on(
         compilations() as compiled,
     ):
         learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
-        for text in concerns.of_targets(parts.agent.targets, learner_steps):
+        odd = concerns.of_targets(parts.agent.targets, learner_steps), concerns.of_exploration(config.agent)
+        for text in itertools.chain(*odd):
             report(f"warning: {text}")
         watch, mapped_for = concerns.Watch(config.agent.discount, carry.steps), _mapped_for(config)
         # What a mapped replay overwrites is in the checkpoints only while they are made in time.

@@ -180,9 +180,9 @@ def init(
     if needed > free:
         fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
         raise ValueError(
-            f"capacity: got {capacity}, which needs {needed / GIB:.2f} GiB with {num_envs} environments; expected at "
-            f"most the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; smaller "
-            "observations (uint8, fewer pixels) make room for more."
+            f"capacity: got {capacity}, which needs {needed / GIB:.2f} GiB with num_envs {num_envs}; expected at most "
+            f"the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; images in uint8, fewer "
+            "pixels or observations in a file (storage, --replay-storage mmap) make room for more."
         )
     per_lane = rows_per_lane(num_envs, capacity, stack)
     rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)

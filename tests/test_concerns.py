@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from polyak import updates
+from polyak.agents import DQNConfig
 from polyak.experiments import runs
-from polyak.experiments.concerns import Watch, of_targets
+from polyak.experiments.concerns import Watch, of_exploration, of_targets
 from polyak.experiments.normalization import Moments, Normalization
 from polyak.updates import Target
 from small_runs import config_of
@@ -31,6 +32,24 @@ def test_targets_that_hardly_move(rule, message):
 @pytest.mark.parametrize("rule", ["periodic:1000", "incremental:0.001", "incremental:1.0@1000", "frozen", "none"])
 def test_targets_that_move_or_are_not_meant_to(rule):
     assert list(of_targets({"q": Target(updates.parse(rule))}, learner_steps=1000)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, None),
+        ({"epsilon_final": 0.0}, "so it explores in the first 25 % of the run alone. Give 0.05"),
+        ({"epsilon_final": 0.0, "epsilon_initial": 0.0}, "so it never explores"),
+        ({"epsilon_final": 0.0, "epsilon_fraction": 0.0}, "so it never explores"),
+        ({"epsilon_final": 0.0, "noisy": True}, None),
+        ({"epsilon_final": 0.0, "head": "ensemble"}, None),
+    ],
+)
+def test_agents_that_stop_exploring(fields, message):
+    said = list(of_exploration(DQNConfig(**fields)))
+    assert len(said) == (message is not None)
+    assert all(text.startswith("epsilon_final: got 0, and the agent has neither noise") for text in said)
+    assert all(message in text for text in said)
 
 
 def seen(watch, steps, ended_at=(), rewards=(1.0,), normalization=Normalization()):  # noqa: B008 (immutable)
@@ -81,10 +100,13 @@ def test_returns_that_leave_the_support():
 def test_a_run_reports_them(tmp_path, monkeypatch):
     monkeypatch.setattr("polyak.experiments.concerns.LARGE_REWARD", 1.0)
     said = []
-    config = config_of(agent={"target": "periodic:500", "average": "incremental:0.00001"}, steps=200)
+    config = config_of(
+        agent={"target": "periodic:500", "average": "incremental:0.00001", "epsilon_final": 0.0}, steps=200
+    )
     runs.train(config, tmp_path / "run", lambda _: None, said.append)
     assert [text.split(":")[:2] for text in said] == [
         ["warning", " target q"],
         ["warning", " target average"],
+        ["warning", " epsilon_final"],
         ["warning", " rewards"],
     ]

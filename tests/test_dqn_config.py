@@ -297,7 +297,11 @@ def spec(*shape):
         ({"frame_stack": 2, **LSTM}, VECTORS, r"^frame_stack: got 2 and observations of shape \(4,\)"),
         ({"augmentation": "shift"}, VECTORS, r"^augmentation: got 'shift' and observations of shape \(4,\).*none"),
         ({"augmentation": "shift_and_intensity", **LSTM}, VECTORS, r"^augmentation: got 'shift_and_intensity'.*none"),
-        ({"torso": "nature"}, VECTORS, r"^observation: got shape \(1, 4\); the nature torso takes images.*torso='mlp'"),
+        (
+            {"torso": "nature"},
+            VECTORS,
+            r"^torso: got 'nature' and observations of shape \(4,\); expected images.*Try --torso auto",
+        ),
         ({"torso": "minatar"}, (2, 2, 1), r"^observation: got images of 2x2; the minatar torso takes 3x3 at least"),
     ],
 )
@@ -326,6 +330,7 @@ def test_an_agent_that_remembers_has_a_network_of_its_own():
         ("munchausen_dqn --double", "munchausen: got True, but its bootstrap value is soft"),
         ("rainbow --memory lstm", "noisy: got True, but the recurrent network has no noisy layers"),
         ("drq --augmentation shift", "augmentation: got 'shift' and observations of shape (4,)"),
+        ("dqn --torso nature", "torso: got 'nature' and observations of shape (4,); expected images"),
         ("dqn --frame-stack 4", "frame_stack: got 4 and observations of shape (4,)"),
     ],
 )
@@ -342,3 +347,18 @@ def test_from_the_command_line_it_is_one_message_before_a_folder_is_made(
     assert status == 2
     assert message in " ".join((said.out + said.err).replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_jax_adds_to_an_error_of_a_trace_is_left_out(capsys, monkeypatch):
+    network = networks.value_network(2, torso="nature", hidden_sizes=(4,))
+
+    def build(arguments):
+        return jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.uint8))
+
+    with pytest.raises(ValueError, match=r"^observation: got images of 8x8") as caught:
+        build([])
+    assert caught.value.__notes__  # as JAX has it, where tracebacks are filtered
+    monkeypatch.setitem(cli._COMMANDS, "train", build)
+    assert cli.run(["train"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("polyak: observation: got images of 8x8; the nature torso takes 36x36 at least")
