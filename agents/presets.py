@@ -26,10 +26,10 @@ AGENTS: Mapping[str, DQNConfig] = {
     "dueling_dqn": _one_step(double=True, dueling=True, learning_rate=5e-4),
     "n_step_dqn": _one_step(n_steps=5),
     "prioritized_dqn": _one_step(double=True, priority_exponent=0.6, **_SMALLER_STEPS),
-    "c51": _one_step(head="categorical", **_DISTRIBUTION),
+    "c51": _one_step(head="categorical", learning_rate=5e-4, **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    "noisy_dqn": _one_step(**_NOISY),
+    "noisy_dqn": _one_step(batch_size=64, learner_steps=4, **_NOISY),
     "rainbow": _one_step(
         head="categorical",
         double=True,
