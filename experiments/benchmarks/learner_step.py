@@ -4,7 +4,8 @@
 
 Two sizes: an MLP as the presets have it on CartPole-v1 (batch 128, 50 steps in one donated ``lax.scan``), and the
 convolutions of Mnih et al. on images of 84x84x4 (batch 32, one step in a dispatch). Every step learns from another
-batch. Beside the two stands C51 with each of Rainbow's parts alone.
+batch. Beside the two stands C51 with each of Rainbow's parts alone, and Rainbow without what could be made smaller: the
+optimizer's state (sgd), the slow copy.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from polyak.replay import EnvironmentSpec, Sample, Transition
 from polyak.updates import repeat
 
 PARTS = {"double": {"double": True}, "dueling": {"dueling": True}, "noisy": {"noisy": True}}
+WITHOUT = {"sgd": {"optimizer": "sgd"}, "no target": {"target": "none"}}
 SIZES = {
     "MLP, 50 steps in a scan": (((4,), np.float32), {"hidden_sizes": (120, 84), "batch_size": 128}, 50),
     "Nature convolutions": (((84, 84, 4), np.uint8), {"hidden_sizes": (512,), "batch_size": 32}, 1),
@@ -65,6 +67,8 @@ def main():
         configs = {"C51": c51, "Rainbow": dataclasses.replace(AGENTS["rainbow"], **sizes)}
         if not options.quick:
             configs |= {f"C51, {name}": dataclasses.replace(c51, **part) for name, part in PARTS.items()}
+            rainbow = configs["Rainbow"]
+            configs |= {f"Rainbow, {name}": dataclasses.replace(rainbow, **part) for name, part in WITHOUT.items()}
         sides = {name: side(config, spec, samples, steps, calls) for name, config in configs.items()}
         figures = timing.alternate(sides, options.rounds)
         ratios = [(name, "C51") for name in configs if name != "C51"]
