@@ -36,7 +36,11 @@ SMALL = {
 
 def small(name, **fields):
     config = dataclasses.replace(AGENTS[name], **{**SMALL, **fields})
-    return dataclasses.replace(config, burn_in=2, sequence_length=5) if config.sequence_length else config
+    return (
+        dataclasses.replace(config, burn_in=2, sequence_length=5, sequence_period=5)
+        if config.sequence_length
+        else config
+    )
 
 
 def make(config):
