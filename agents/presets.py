@@ -29,7 +29,7 @@ AGENTS: Mapping[str, DQNConfig] = {
     "c51": _one_step(head="categorical", learning_rate=5e-4, **_DISTRIBUTION),
     "qr_dqn": _one_step(head="quantile", num_quantiles=50),
     "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    "noisy_dqn": _one_step(batch_size=64, learner_steps=4, **_NOISY),
+    "noisy_dqn": _one_step(**_NOISY),
     "rainbow": _one_step(
         head="categorical",
         double=True,
