@@ -1,8 +1,9 @@
 """The golden record: 50 learner steps of every agent of 0.1.0 on fixed batches, kept as test data.
 
-``tests/golden/batches.npz`` holds ten batches of transitions, of images and of sequences; ``tests/golden/NAME.npz`` the
-losses, final parameters, targets and actions of one configuration, and ``tests/golden/configurations.json`` the
-configurations, as flat fields of 0.1.0. The record was written by version 0.1.0 with JAX 0.12.0.1 on an Intel Xeon, XLA on a single thread.
+``tests/golden/batches.npz`` holds ten batches of transitions, of images and of sequences;
+``tests/golden/configurations.json`` the configurations, as flat fields of 0.1.0; and ``tests/golden/NAME.npz`` the
+losses, final parameters, targets and actions of one of them. Version 0.1.0 wrote them with JAX 0.12.0.1 on an Intel
+Xeon, XLA on a single thread.
 """
 
 import json
