@@ -8,8 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .environments.local import Environments, adapt, make
-    from .environments.types import EnvironmentFailure, EnvironmentStep
+    from .environments.local import Environments
+    from .environments.make import adapt, make
+    from .environments.types import Environment, EnvironmentFailure, EnvironmentStep
     from .environments.vector import VectorEnvironments
     from .environments.workers import WorkerEnvironments
     from .loops.carry import Carry, initial_carry
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Carry",
+    "Environment",
     "EnvironmentFailure",
     "EnvironmentStep",
     "Environments",
@@ -36,17 +38,18 @@ __all__ = [
 
 _MODULES = {
     "Carry": "loops.carry",
+    "Environment": "environments.types",
     "EnvironmentFailure": "environments.types",
     "EnvironmentStep": "environments.types",
     "Environments": "environments.local",
     "RunConfig": "runs.config",
     "VectorEnvironments": "environments.vector",
     "WorkerEnvironments": "environments.workers",
-    "adapt": "environments.local",
+    "adapt": "environments.make",
     "evaluate": "loops.evaluation",
     "host_loop": "loops.host",
     "initial_carry": "loops.carry",
-    "make": "environments.local",
+    "make": "environments.make",
     "total_learner_steps": "loops.schedules",
 }
 

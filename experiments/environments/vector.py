@@ -18,7 +18,9 @@ import gymnasium as gym
 import numpy as np
 
 from ...replay.types import EnvironmentSpec, TimeStep
-from .types import EnvironmentStep, History, Saved, check_actions, encode, read_spaces, warn_of_mask
+from .history import History, Saved
+from .spaces import check_actions, encode, read_spaces, warn_of_mask
+from .types import EnvironmentStep
 
 _DISABLED, _NEXT_STEP, _SAME_STEP = (
     gym.vector.AutoresetMode.DISABLED,

@@ -17,17 +17,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ...replay.types import EnvironmentSpec, TimeStep
-from .local import Environments, make_one, registered_name
+from .history import History, episode_seed
+from .local import Environments
+from .make import make_one, registered_name
 from .processes import Fault, Worker, collect, stop
-from .types import (
-    EnvironmentFailure,
-    EnvironmentStep,
-    History,
-    check_actions,
-    episode_seed,
-    read_spaces,
-    warn_of_mask,
-)
+from .spaces import check_actions, read_spaces, warn_of_mask
+from .types import EnvironmentFailure, EnvironmentStep
 from .worker import MAKING, RESETTING, begin, step
 
 OnFailure = Literal["stop", "restart"]

@@ -11,15 +11,13 @@ from ...agents import Agent, AgentConfig, seen_spec
 from ...replay import host, stacking
 from ...replay.types import EnvironmentSpec, Sample, Sequence, TimeStep, Transition
 from ...updates import LearnerState
-from ..environments.local import Environments, VectorEnvironments
-from ..environments.workers import WorkerEnvironments
+from ..environments.types import Environment
 from . import normalization
 from .episodes import EpisodeStatistics
 from .learning import AGREEMENT, CHURN, zeros
 from .normalization import Normalization
 
 Tree = Any
-Environment = Environments | VectorEnvironments | WorkerEnvironments
 
 
 class Carry(NamedTuple):

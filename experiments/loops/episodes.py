@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..environments.types import EnvironmentStep, any_of
+from ..environments.types import EnvironmentStep
 
 RECENT = 100
 
@@ -72,3 +72,13 @@ class EpisodeStatistics:
             "lengths": [length for _, _, length in finished],
             "ended_at": [step for step, _, _ in finished],
         }
+
+
+def any_of(flags: np.ndarray) -> bool:
+    """Whether any of some booleans is True, several times faster than ``flags.any()`` where they are few.
+
+    Example:
+        >>> any_of(np.array([False, True])), any_of(np.array([False]))
+        (True, False)
+    """
+    return b"\x01" in flags.tobytes()

@@ -9,8 +9,9 @@ from ...agents import Agent, evaluation_state
 from ...replay import stacking
 from ...replay.types import TimeStep
 from ...updates import LearnerState
+from ..environments.types import Environment
 from .acting import Actor
-from .carry import Environment, first_frames, first_timestep
+from .carry import first_frames, first_timestep
 from .normalization import NO_SCALING, Scaling, normalize_timestep
 
 LANES = 10  # environments stepped together at most

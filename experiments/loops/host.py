@@ -13,10 +13,10 @@ import numpy as np
 from ...agents import Agent, AgentConfig
 from ...replay import host, stacking
 from ...replay.types import Sample, Step, TimeStep
-from ..environments.types import EnvironmentFailure
+from ..environments.types import Environment, EnvironmentFailure
 from . import normalization
 from .acting import Actor
-from .carry import Carry, Environment
+from .carry import Carry
 from .learning import Record, compile_agent, finite_priorities, measured, zeros
 from .schedules import batches_per_dispatch, epsilon_at, importance_exponent_at
 

@@ -15,7 +15,8 @@ from ...networks import Lowering
 from ...replay import host
 from ...replay.types import EnvironmentSpec
 from ...updates import TargetRule
-from ..environments.local import Environments, make
+from ..environments.local import Environments
+from ..environments.make import make
 from ..environments.workers import WorkerEnvironments
 from ..loops.carry import mask_spec, replay_options, specs
 from ..loops.schedules import batches_per_dispatch, total_learner_steps

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from ...replay import host, stacking
+from ..environments.types import Environment
 from ..loops import normalization
-from ..loops.carry import Carry, Environment
+from ..loops.carry import Carry
 from . import checkpoint
 
 _ROWS, _OBSERVATIONS = "replay rows", "replay observations"

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...agents import evaluation_state
 from ...updates import LearnerState, init_targets
-from ..environments.local import make
+from ..environments.make import make
 from ..environments.types import EnvironmentFailure
 from ..loops import normalization
 from ..loops.carry import Carry, initial_carry

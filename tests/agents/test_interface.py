@@ -12,7 +12,7 @@ import pytest
 
 from polyak import updates
 from polyak.agents import ActOutput, Agent, DQNConfig
-from polyak.experiments.environments.local import adapt
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.host import host_loop
 from polyak.replay import host

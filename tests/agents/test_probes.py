@@ -11,7 +11,7 @@ import rlax
 
 from polyak import networks
 from polyak.agents import AGENTS, DQNConfig, dqn, network_arguments
-from polyak.experiments.environments.local import adapt
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
 from polyak.experiments.loops.host import host_loop

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from polyak.experiments.environments.local import Environments, adapt, make
-from polyak.experiments.environments.types import episode_seed
+from polyak.experiments.environments.history import episode_seed
+from polyak.experiments.environments.local import Environments
+from polyak.experiments.environments.make import adapt, make
 from polyak.experiments.loops.episodes import EpisodeStatistics
 from scripted_environments import Foreign, Story, Told, assert_equals_reference, draw, reference, rollout, story
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from polyak.experiments.environments.local import Environments, VectorEnvironments, adapt, make
+from polyak.experiments.environments.local import Environments
+from polyak.experiments.environments.make import adapt, make
 from polyak.experiments.environments.types import EnvironmentFailure
+from polyak.experiments.environments.vector import VectorEnvironments
 from scripted_environments import Foreign, Told, Walk
 
 

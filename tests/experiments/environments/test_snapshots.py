@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from polyak.experiments.environments.local import Environments, adapt, make
-from polyak.experiments.environments.types import episode_seed
+from polyak.experiments.environments.history import episode_seed
+from polyak.experiments.environments.local import Environments
+from polyak.experiments.environments.make import adapt, make
 from scripted_environments import Told, Walk, draw
 
 

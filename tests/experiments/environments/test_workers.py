@@ -14,8 +14,9 @@ import pytest
 import faulty_environments
 from faulty_environments import DIE, EXIT, HANG, RAISE, WALK
 from polyak.experiments.environments import workers
-from polyak.experiments.environments.local import make
-from polyak.experiments.environments.types import EnvironmentFailure, episode_seed
+from polyak.experiments.environments.history import episode_seed
+from polyak.experiments.environments.make import make
+from polyak.experiments.environments.types import EnvironmentFailure
 from polyak.experiments.environments.workers import WorkerEnvironments
 
 FAULTY = "faulty_environments:Faulty-v0"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import polyak
 from polyak import networks
 from polyak.agents import DQNConfig, dqn, epsilon_greedy
-from polyak.experiments.environments.local import adapt
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
 from polyak.experiments.loops.host import host_loop

@@ -9,7 +9,7 @@ import pytest
 
 from polyak.agents import AGENTS, dqn
 from polyak.experiments import RunConfig
-from polyak.experiments.environments.local import adapt
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
 from polyak.experiments.loops.host import host_loop

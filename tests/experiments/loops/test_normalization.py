@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import polyak
 from polyak import networks, updates
 from polyak.agents import ActOutput, Agent, DQNConfig, dqn
-from polyak.experiments.environments.local import adapt
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.environments.types import EnvironmentStep
 from polyak.experiments.loops import normalization
 from polyak.experiments.loops.carry import initial_carry

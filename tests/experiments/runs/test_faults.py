@@ -17,7 +17,7 @@ from faulty_environments import DIE, RAISE, TRIGGER
 from polyak.agents import dqn
 from polyak.experiments import cli
 from polyak.experiments.environments import workers
-from polyak.experiments.environments.local import make
+from polyak.experiments.environments.make import make
 from polyak.experiments.environments.workers import WorkerEnvironments
 from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.host import host_loop
