@@ -15,7 +15,8 @@ import tyro
 from polyak.agents import AGENTS, DQNConfig
 from polyak.catalogue import AGENTS as CATALOGUE
 from polyak.catalogue import COMMON, agents_table, links
-from polyak.experiments import cli, config
+from polyak.experiments import cli
+from polyak.experiments.runs import config
 
 FOLDER = pathlib.Path(__file__).parent
 MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

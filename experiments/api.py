@@ -13,15 +13,16 @@ from ..agents import AGENTS, network_arguments, seen_spec
 from ..networks import value_network_in_words
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
-from . import folders, runs
-from .comparison import compare as compare
-from .config import RunConfig, from_json, known, to_json, without_workers
-from .export import Exported, Format, load_exported, write_exported
-from .files import read_arrays, read_json
-from .normalization import CLIP, EPSILON, normalize_timestep
-from .parts import build
-from .progress import Progress
-from .records import read_jsonl
+from .loops.normalization import CLIP, EPSILON, normalize_timestep
+from .reports.comparison import compare as compare
+from .reports.progress import Progress
+from .runs import folders
+from .runs import train as runs
+from .runs.build import build
+from .runs.config import RunConfig, from_json, known, to_json, without_workers
+from .runs.export import Exported, Format, load_exported, write_exported
+from .runs.files import read_arrays, read_json
+from .runs.records import read_jsonl
 
 __all__ = ["Exported", "Run", "evaluate", "export", "load", "load_exported", "resume", "train"]
 

@@ -10,18 +10,20 @@ from typing import Annotated, Any
 import tyro
 
 from .. import help
-from .._worker import own_traceback
 from ..agents import AGENTS
 from ..tables import TableFormat
-from . import api, folders, runs
-from .comparison import compare
-from .comparison_table import comparison_table
-from .config import RunConfig, known
-from .export import Format
-from .figures import comparison_figure
-from .lanes import EnvironmentFailure
-from .progress import Progress, tell
-from .statistics import RECENT
+from . import api
+from .environments.types import EnvironmentFailure
+from .environments.worker import own_traceback
+from .loops.episodes import RECENT
+from .reports.comparison import compare
+from .reports.comparison_table import comparison_table
+from .reports.figures import comparison_figure
+from .reports.progress import Progress, tell
+from .runs import folders
+from .runs import train as runs
+from .runs.config import RunConfig, known
+from .runs.export import Format
 
 
 @dataclasses.dataclass(frozen=True)

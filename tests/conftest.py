@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: threads besid
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Asserts of helpers explain themselves as those of tests do.
-pytest.register_assert_rewrite("network_tools", "replay_record", "small_runs", "told_environments")
+pytest.register_assert_rewrite("network_tools", "replay_record", "small_runs", "scripted_environments")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,8 +15,9 @@ import tyro
 from polyak import __main__ as entry
 from polyak.agents import AGENTS, DQNConfig
 from polyak.catalogue import agents_table
-from polyak.experiments import cli, parts
-from polyak.experiments.config import RunConfig, to_json
+from polyak.experiments import cli
+from polyak.experiments.runs import build
+from polyak.experiments.runs.config import RunConfig, to_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,7 +69,7 @@ def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, cap
     except Parsed as parsed:
         (command,) = parsed.args
         if isinstance(command, cli.TrainCommand):  # environment, target and every number are as they can be
-            parts.build(command.config).environment.close()
+            build.build(command.config).environment.close()
         return
     except SystemExit as end:
         status = end.code

@@ -36,6 +36,8 @@ MAY_KNOW = {
     "agents": ["polyak.updates", "polyak.networks", "polyak.replay.types"],
     "experiments": ["polyak"],
 }
+# Inside experiments, each may import only itself and what stands before it.
+ORDER = ["environments", "loops", "runs", "reports", "api", "cli"]
 # What these two may import of other projects; the standard library is everyone's.
 MAY_REQUIRE = {
     "updates": {"jax", "optax", "numpy"},
@@ -194,6 +196,24 @@ class TestImports:
             if is_below(name, "polyak") and not any(is_below(name, top) for top in allowed)
         ]
         assert wrong == [], f"polyak.{part} may know {MAY_KNOW[part] or 'no other part'}"
+
+    @pytest.mark.parametrize("layer", ORDER)
+    def test_experiments_are_layers(self, layer: str) -> None:
+        tops = [f"polyak.experiments.{name}" for name in ORDER]
+        allowed = tops[: ORDER.index(layer) + 1]
+        files = [path for path in mapped_files("experiments") if is_below(module_name(path), allowed[-1])]
+        assert files
+        wrong = [
+            where(path, line, name)
+            for path in files
+            for line, name in resolved_imports(path)
+            if is_below(name, "polyak.experiments") and not any(is_below(name, top) for top in allowed)
+        ]
+        assert wrong == [], f"experiments.{layer} may know {ORDER[: ORDER.index(layer)] or 'no other layer'}"
+
+    def test_every_module_of_experiments_is_in_a_layer(self) -> None:
+        below = {module_name(path).removeprefix("polyak.experiments") for path in mapped_files("experiments")}
+        assert {name.split(".")[1] for name in below if name} == set(ORDER)
 
     @pytest.mark.parametrize("part", sorted(MAY_REQUIRE))
     def test_what_stands_alone_requires_little(self, part: str) -> None:

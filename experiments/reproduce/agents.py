@@ -21,10 +21,10 @@ import tempfile
 import numpy as np
 
 from polyak.agents import AGENTS
-from polyak.experiments.comparison import steps_to
-from polyak.experiments.config import from_json
-from polyak.experiments.records import read_jsonl
-from polyak.experiments.statistics import RECENT, running_mean
+from polyak.experiments.loops.episodes import RECENT
+from polyak.experiments.reports.comparison import steps_to
+from polyak.experiments.runs.config import from_json
+from polyak.experiments.runs.records import read_jsonl, running_mean
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "docs" / "results" / "agents.jsonl", ROOT / "docs" / "agents.md"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from polyak.experiments.records import read_jsonl
+from polyak.experiments.runs.records import read_jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
 SEEDS = (1, 2, 3)

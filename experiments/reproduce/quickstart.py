@@ -15,7 +15,7 @@ import tempfile
 import numpy as np
 from matplotlib.figure import Figure
 
-from polyak.experiments.records import read_jsonl
+from polyak.experiments.runs.records import read_jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
 SEEDS = range(5)

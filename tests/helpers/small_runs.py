@@ -1,7 +1,7 @@
 """Runs of seconds: their options, their configs, their records."""
 
-from polyak.experiments.config import from_json
-from polyak.experiments.records import TIMES, read_jsonl
+from polyak.experiments.runs.config import from_json
+from polyak.experiments.runs.records import TIMES, read_jsonl
 
 SMALL = {
     "--steps": 600,

@@ -1,0 +1,166 @@
+"""Episodes of each lane and the actions taken in them, from which a snapshot is made and replayed."""
+
+import operator
+from array import array
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ...replay.types import TimeStep
+from .spaces import Spaces, encode
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """Returns the seed with which one episode of one lane is reset, below 2**31.
+
+    Example:
+        >>> episode_seed(0, lane=0, episode=0) == episode_seed(0, lane=0, episode=1)
+        False
+    """
+    words = np.random.SeedSequence(entropy=seed, spawn_key=(lane, episode)).generate_state(1, np.uint32)
+    return int(words[0]) >> 1
+
+
+class Saved(NamedTuple):
+    """A snapshot, taken apart.
+
+    Attributes:
+        episode: which episode each of the ``N`` lanes is in.
+        actions: the actions taken in it, for each lane.
+        observation: ``[N, ...]``, the current observation.
+        reward: ``[N]`` float32, the reward that came with it.
+    """
+
+    episode: list[int]
+    actions: list["array[int]"]
+    observation: np.ndarray
+    reward: np.ndarray
+
+
+class History:
+    """Which episode each lane is in and what was done in it: all that it takes to come back to the same state.
+
+    Attributes:
+        seed: the run's seed.
+        episode: the number of each lane's episode; -1 before the first.
+        actions: for each lane the agent's actions of its episode, from 0.
+    """
+
+    def __init__(self, seed: int, num_envs: int) -> None:
+        if isinstance(seed, bool) or not 0 <= (number := operator.index(seed)) < 2**63:
+            raise ValueError(f"seed: got {seed!r}; expected an integer, 0 <= seed < 2**63.")
+        self.seed = number
+        self.episode = [-1] * num_envs
+        self.actions = [array("i") for _ in range(num_envs)]
+
+    def begin(self, lane: int, episode: int) -> int:
+        """Notes that ``lane`` starts ``episode`` and returns the seed to reset it with."""
+        self.episode[lane] = episode
+        self.actions[lane] = array("i")
+        return episode_seed(self.seed, lane, episode)
+
+    def begin_next(self, lane: int) -> int:
+        """Notes that ``lane`` starts its next episode and returns the seed to reset it with."""
+        return self.begin(lane, self.episode[lane] + 1)
+
+    def place(self, lane: int) -> str:
+        """Returns where ``lane`` is, in words for a message."""
+        return f"environment {lane}, episode {self.episode[lane]}, step {len(self.actions[lane])}"
+
+    def encode(self, lane: int, spaces: Spaces, observation: Any) -> np.ndarray:
+        """Returns a fresh array as :func:`encode` does; a ValueError says where ``lane`` is."""
+        try:
+            return encode(spaces, observation)
+        except ValueError as error:
+            raise ValueError(f"{self.place(lane)}: {error}") from None
+
+    def check_observation(self, lane: int, observation: np.ndarray) -> None:
+        """Raises ValueError where a stored observation holds NaN or an infinity."""
+        if observation.dtype.kind == "f" and not np.isfinite(observation).all():
+            raise ValueError(
+                f"{self.place(lane)}: observation: got {observation}, which is not finite as float32. Repair the "
+                "environment, or replace such values in gymnasium.wrappers.TransformObservation."
+            )
+
+    def read_reward(self, lane: int, reward: Any) -> float:
+        """Returns a reward as a number that is finite as it is stored.
+
+        Raises:
+            TypeError: where it is not one number.
+            ValueError: where it is NaN or infinite.
+        """
+        number: float = reward
+        if not isinstance(reward, float):
+            found = np.asarray(reward)
+            if found.size != 1 or found.dtype.kind not in "biuf":
+                raise TypeError(f"{self.place(lane)}: reward: got {reward!r}; expected one number.")
+            number = float(found.item())
+        if not -_FLOAT32_MAX <= number <= _FLOAT32_MAX:
+            raise ValueError(
+                f"{self.place(lane)}: reward: got {number}, which is not finite as float32. Repair the environment, "
+                "or replace such values in gymnasium.wrappers.TransformReward."
+            )
+        return number
+
+    def read_mask(self, lane: int, mask: Any, num_actions: int, *, may_be_empty: bool = False) -> np.ndarray:
+        """Returns ``info["action_mask"]`` as ``[A]`` bool.
+
+        Args:
+            lane: whose it is.
+            mask: what the environment gave; None for nothing.
+            num_actions: ``A``.
+            may_be_empty: whether there may be no legal action, as after a termination.
+
+        Raises:
+            ValueError: where it is no mask of ``A`` actions, or no action is legal.
+        """
+        found = np.asarray(mask)
+        if found.shape != (num_actions,) or found.dtype.kind not in "biu" or not ((found == 0) | (found == 1)).all():
+            got = "none" if mask is None else f"{found.dtype}{list(found.shape)} {mask!r}"
+            raise ValueError(
+                f"{self.place(lane)}: info['action_mask']: got {got}; expected ({num_actions},) of bool or of 0 and 1, "
+                "one for each action, from reset and from every step. Without action_mask all actions are legal."
+            )
+        legal = found.astype(np.bool_)
+        if not may_be_empty and not legal.any():
+            raise ValueError(
+                f"{self.place(lane)}: info['action_mask']: got no legal action; expected at least one, unless the "
+                "episode has terminated. An environment in which nothing is left to do must say terminated."
+            )
+        return legal
+
+    def pack(self, timestep: TimeStep) -> dict[str, np.ndarray]:
+        """Returns a snapshot: arrays of numbers alone, so that it can be written and read without pickle."""
+        return {
+            "seed": np.array(self.seed, np.int64),
+            "episode": np.array(self.episode, np.int64),
+            "length": np.array([len(actions) for actions in self.actions], np.int64),
+            "actions": np.concatenate([np.array(actions, np.int32) for actions in self.actions]),
+            "observation": timestep.observation,
+            "reward": timestep.reward,
+        }
+
+    def unpack(self, snapshot: Mapping[str, np.ndarray], observation: jax.ShapeDtypeStruct) -> Saved:
+        """Takes a snapshot apart and goes on with its seed.
+
+        Raises:
+            ValueError: where it is not a snapshot of as many environments with such observations.
+        """
+        wanted = {"seed", "episode", "length", "actions", "observation", "reward"}
+        if set(snapshot) != wanted:
+            raise ValueError(f"snapshot: got the entries {sorted(snapshot)}; expected {sorted(wanted)}.")
+        shape = (len(self.episode), *observation.shape)
+        found = snapshot["observation"]
+        if found.shape != shape or found.dtype != observation.dtype:
+            raise ValueError(
+                f"snapshot: got observations {found.dtype}{list(found.shape)}; expected {observation.dtype}"
+                f"{list(shape)}. Restore it with the environments, and as many of them, that it was taken from."
+            )
+        self.seed = int(snapshot["seed"])
+        parts = np.split(snapshot["actions"], np.cumsum(snapshot["length"])[:-1])
+        actions = [array("i", part.tolist()) for part in parts]
+        return Saved(snapshot["episode"].tolist(), actions, found, snapshot["reward"])

@@ -1,0 +1,143 @@
+"""What a worker process runs: a few environments, stepped when the parent asks (see workers.py).
+
+It imports nothing of polyak: the process would import JAX with it, which no environment needs.
+"""
+
+import copy
+import pickle
+import signal
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+IDLE, MAKING, RESETTING, STEPPING = range(4)
+OLD_API = (
+    "This is the old Gym API. Subclass gymnasium.Env, return (observation, reward, terminated, truncated, info) from "
+    "step(action) and (observation, info) from reset(seed=None, options=None)."
+)
+
+
+class Raised:
+    """An exception of an environment, told to the parent.
+
+    Attributes:
+        names: of its class and the classes above.
+        text: its class and message, on a line.
+        trace: its `own_traceback`.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.names = [kind.__name__ for kind in type(error).__mro__]
+        self.text = "".join(traceback.format_exception_only(error)).strip()
+        self.trace = own_traceback(error)
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of what an environment raised, without the calls of polyak and Gymnasium that led to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0] not in ("polyak", "gymnasium"):
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def serve(connection: Any, progress: Any, name: str, number: int) -> None:
+    """Makes ``number`` environments and answers requests until the pipe closes, as it does when the parent dies.
+
+    Args:
+        connection: the worker's end of the pipe. A request is ``(function, jobs)`` with a job for each environment; an
+            answer is a list with a result for each, or one `Raised`. The first answer, to no request, is ``[]``.
+        progress: two shared integers, which environment is called now and what for; they outlive the process.
+        name: what ``gymnasium.make`` takes.
+        number: how many environments.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    envs: list[Any] = []
+    request: tuple[Any, Any] = (_make, [name] * number)
+    while True:
+        # Pickled here, so that a result that cannot be is told like any other error.
+        try:
+            answer = pickle.dumps(request[0](envs, progress, request[1]))
+        except Exception as error:
+            answer = pickle.dumps(Raised(error))
+        else:
+            progress[1] = IDLE
+        try:
+            connection.send_bytes(answer)
+            request = connection.recv()
+        except (EOFError, OSError):
+            break
+    for env in envs:
+        env.close()
+
+
+def begin(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, Sequence[int]] | None]) -> list[Any]:
+    """Resets each environment with its seed and takes its actions; leaves those alone whose job is None.
+
+    Returns:
+        ``(seen, reward, ended)`` for each, ``seen`` being the observation and the action mask, if there is one, and
+        the last two those of the last action; where an action ended the episode, those after it were not taken.
+    """
+    return [None if job is None else _begin(env, progress, lane, *job) for lane, (env, job) in _each(envs, jobs)]
+
+
+def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> list[Any]:
+    """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode.
+
+    Returns:
+        ``(seen, reward, terminated, truncated, first)`` for each, ``seen`` being the observation and the action mask,
+        if there is one, and ``first`` the same of the next episode's start, or None where none has begun.
+    """
+    results = []
+    for lane, (env, (action, seed)) in _each(envs, jobs):
+        progress[0], progress[1] = lane, STEPPING
+        seen, reward, terminated, truncated = _step(env, action)
+        first = None
+        if terminated or truncated:
+            progress[1] = RESETTING
+            seen = copy.deepcopy(seen)  # The reset may write into the same array.
+            first = _reset(env, seed)
+        results.append((seen, reward, terminated, truncated, first))
+    return results
+
+
+def _each(envs: list[Any], jobs: Sequence[Any]) -> Any:
+    return enumerate(zip(envs, jobs, strict=True))
+
+
+def _make(envs: list[Any], progress: Any, names: Sequence[str]) -> list[Any]:
+    import gymnasium
+
+    for lane, name in enumerate(names):
+        progress[0], progress[1] = lane, MAKING
+        envs.append(gymnasium.make(name, disable_env_checker=True))
+    return []
+
+
+def _begin(env: Any, progress: Any, lane: int, seed: int, actions: Sequence[int]) -> tuple[Any, Any, bool]:
+    progress[0], progress[1] = lane, RESETTING
+    seen, reward = _reset(env, seed), 0.0
+    progress[1] = STEPPING
+    for action in actions:
+        seen, reward, terminated, truncated = _step(env, action)
+        if terminated or truncated:
+            return seen, reward, True
+    return seen, reward, False
+
+
+def _reset(env: Any, seed: int) -> tuple[Any, Any]:
+    result = env.reset(seed=seed)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        raise TypeError(f"reset did not return (observation, info). {OLD_API}")
+    return result[0], result[1].get("action_mask")
+
+
+def _step(env: Any, action: int) -> tuple[tuple[Any, Any], Any, bool, bool]:
+    result = env.step(action)
+    if not isinstance(result, tuple) or len(result) != 5:
+        raise TypeError(f"step did not return 5 values. {OLD_API}")
+    observation, reward, terminated, truncated, info = result
+    seen = observation, info.get("action_mask") if isinstance(info, dict) else None
+    return seen, reward, bool(terminated), bool(truncated)

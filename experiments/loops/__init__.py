@@ -1,0 +1,1 @@
+"""Loops: the carry, acting, learning and evaluation; where agent, replay and environments meet."""

@@ -1,0 +1,206 @@
+"""Acting on the host: exploration drawn ahead, and one small dispatch where the agent has to be asked.
+
+Each array that a compiled call is given costs the host more than a microsecond, whether it is read or not, and drawing
+random numbers inside the call costs as much as a small network. So the agent is given only the arrays that it reads,
+and what exploration needs is drawn for many loop steps in one dispatch. What is drawn at loop step ``t`` depends on the
+key and on ``t`` alone, so that a resumed run draws the same.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...agents import ActOutput, Agent, epsilon_greedy
+from ...replay.types import TimeStep
+from ...updates import LearnerState
+
+Tree = Any
+BLOCK = 256  # loop steps whose random numbers are drawn in one dispatch
+
+
+class _Block(NamedTuple):
+    """What is drawn for the loop steps from ``start`` on: lists, since Python reads them faster than arrays."""
+
+    start: int
+    keys: list[np.ndarray]  # [2] uint32 each
+    uniform: list[np.ndarray]  # [2, N] float32 each
+    random: list[np.ndarray]  # [N] int32 each, where exploration leads to
+    epsilon: list[float]
+    explore: list[tuple[bool, bool]]  # whether any environment explores, and whether all do
+
+
+class Actor:
+    """Chooses the actions of a run; a function of the key, the loop step and what it is given, whatever came before.
+
+    Where every environment explores, an agent without memory and extras is not asked at all.
+
+    Args:
+        agent: the agent.
+        key_data: ``[2]`` uint32, the run's key as raw data.
+        example: an agent state, memory and time step of the shapes to come.
+        num_actions: of the environments.
+        epsilon: the probability of a random action at an array of loop steps.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        key_data: jax.Array,
+        example: tuple[LearnerState, Tree, TimeStep],
+        num_actions: int,
+        epsilon: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        state, memory, timestep = example
+        self._key_data, self._num_actions, self._epsilon = key_data, num_actions, epsilon
+        self._num_envs = len(timestep.first)
+        self._masked = not isinstance(timestep.action_mask, tuple)
+        self._block = _Block(0, [], [], [], [], [])
+        acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep)
+        self._has_extras = bool(jax.tree.leaves(acted.extras))
+        self._may_be_skipped = not self._has_extras and not jax.tree.leaves(acted.memory)
+        self._program, self._reads = _compile(agent, state, memory, timestep)
+        self.follow(state)
+
+    def follow(self, state: LearnerState) -> None:
+        """Acts from here on with ``state``."""
+        self._acting = self._reads.of_state(state)
+
+    def act(self, loop_step: int, memory: Tree, timestep: TimeStep) -> tuple[ActOutput, float]:
+        """Returns what the environments are to do, as NumPy arrays, and the probability of a random action."""
+        block = self._block
+        index = loop_step - block.start
+        if not 0 <= index < len(block.keys):
+            block, index = self._draw(loop_step), 0
+        any_explores, all_explore = block.explore[index]
+        if all_explore and self._may_be_skipped:
+            action = block.random[index]
+            if self._masked:
+                action = epsilon_greedy(block.uniform[index], action, 1.0, self._num_actions, timestep.action_mask)
+            return ActOutput(action, memory), block.epsilon[index]
+        key = (block.keys[index],) if self._reads.key else ()
+        chosen, memory, extras = self._program(key, self._acting, memory, self._reads.of_timestep(timestep))
+        action = np.asarray(chosen)
+        if any_explores:
+            uniform, epsilon = block.uniform[index], block.epsilon[index]
+            action = epsilon_greedy(uniform, action, epsilon, self._num_actions, timestep.action_mask)
+        if self._has_extras:
+            extras = jax.tree.map(np.asarray, extras)
+        return ActOutput(action, memory, extras), block.epsilon[index]
+
+    def _draw(self, loop_step: int) -> _Block:
+        keys, uniform = jax.device_get(_draw_block(self._key_data, np.uint32(loop_step), self._num_envs))
+        epsilon = np.asarray(self._epsilon(loop_step + np.arange(BLOCK)), np.float64)
+        explore = uniform[:, 0] < epsilon[:, None].astype(np.float32)
+        flags = list(zip(explore.any(axis=1).tolist(), explore.all(axis=1).tolist(), strict=True))
+        anywhere = np.zeros((BLOCK, self._num_envs), np.int32)
+        random = epsilon_greedy(np.moveaxis(uniform, 1, 0), anywhere, 1.0, self._num_actions)
+        self._block = _Block(loop_step, list(keys), list(uniform), list(random), epsilon.tolist(), flags)
+        return self._block
+
+
+class _Reads(NamedTuple):
+    """Which arrays ``act`` reads.
+
+    Attributes:
+        key: whether it reads the key.
+        of_state: takes those of a state.
+        of_timestep: takes those of a time step.
+    """
+
+    key: bool
+    of_state: Callable[[LearnerState], list[jax.Array]]
+    of_timestep: Callable[[TimeStep], tuple[Any, ...]]
+
+
+def draw(key_data: jax.Array, loop_step: Any, num_envs: int) -> tuple[jax.Array, jax.Array]:
+    """What acting at one loop step may draw from.
+
+    Args:
+        key_data: ``[2]`` uint32, the run's key as raw data.
+        loop_step: the number of the loop step, from 0.
+        num_envs: how many environments act.
+
+    Returns:
+        The key of the agent as raw data ``[2]`` and ``[2, num_envs]`` float32 uniform numbers to explore with.
+
+    >>> draw(jax.random.key_data(jax.random.key(0)), 3, num_envs=5)[1].shape
+    (2, 5)
+    """
+    act_key, explore_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key_data), loop_step))
+    return jax.random.key_data(act_key), jax.random.uniform(explore_key, (2, num_envs))
+
+
+def _draw_many(key_data: jax.Array, first: jax.Array, num_envs: int) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(lambda loop_step: draw(key_data, loop_step, num_envs))(first + jnp.arange(BLOCK, dtype=jnp.uint32))
+
+
+_draw_block = jax.jit(_draw_many, static_argnums=2)
+
+
+def _compile(agent: Agent, state: LearnerState, memory: Tree, timestep: TimeStep) -> tuple[Callable[..., Any], _Reads]:
+    """The program of ``act`` over the arrays that it reads; all others are left out, and never reach the device."""
+    jaxpr = jax.make_jaxpr(agent.act)(jax.random.key(0), state, memory, timestep).jaxpr
+    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
+    used |= {id(variable) for variable in jaxpr.outvars}
+    flags = iter([id(variable) in used for variable in jaxpr.invars])
+    reads_key = next(flags)
+    state_shapes, structure = jax.tree.flatten(jax.tree.map(_shape, state))
+    state_reads = [next(flags) for _ in state_shapes]
+    for _ in jax.tree.leaves(memory):
+        next(flags)
+    timestep_shapes = jax.tree.map(_shape, timestep)
+    timestep_reads = [True in [next(flags) for _ in jax.tree.leaves(field)] for field in timestep]
+
+    @jax.jit
+    def program(key: tuple[Any, ...], acting: list[Any], memory: Tree, seen: tuple[Any, ...]) -> Any:
+        typed = jax.random.wrap_key_data(key[0]) if key else jax.random.key(0)
+        leaves = _fill(state_shapes, state_reads, acting)
+        fields = _fill(timestep_shapes, timestep_reads, seen)
+        acted = agent.act(typed, jax.tree.unflatten(structure, leaves), memory, TimeStep(*fields))
+        return acted.action, acted.memory, acted.extras
+
+    return program, _Reads(reads_key, _of_state(state, state_reads), _of_timestep(timestep_reads))
+
+
+def _of_state(state: LearnerState, reads: list[bool]) -> Callable[[LearnerState], list[jax.Array]]:
+    # Only the fields that are read are flattened: an optimizer's state takes longer than the rest together.
+    picked, start = [], 0
+    for number, field in enumerate(state):
+        size = len(jax.tree.leaves(field))
+        wanted = [i for i in range(size) if reads[start + i]]
+        if wanted:
+            picked.append((number, wanted))
+        start += size
+
+    def of_state(state: LearnerState) -> list[jax.Array]:
+        arrays = []
+        for number, wanted in picked:
+            leaves = jax.tree.leaves(state[number])
+            arrays += [leaves[i] for i in wanted]
+        return arrays
+
+    return of_state
+
+
+def _of_timestep(reads: list[bool]) -> Callable[[TimeStep], tuple[Any, ...]]:
+    wanted = [number for number, read in enumerate(reads) if read]
+    return lambda timestep: tuple([timestep[number] for number in wanted])
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _fill(shapes: Any, reads: list[bool], given: Any) -> list[Any]:
+    """Puts what is given where it is read, and inside the program zeros where it has no part in the result."""
+    rest = iter(given)
+    return [next(rest) if read else jax.tree.map(_unread, shape) for shape, read in zip(shapes, reads, strict=True)]
+
+
+def _unread(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), shape.shape)
+    return jnp.zeros(shape.shape, shape.dtype)

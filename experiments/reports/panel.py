@@ -1,0 +1,158 @@
+"""The panel that stands on a terminal while a run goes on: a record, and what is known of the run, drawn by rich."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH = 100  # columns at most; on a wider terminal the eye would have far to go
+TWO_COLUMNS = 76  # columns from which on the numbers stand in two
+NAMES = 10  # columns of a name
+CURVE = 36  # columns of the curve of returns
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def panel(
+    config: RunConfig,
+    resolved: Mapping[str, Any],
+    record: Mapping[str, Any],
+    *,
+    width: int = 80,
+    left: str = "",
+    speed: float | None = None,
+    curve: Sequence[float | None] = (),
+) -> "RenderableType":
+    """Returns the panel.
+
+    Args:
+        config: of the run.
+        resolved: what follows from the config (``config.json`` has it), and the ``folder``; what it lacks is not shown.
+        record: the newest record, empty before the first.
+        width: columns; from 76 on the numbers stand in two columns.
+        left: what stands beside the time gone, such as ``8 s left``.
+        speed: environment steps per second; by default the record's own, a mean since the run began.
+        curve: mean returns over the run, drawn as blocks; None where there is none yet.
+
+    >>> from rich.console import Console
+    >>> record = {"step": 500, "seconds": 90.5, "return_last": 12.0, "return_mean": 15.25}
+    >>> drawn = panel(RunConfig(steps=2000), {}, record, width=76, curve=[9.0, 10.0, 14.0, 15.25])
+    >>> Console(width=80, force_terminal=False).print(drawn)
+    ╭─ dqn on CartPole-v1, seed 0 ─────────────────────────────────────────────╮
+    │ ━━━━━━━━━━━                                    25 %    500 / 2,000 steps │
+    │ return    last 12.0, mean 15.2      ▁▂▇█                                 │
+    │ time      1 min 30 s                loss      from step 1,000 on         │
+    │ speed     -                         epsilon   -                          │
+    │ compile   -                         episodes  -                          │
+    │ replay    -                         learner   -                          │
+    ╰──────────────────────────────────────────────────────────────────────────╯
+    """
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def line(*cells: Any, widths: Sequence[int | None]) -> Table:
+        table = Table.grid(expand=True)
+        for wide in widths:
+            table.add_column(width=wide, ratio=None if wide else 1, no_wrap=True, overflow="ellipsis")
+        table.add_row(*cells)
+        return table
+
+    def fields(*pairs: tuple[str, str]) -> Table:
+        cells = [cell for name, text in pairs for cell in (Text(name, "dim"), Text(text))]
+        return line(*cells, widths=[NAMES, None] * len(pairs))
+
+    step, steps = record.get("step", 0), config.steps
+    counted = f"{_percent(step / steps):>7}  {step:>{len(f'{steps:,}')},} / {steps:,} steps"
+    bar = ProgressBar(total=steps, completed=step, complete_style="cyan", finished_style="green")
+    pairs = _numbers(config, resolved, record, left, speed)
+    returns, drawn = _returns(record), Text(sparkline(curve), "cyan")
+    rows = [line(bar, Text(counted), widths=[None, len(counted)])]
+    if width >= TWO_COLUMNS:
+        half, value = len(pairs) // 2, (width - 4) // 2 - NAMES
+        rows += [line(Text("return", "dim"), Text(returns), drawn, widths=[NAMES, value, None])]
+        rows += [fields(*both) for both in zip(pairs[:half], pairs[half:], strict=True)]
+    else:
+        rows += [fields(("return", returns)), line("", drawn, widths=[NAMES, None])]
+        rows += [fields(pair) for pair in pairs]
+    rows += [fields(pair) for pair in _targets(resolved, record)]
+    title = Text(f"{config.agent_name} on {config.env}, seed {config.seed}", "bold not dim")
+    folder = Text(str(resolved["folder"])) if "folder" in resolved else None
+    look: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "border_style": "dim", "width": width}
+    return Panel(Group(*rows), title=title, subtitle=folder, **look)
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two units.
+
+    >>> duration(7.6), duration(90.5), duration(7_530), duration(200_000)
+    ('8 s', '1 min 30 s', '2 h 05 min', '2 d 07 h')
+    """
+    whole = round(seconds)
+    for unit, name, part, part_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min")):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // part:02} {part_name}"
+    return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Values as blocks of eight heights, the lowest to the highest; None as a space.
+
+    >>> sparkline([None, 1.0, 2.0, 8.0])
+    ' ▁▂█'
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    lowest, span = min(known), max(known) - min(known) or 1.0
+    heights = [None if value is None else round((value - lowest) / span * (len(_BLOCKS) - 1)) for value in values]
+    return "".join(" " if height is None else _BLOCKS[height] for height in heights)
+
+
+def _numbers(
+    config: RunConfig, resolved: Mapping[str, Any], record: Mapping[str, Any], left: str, speed: float | None
+) -> list[tuple[str, str]]:
+    """Names and numbers, those of the first column first."""
+    from rich.filesize import decimal
+
+    def number(name: str, form: str) -> str:
+        return "-" if record.get(name) is None else format(record[name], form)
+
+    time = duration(record["seconds"]) if "seconds" in record else "-"
+    speed = record.get("steps_per_second") if speed is None else speed
+    compiled = f"{number('compile_seconds', '.1f')} s, {number('compilations', ',')} programs"
+    capacity = config.agent.replay_capacity
+    replay = [f"{_percent(record['replay_size'] / capacity)} of {capacity:,}"] if "replay_size" in record else []
+    replay += [decimal(resolved["replay_bytes"])] if "replay_bytes" in resolved else []
+    starts = config.agent.learning_starts
+    return [
+        ("time", f"{time}, {left}" if left else time),
+        ("speed", "-" if speed is None else f"{speed:,.0f} steps/s"),
+        ("compile", compiled if "compilations" in record else "-"),
+        ("replay", ", ".join(replay) or "-"),
+        ("loss", number("loss", ".3g") if record.get("learner_steps") else f"from step {starts:,} on"),
+        ("epsilon", number("epsilon", ".2f")),
+        ("episodes", number("episodes", ",")),
+        ("learner", f"{number('learner_steps', ',')} steps" if "learner_steps" in record else "-"),
+    ]
+
+
+def _returns(record: Mapping[str, Any]) -> str:
+    last, mean = record.get("return_last"), record.get("return_mean")
+    return "-" if last is None or mean is None else f"last {last:.1f}, mean {mean:.1f}"
+
+
+def _targets(resolved: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The rule of each target and its distance from the online parameters; the first is the agent's main one."""
+    for number, (name, target) in enumerate(resolved.get("targets", {}).items()):
+        distance = record.get(f"target_distance/{name}")
+        told = target["rule"] if distance is None else f"{target['rule']}, distance {distance:.3g}"
+        yield name if number else "target", told
+
+
+def _percent(part: float) -> str:
+    return f"{min(part, 1.0) * 100:.0f} %"

@@ -1,0 +1,157 @@
+"""Trained networks on their way: written for elsewhere, read back, and made the start of another run.
+
+An export is a folder of two files: the arrays by name (``parameters.safetensors`` or ``parameters.npz``), and
+``manifest.json``, which says what they are and is written last.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from ... import __version__
+from .config import known
+from .files import Tree, fitted, read_arrays, read_json, write_arrays, write_json
+
+Format = Literal["safetensors", "npz"]
+FORMAT = 1  # of the manifest
+MANIFEST = "manifest.json"
+
+
+class Exported(NamedTuple):
+    """What an export holds.
+
+    Attributes:
+        manifest: what ``manifest.json`` says.
+        arrays: name (``params/head/q_values/w``) to array.
+    """
+
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def write_exported(
+    folder: pathlib.Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], format: Format
+) -> None:
+    """Writes arrays and their manifest into a folder that exists.
+
+    Args:
+        folder: where to.
+        arrays: name to array.
+        about: what else the manifest says, in JSON's own types.
+        format: of the file of arrays.
+
+    Raises:
+        ValueError: an unknown format.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     write_exported(pathlib.Path(name), {"params/w": np.ones(2, np.float32)}, {"env": "CartPole-v1"}, "npz")
+    ...     exported = load_exported(name)
+    >>> exported.manifest["file"], exported.manifest["env"], exported.arrays["params/w"].tolist()
+    ('parameters.npz', 'CartPole-v1', [1.0, 1.0])
+    """
+    file = f"parameters.{known(format, get_args(Format), 'format')}"
+    write_arrays(folder / file, arrays)
+    described = [_entry(name, array) for name, array in arrays.items()]
+    write_json(folder / MANIFEST, {"format": FORMAT, "polyak": __version__, **about, "file": file, "arrays": described})
+
+
+def load_exported(folder: str | pathlib.Path) -> Exported:
+    """Reads an export, and compares every array with what the manifest says of it.
+
+    Raises:
+        ValueError: no export stands in ``folder``, it is of a newer format, a file is a link or stands elsewhere, or
+            an array is missing, surplus, or of another shape, dtype or checksum.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder}: no export stands there (no {MANIFEST}). Exports are made with: polyak export RUN")
+    _refuse_link(path)
+    manifest = read_json(path)
+    if type(manifest.get("format")) is not int or not 1 <= manifest["format"] <= FORMAT:
+        raise ValueError(
+            f"{path}: format: got {manifest.get('format')!r}, written by polyak {manifest.get('polyak')}; polyak "
+            f"{__version__} reads {FORMAT}. Upgrade polyak, or export the run again."
+        )
+    # No other name is ever written, and none of these leads out of the folder.
+    files = [f"parameters.{kind}" for kind in get_args(Format)]
+    if manifest.get("file") not in files:
+        raise ValueError(
+            f"{path}: file: got {manifest.get('file')!r}; expected {' or '.join(files)}, beside the manifest (paths "
+            "are not followed)."
+        )
+    _refuse_link(folder / manifest["file"])
+    arrays = read_arrays(folder / manifest["file"])
+    _compare(arrays, _entries(manifest, path), folder / manifest["file"])
+    return Exported(manifest, arrays)
+
+
+def load_initial(initial: str, template: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Reads what a run starts from.
+
+    Args:
+        initial: a finished run's folder, an export's folder, or a file ``.npz`` or ``.safetensors`` of either.
+        template: named trees of the structure, shapes and dtypes that the run needs.
+
+    Raises:
+        ValueError: nothing of the kind stands there, it cannot be read, or it does not fit.
+    """
+    path = pathlib.Path(initial)
+    try:
+        return fitted(_arrays_at(path), template, str(path))
+    except ValueError as error:
+        raise ValueError(f"initial: {error}") from None
+
+
+def _arrays_at(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. Give a finished run, an export, or a .npz or .safetensors of one.")
+    if not path.is_dir():
+        return read_arrays(path)
+    if (path / MANIFEST).exists():
+        return load_exported(path).arrays
+    if (path / "parameters.npz").exists():
+        return read_arrays(path / "parameters.npz")
+    if (path / "config.json").exists():
+        raise ValueError(f"{path}: the run has not ended, and has no parameters. Finish it with: polyak resume {path}")
+    raise ValueError(f"{path} holds neither a run nor an export. Give a finished run, or make one: polyak train")
+
+
+def _entry(name: str, array: np.ndarray) -> dict[str, Any]:
+    checksum = hashlib.sha256(array.tobytes()).hexdigest()  # of the elements in C order
+    return {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "sha256": checksum}
+
+
+def _entries(manifest: Mapping[str, Any], path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    listed = manifest.get("arrays")
+    if not isinstance(listed, list) or not all(
+        isinstance(entry, dict) and entry.keys() == {"name", "shape", "dtype", "sha256"} for entry in listed
+    ):
+        raise ValueError(f"{path}: arrays: expected a list of name, shape, dtype and sha256; changed by hand?")
+    entries = {str(entry["name"]): entry for entry in listed}
+    if len(entries) < len(listed):
+        raise ValueError(f"{path}: arrays: a name is listed twice; changed by hand?")
+    return entries
+
+
+def _compare(arrays: Mapping[str, np.ndarray], entries: Mapping[str, dict[str, Any]], path: pathlib.Path) -> None:
+    for name in sorted(arrays.keys() | entries.keys()):
+        if name not in arrays or name not in entries:
+            where = "the manifest" if name in entries else "the file"
+            raise ValueError(f"{path}: {name} is only in {where}. Export the run again.")
+        got, wanted = _entry(name, arrays[name]), entries[name]
+        for key in ("shape", "dtype", "sha256"):
+            if got[key] != wanted[key]:
+                raise ValueError(
+                    f"{path}: {name}: got {key} {got[key]}; the manifest has {wanted[key]}. The file was changed or "
+                    "damaged; export the run again."
+                )
+
+
+def _refuse_link(path: pathlib.Path) -> None:
+    if path.is_symlink():
+        raise ValueError(f"{path}: is a symbolic link, which is not followed. Copy the file there.")

@@ -1,0 +1,97 @@
+"""The folder of a run: its name, whether a run may be made in it, and the config that stands there."""
+
+import pathlib
+import re
+import shlex
+import time
+from typing import Any
+
+from ... import __version__
+from .config import RunConfig, from_json
+from .files import read_json
+
+
+def prepare_folder(folder: pathlib.Path) -> None:
+    """Makes the folder of a new run.
+
+    Raises:
+        ValueError: it holds a run, is a file, or cannot be written.
+    """
+    if folder.is_file():
+        raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if (folder / "config.json").exists():
+            raise ValueError(
+                f"out: {folder} holds a run. Give another folder, or continue it: {resume_command(folder)}"
+            )
+        raise ValueError(f"out: {folder} holds files. Give another folder, new or empty.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"out: {folder} cannot be written ({error.strerror}). Give another folder.") from None
+
+
+def default_folder(config: RunConfig) -> pathlib.Path:
+    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes."""
+    environment = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in config.env)
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return pathlib.Path("runs") / f"{config.agent_name}-{environment}-seed{config.seed}-{moment}"
+
+
+def read_config(folder: pathlib.Path) -> RunConfig:
+    """Reads the config of the run in ``folder``.
+
+    Raises:
+        ValueError: there is none, or it is not one that this version of polyak knows.
+    """
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file; expected the folder of a run. Parameters in a .npz or .safetensors can start a run "
+            "(--initial); pickles are never loaded."
+        )
+    if (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"{folder} holds an export, not a run. Read it with polyak.load_exported, or start a run from it: "
+            f"--initial {folder}"
+        )
+    if not (folder / "config.json").is_file():
+        below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
+        hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"
+        raise ValueError(f"{folder}: no run stands there (no config.json). {hint}")
+    written = read_json(folder / "config.json")
+    if not isinstance(written.get("config"), dict):
+        raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
+    try:
+        return from_json(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
+
+
+def resume_command(folder: pathlib.Path) -> str:
+    """The command that continues the run in ``folder``.
+
+    >>> resume_command(pathlib.Path("runs/first try"))
+    "polyak resume 'runs/first try'"
+    """
+    return f"polyak resume {shlex.quote(str(folder))}"
+
+
+def _of_another_version(folder: pathlib.Path, written: dict[str, Any], error: Exception) -> ValueError | None:
+    """What to say of a config that cannot be read because another version of polyak wrote it."""
+    versions = written.get("versions")
+    other = versions.get("polyak") if isinstance(versions, dict) else None
+    if other is None or other == __version__:
+        return None
+    newer = _release(str(other)) > _release(__version__)
+    way_out = "Upgrade polyak." if newer else f"Read it with polyak {other}."
+    return ValueError(
+        f"{folder}: the run was made by polyak {other}, {'a newer' if newer else 'another'} version, and this is "
+        f"polyak {__version__}, which cannot read its config ({str(error).rstrip('.')}). {way_out}"
+    )
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -1,0 +1,109 @@
+"""What a run is warned of: what can be, and is most likely not what was meant."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ...agents import AgentConfig
+from ...updates import Target, TargetRule
+from ..loops.carry import Carry
+from ..loops.learning import Record
+
+LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
+LONG_EPISODE = 100_000  # environment steps
+LARGE_REWARD = 1_000.0
+CLIPPED = 0.05  # of the bootstrap targets
+
+
+def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
+    """Says which targets hardly move in a run of ``learner_steps``.
+
+    >>> from polyak.updates import incremental, periodic
+    >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
+    ...     print(text)
+    target q: periodic:30000 moves every 30000 learner steps, and the run has 24500, so it never moves. Give a shorter
+    period, or frozen if that is meant.
+    """
+    for name, named in targets.items():
+        rule = named.rule
+        if not isinstance(rule, TargetRule) or not rule.period or not rule.step_size:
+            continue  # none and frozen say themselves what they are
+        updates = learner_steps // int(rule.period)
+        step_size = float(rule.step_size) / (2 if rule.horizon else 1)  # a cosine has half of it in the mean
+        moved = 1.0 if step_size == 1 else -math.expm1(updates * math.log1p(-step_size))
+        if not updates:
+            yield (
+                f"target {name}: {rule} moves every {rule.period} learner steps, and the run has {learner_steps}, so "
+                "it never moves. Give a shorter period, or frozen if that is meant."
+            )
+        elif moved < LEAST_MOVED:
+            yield (
+                f"target {name}: {rule} goes {moved:.2g} of the way to the online parameters in the {learner_steps} "
+                "learner steps of the run. Give a larger step size, or frozen if that is meant."
+            )
+
+
+def of_exploration(config: AgentConfig) -> Iterator[str]:
+    """Says where an agent stops exploring for good: no epsilon in the end, no noise, no ensemble.
+
+    >>> from polyak.agents import DQNConfig
+    >>> for text in of_exploration(DQNConfig(epsilon_final=0.0)):
+    ...     print(text)
+    epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it explores in the first 25 % of the run
+    alone. Give 0.05, for example.
+    >>> list(of_exploration(DQNConfig(epsilon_final=0.0, noisy=True)))
+    []
+    """
+    if config.epsilon_final == 0 and not config.noisy and config.head != "ensemble":
+        part = config.epsilon_fraction if config.epsilon_initial else 0.0
+        explores = f"explores in the first {100 * part:g} % of the run alone" if part else "never explores"
+        yield (
+            f"epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it {explores}. Give 0.05, for "
+            "example."
+        )
+
+
+class Watch:
+    """Says what is odd about a run while it goes on, each thing once; to be called with what the loop yields.
+
+    Args:
+        discount: of the agent.
+        steps: environment steps of the run so far.
+    """
+
+    def __init__(self, discount: float, steps: int = 0) -> None:
+        self._discount = discount
+        self._ended_at: float = steps
+        self._look_at: float = 0
+        self._support_fits = True
+
+    def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
+        """Yields a text for each concern that is new."""
+        if record["ended_at"] and self._ended_at < math.inf:
+            self._ended_at = max(record["ended_at"])
+        if carry.steps - self._ended_at >= LONG_EPISODE:
+            steps, self._ended_at = int(carry.steps - self._ended_at), math.inf
+            values = " With discount 1 values have no bound then: give less." if self._discount == 1 else ""
+            yield (
+                f"no episode has ended in the last {steps} environment steps. If they should end, register the "
+                f"environment with max_episode_steps.{values}"
+            )
+        clipped = record.get("clipped_targets") or 0.0
+        if clipped > CLIPPED and self._support_fits:
+            self._support_fits = False
+            yield (
+                f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the returns "
+                "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
+                "episode, or set normalize_rewards."
+            )
+        if carry.steps >= self._look_at and not carry.normalization.returns:
+            # Ever more seldom, since it goes through the whole replay.
+            largest = float(np.abs(carry.replay.reward).max())
+            self._look_at = 2 * carry.steps
+            if largest >= LARGE_REWARD:
+                self._look_at = math.inf
+                yield (
+                    f"rewards: the largest so far is {largest:g} in size, and errors of that size drown all others. "
+                    "Set normalize_rewards, or scale or clip them with gymnasium.wrappers.TransformReward."
+                )

@@ -1,0 +1,40 @@
+"""Learning curve of one run, as a picture."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .records import running_mean
+
+SMOOTHING = 20  # episodes
+
+
+def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
+    """Draws the return of every training episode and their running mean over the environment steps, as a PNG.
+
+    Args:
+        records: the records of a run, in order.
+        path: where the picture goes.
+        title: what stands above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy; no window system is touched
+    from matplotlib.figure import Figure
+
+    ended_at = np.concatenate([record["ended_at"] for record in records] or [[]])
+    returns = np.concatenate([record["returns"] for record in records] or [[]])
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(ended_at, returns, ".", color="tab:blue", alpha=0.35, markersize=5, markeredgewidth=0, label="episode")
+    axes.plot(
+        ended_at, running_mean(returns, SMOOTHING), color="tab:blue", linewidth=2, label=f"mean of the last {SMOOTHING}"
+    )
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("training return (exploration included)")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    if len(returns):
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,107 @@
+"""The records of a run: one JSON object a line, the one truth that pictures and tables are made from."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+# The fields that may differ between two runs of one seed.
+TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
+
+
+class JsonlWriter:
+    """Appends records to a file, each on the disk before the next is made."""
+
+    def __init__(self, path: pathlib.Path, at: int = 0) -> None:
+        """Opens ``path``, cut off at ``at`` bytes: what a killed run wrote after its last checkpoint is made again.
+
+        Raises:
+            ValueError: the file is shorter than that.
+        """
+        size = path.stat().st_size if path.exists() else 0
+        if size < at:
+            raise ValueError(f"{path}: got {size} bytes; the checkpoint was made after {at}. Put the file back.")
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(at)
+        self._file.seek(at)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record, which :func:`plain` made.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f"{self._file.name}: could not be written: {error.strerror}") from error
+
+    def position(self) -> int:
+        """How many bytes are written; they are on the disk when this returns."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def __enter__(self) -> "JsonlWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+        except OSError:  # what write could not write; it has said so
+            if error is None:
+                raise
+
+
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in JSON's own types: arrays (on a device too) as numbers and lists, None for what is not finite.
+
+    >>> import numpy as np
+    >>> plain({"step": 5, "loss": float("nan"), "q": np.float32(0.5), "returns": [1.0, float("inf")]})
+    {'step': 5, 'loss': None, 'q': 0.5, 'returns': [1.0, None]}
+    """
+
+    def told(value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(value, list):
+            return [told(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: told(value) for name, value in record.items()}
+
+
+def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, oldest first; a last line that a killed run left half-written is passed over.
+
+    Raises:
+        ValueError: a line before the last is no JSON.
+    """
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: no JSON ({error}); the file was changed by hand?") from None
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """``[E]`` float64: the mean of each value and of the up to ``window - 1`` before it.
+
+    >>> running_mean(np.array([1.0, 3.0, 8.0]), window=2)
+    array([1. , 2. , 5.5])
+    """
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means

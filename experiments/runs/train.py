@@ -1,0 +1,322 @@
+"""A run: a config, a folder and a loop that fills it; made, resumed and evaluated.
+
+What stands in the folder: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
+``checkpoints/`` (the carry), ``replay.bin`` (the replay's observations, if they are to lie in a file),
+``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``, and what the loggers make of the
+records: ``metrics.csv``, ``tensorboard/``.
+"""
+
+import contextlib
+import itertools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...agents import evaluation_state
+from ...updates import LearnerState, init_targets
+from ..environments.make import make
+from ..environments.types import EnvironmentFailure
+from ..loops import normalization
+from ..loops.carry import Carry, initial_carry
+from ..loops.evaluation import LANES, evaluate, evaluation_seed
+from ..loops.host import host_loop
+from ..loops.learning import Record
+from ..loops.schedules import total_learner_steps
+from . import checkpoint, health
+from .build import Parts, build, resolved
+from .compile_time import compilations
+from .config import RunConfig, without_workers
+from .export import load_initial
+from .files import load_variables, locked, read_json, save_variables, write_json
+from .folders import prepare_folder, read_config, resume_command
+from .interrupts import interrupts, postponed
+from .learning_curve import learning_curve
+from .loggers import check_installed, open_loggers
+from .records import JsonlWriter, plain, read_jsonl
+from .saving import restore_carry, save_carry
+
+Report = Callable[[str], None]
+OnRecord = Callable[[Record], None]
+OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
+STORAGE = "replay.bin"
+SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
+
+
+def train(
+    config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
+    """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
+
+    Args:
+        config: of the run.
+        folder: new or empty.
+        on_record: gets each record.
+        report: gets each message for a person.
+        on_begin: gets the folder and what follows from the config (``resolved`` in ``config.json``), once both stand.
+
+    Raises:
+        ValueError, TypeError: bad input, before the first environment step (what ``initial`` names does not fit, say);
+            or training has diverged.
+        EnvironmentFailure: an environment raised, or its process ended or hung.
+        OSError: the disk is full or gone. A note of these two says how to go on.
+    """
+    check_installed(config.loggers)
+    parts = build(config)
+    with contextlib.closing(parts.environment):
+        if config.replay_storage == "mmap":
+            prepare_folder(folder)  # for the replay's file
+        try:
+            carry = _first_carry(parts, folder)
+        except BaseException:  # what cannot be leaves no files
+            (folder / STORAGE).unlink(missing_ok=True)
+            raise
+        if config.replay_storage == "memory":
+            prepare_folder(folder)
+        with locked(folder):
+            write_json(folder / "config.json", described := resolved(parts))
+            if on_begin is not None:
+                on_begin(folder, described["resolved"])
+            return _run(parts, carry, folder, 0, on_record, report)
+
+
+def resume(
+    folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
+    """Continues a run from its newest checkpoint, as if it had never stopped; takes and returns what `train` does.
+
+    Raises:
+        ValueError: no run stands in ``folder``, or its checkpoint is of another run.
+        EnvironmentFailure, OSError: as :func:`train`.
+    """
+    config = read_config(folder)
+    check_installed(config.loggers)
+    with locked(folder):
+        parts = build(config)
+        with contextlib.closing(parts.environment):
+            return _resume(parts, folder, on_record, report, on_begin)
+
+
+def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
+    """Evaluates the parameters of a finished run.
+
+    Raises:
+        ValueError: no run with parameters stands in ``folder``, or they do not fit its network.
+    """
+    config = read_config(folder)
+    parts = build(without_workers(config))
+    parts.environment.close()
+    path = folder / "parameters.npz"
+    if not path.is_file():
+        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: {resume_command(folder)}")
+    state, scaling = read_parameters(parts, path)
+    seed = evaluation_seed(config.seed) if seed is None else seed
+    return _evaluate(parts, state, scaling, episodes, seed, epsilon)
+
+
+def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, normalization.Scaling]:
+    """Reads what a finished run is evaluated with: a state without targets, and what normalises for it.
+
+    Raises:
+        ValueError: the file cannot be read, or does not fit the config.
+    """
+    state = parts.agent.init(jax.random.key(0))._replace(targets={})
+    fields = parts.config.agent
+    moments = normalization.initial(
+        parts.environment.spec, 0, observations=fields.normalize_observations, rewards=fields.normalize_rewards
+    )
+    template = {
+        "params": state.params,
+        "state": state.state,
+        "normalization": normalization.without_episodes(moments),
+    }
+    trees = load_variables(path, template)
+    scaling = normalization.scaling(trees.pop("normalization"))
+    return state._replace(**trees), scaling
+
+
+def _storage(config: RunConfig, folder: pathlib.Path) -> pathlib.Path | None:
+    return folder / STORAGE if config.replay_storage == "mmap" else None
+
+
+def _mapped_for(config: RunConfig) -> int | None:
+    """How many steps of each environment may follow a checkpoint that is kept; None where that is of no matter."""
+    if config.replay_storage != "mmap":
+        return None
+    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1
+
+
+def _first_carry(parts: Parts, folder: pathlib.Path) -> Carry:
+    """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
+    config, agent = parts.config, parts.agent
+    carry = initial_carry(agent, parts.environment, config.agent, config.seed, storage=_storage(config, folder))
+    if config.initial is None:
+        return carry
+    learnt = {"params": carry.agent.params, "state": carry.agent.state}
+    statistics = normalization.without_episodes(carry.normalization)
+    start = load_initial(config.initial, {**learnt, "normalization": statistics})
+    # What the parameters were learnt on was normalised by these; this run's own observations are added to them.
+    moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
+    return carry._replace(
+        agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
+        normalization=normalization.observe(moments, carry.timestep.observation),
+    )
+
+
+def _resume(
+    parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None
+) -> dict[str, Any] | None:
+    config = parts.config
+    checkpoint.remove_unfinished(folder / "checkpoints")
+    saved = checkpoint.steps_saved(folder / "checkpoints")
+    if saved and saved[-1] >= config.steps and (folder / "evaluation.json").exists():
+        report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
+        return read_json(folder / "evaluation.json")
+    if saved:
+        # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
+        storage = _storage(config, folder)
+        try:
+            carry = initial_carry(
+                parts.agent, parts.environment, config.agent, config.seed, storage=storage, reopen=storage is not None
+            )
+            mapped = storage is not None
+            carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints", mapped=mapped)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
+    else:  # a run that was killed before its first checkpoint begins again
+        carry, metrics_bytes = _first_carry(parts, folder), 0
+    report(f"resuming {folder} at step {carry.steps}")
+    if on_begin is not None:
+        on_begin(folder, resolved(parts)["resolved"])
+    return _run(parts, carry, folder, metrics_bytes, on_record, report)
+
+
+def _run(
+    parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
+) -> dict[str, Any] | None:
+    try:
+        carry, interrupted = _go_on(parts, carry, folder, metrics_bytes, on_record, report)
+        parts.environment.close()
+        if interrupted:
+            report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
+            return None
+        return _finish(parts, carry, folder)
+    except (EnvironmentFailure, OSError) as error:
+        saved = checkpoint.steps_saved(folder / "checkpoints")
+        kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
+        error.add_note(f"{kept}; continue with: {resume_command(folder)}")
+        raise
+
+
+def _go_on(
+    parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
+) -> tuple[Carry, bool]:
+    """Runs the loop from a carry to the end, or to an interrupt; returns where it got, and whether that was one."""
+    config, checkpoints = parts.config, folder / "checkpoints"
+    saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
+    with (
+        interrupts() as interrupted,
+        JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics,
+        open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
+        compilations() as compiled,
+    ):
+        learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
+        odd = health.of_targets(parts.agent.targets, learner_steps), health.of_exploration(config.agent)
+        for text in itertools.chain(*odd):
+            report(f"warning: {text}")
+        watch, mapped_for = health.Watch(config.agent.discount, carry.steps), _mapped_for(config)
+        # What a mapped replay overwrites is in the checkpoints only while they are made in time.
+        may_fail = SAVES_THAT_MAY_FAIL if mapped_for is None else 1
+        if saved < 0:
+            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
+            saved = carry.steps
+        loop = host_loop(
+            parts.agent,
+            parts.environment,
+            config.agent,
+            carry,
+            steps=config.steps,
+            record_every=config.log_every,
+            yield_every=config.checkpoint_every,
+            stop=interrupted.is_set,
+        )
+        try:
+            for carry, record in loop:
+                if record:
+                    record = plain(record | compiled.record())
+                    metrics.write(record)
+                    log(record)
+                    on_record(record)
+                    for text in (*watch(carry, record), *compiled.warnings()):
+                        report(f"warning: {text}")
+                due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
+                if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
+                    try:
+                        with postponed(interrupted):
+                            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
+                        saved, failures = carry.steps, 0
+                    except OSError as error:
+                        failures += 1
+                        if failures == may_fail or interrupted.is_set():
+                            raise
+                        report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
+        except EnvironmentFailure as failure:
+            if not failure.intact:
+                raise
+            if carry.steps > saved:  # It was yielded last, and stands before the step that failed.
+                try:
+                    with postponed(interrupted):
+                        save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
+                except OSError as error:
+                    failure.add_note(str(error))
+                    raise failure from None
+            if not interrupted.is_set():  # A SIGTERM to all processes may reach the workers first.
+                raise
+        return carry, interrupted.is_set() and carry.steps < config.steps
+
+
+def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
+    evaluated = evaluation_state(carry.agent)
+    trees = {
+        "params": evaluated.params,
+        "state": evaluated.state,
+        "normalization": normalization.without_episodes(carry.normalization),
+    }
+    save_variables(folder / "parameters.npz", trees)
+    seed, scaling = evaluation_seed(parts.config.seed), normalization.scaling(carry.normalization)
+    result = _evaluate(parts, carry.agent, scaling, parts.config.evaluation_episodes, seed, epsilon=0.0)
+    rule = next(iter(parts.agent.targets.values())).rule
+    title = f"{parts.config.agent_name} on {parts.config.env}, target {rule}"
+    learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
+    write_json(folder / "evaluation.json", result)  # the last: it says that the run has ended
+    return result
+
+
+def _evaluate(
+    parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
+) -> dict[str, Any]:
+    if episodes < 1:
+        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
+    environment = make(parts.config.env, min(episodes, LANES), seed, action_mask=parts.config.action_mask)
+    returns = evaluate(
+        parts.agent,
+        state,
+        environment,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        scaling=scaling,
+        frame_stack=parts.config.agent.frame_stack,
+    )
+    environment.close()
+    error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
+    return {
+        "mean": float(np.mean(returns)),
+        "standard_error": error,
+        "episodes": len(returns),
+        "seed": seed,
+        "epsilon": epsilon,
+        "returns": returns.tolist(),
+    }

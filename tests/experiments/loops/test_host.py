@@ -1,0 +1,347 @@
+"""The host loop: what reaches the replay, when it learns, what each field does, what a seed decides."""
+
+import dataclasses
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from polyak import updates
+from polyak.agents import ActOutput, Agent, DQNConfig, dqn
+from polyak.experiments.environments.make import adapt
+from polyak.experiments.loops.carry import initial_carry
+from polyak.experiments.loops.host import host_loop
+from polyak.experiments.loops.schedules import epsilon_at, total_learner_steps
+from polyak.experiments.runs.records import TIMES
+from polyak.replay import host
+from polyak.updates import LossOutput, Target
+
+CONFIG = DQNConfig(
+    n_steps=1,
+    hidden_sizes=(4,),
+    batch_size=4,
+    replay_capacity=200,
+    learning_starts=20,
+    train_every=2,
+    learner_steps=1,
+    target="periodic:3",
+    learning_rate_schedule="constant",
+    epsilon_fraction=0.5,
+)
+
+
+class Walk(gymnasium.Env):
+    """A random walk: the observation is (lane's seed, step); the lengths of episodes come from the seed."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.length = 0, int(self.np_random.integers(1, 9))
+        self.truncates = bool(self.np_random.integers(2))
+        self.tag = float(self.np_random.integers(1000))
+        return np.float32([self.tag, 0]), {}
+
+    def step(self, action):
+        self.t += 1
+        end = self.t == self.length
+        return np.float32([self.tag, self.t]), float(action), end and not self.truncates, end and self.truncates, {}
+
+
+def counting_agent():
+    """An agent that compiles in a moment: one weight, whose value counts its learner steps."""
+
+    def loss(key, params, state, targets, sample):
+        return -params["w"] + 0.0 * sample.weights.sum(), LossOutput(priorities=sample.weights)
+
+    targets = {"q": Target(updates.periodic(3))}
+    learner = updates.learner(loss, optax.sgd(1.0), targets)
+
+    def act(key, state, memory, timestep):
+        return ActOutput(jnp.full(timestep.reward.shape, 2, jnp.int32), memory)
+
+    return Agent(lambda key: learner.init({"w": jnp.zeros(())}), lambda key, num_envs: (), act, learner.step, targets)
+
+
+def run(agent=None, config=CONFIG, num_envs=1, steps=200, record_every=50, seed=0, stop=lambda: False):
+    environment = adapt([Walk() for _ in range(num_envs)], seed=seed)
+    agent = agent or dqn(config, environment.spec, total_learner_steps=steps)
+    carry, records = initial_carry(agent, environment, config, seed), []
+    loop = host_loop(agent, environment, config, carry, steps=steps, record_every=record_every, stop=stop)
+    for last, record in loop:
+        carry = last
+        records.append({name: value for name, value in record.items() if name not in TIMES})
+    host.check_valid(carry.replay)
+    return carry, records
+
+
+CADENCES = [
+    # num_envs, train_every, learner_steps, learning_starts, steps
+    (1, 1, 1, 0, 30),
+    (1, 4, 2, 10, 40),
+    (1, 10, 1, 30, 101),
+    (2, 4, 1, 7, 50),
+    (8, 1, 1, 20, 100),
+    (8, 4, 2, 20, 100),
+    (3, 2, 1, 10, 50),
+    (3, 10, 2, 11, 61),
+    (5, 4, 3, 12, 52),
+]
+
+
+@pytest.mark.parametrize("cadence", CADENCES)
+def test_a_round_is_due_at_every_multiple_from_learning_starts_on(cadence):
+    num_envs, train_every, learner_steps, learning_starts, steps = cadence
+    config = dataclasses.replace(
+        CONFIG, train_every=train_every, learner_steps=learner_steps, learning_starts=learning_starts
+    )
+    carry, records = run(counting_agent(), config, num_envs, steps, record_every=steps)
+    wanted, step = 0, 0
+    while step < steps:  # by the definition
+        step += num_envs
+        if step >= learning_starts:
+            wanted += sum(k % train_every == 0 for k in range(step - num_envs + 1, step + 1)) * learner_steps
+    assert carry.learner_steps == records[-1]["learner_steps"] == wanted
+    assert float(carry.agent.params["w"]) == int(carry.agent.targets["q"].count) == wanted
+    assert total_learner_steps(config, steps, num_envs) == wanted
+    assert carry.steps == records[-1]["step"] == -(-steps // num_envs) * num_envs
+
+
+def test_the_replay_holds_what_a_plain_rollout_gives():
+    carry, records = run(counting_agent(), num_envs=2, steps=120)
+    everything = host.sample(np.random.default_rng(0), carry.replay, 5000, discount=1.0).transition
+    drawn = {
+        (*obs_tm1, action, reward, going_on, *obs_t)
+        for obs_tm1, action, reward, going_on, obs_t in zip(
+            everything.obs_tm1.tolist(),
+            everything.a_tm1.tolist(),
+            everything.r_t.tolist(),
+            everything.discount_t.tolist(),
+            everything.obs_t.tolist(),
+            strict=True,
+        )
+    }
+    plain = adapt([Walk() for _ in range(2)], seed=0)
+    timestep, wanted, returns = plain.reset(), set(), []
+    running = np.zeros(2)
+    acts = {row[:2]: int(row[2]) for row in drawn}
+    for _ in range(60):
+        action = np.array([acts[tuple(row)] for row in timestep.observation.tolist()])
+        outcome = plain.step(action)
+        running += outcome.r_t
+        for lane in range(2):
+            wanted.add(
+                (
+                    *timestep.observation[lane].tolist(),
+                    int(action[lane]),
+                    float(outcome.r_t[lane]),
+                    float(outcome.discount_t[lane]),
+                    *outcome.obs_t[lane].tolist(),
+                )
+            )
+            if outcome.last[lane]:
+                returns.append(running[lane])
+                running[lane] = 0
+        timestep = outcome.timestep
+    assert drawn == wanted
+    assert [value for record in records for value in record["returns"]] == returns
+    assert records[-1]["episodes"] == len(returns)
+    assert records[-1]["return_mean"] == pytest.approx(np.mean(returns[-100:]))
+    ends = [end for record in records for end in record["ended_at"]]
+    assert ends == sorted(ends)
+    assert sum(length for record in records for length in record["lengths"]) <= 120
+
+
+def test_an_agent_may_touch_leaves_that_it_does_not_read():
+    agent = counting_agent()
+
+    def act(key, state, memory, timestep):
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float32) + 1, state)
+        return agent.act(key, state, memory, timestep)
+
+    assert run(agent._replace(act=act), steps=40)[0].steps == 40
+
+
+def test_one_seed_repeats_to_the_bit_and_another_differs_everywhere():
+    (first, records), (again, repeated), (_, others) = run(seed=3), run(seed=3), run(seed=4)
+    assert records == repeated
+    for x, y in zip(jax.tree.leaves(first.agent), jax.tree.leaves(again.agent), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+    assert records != others
+    # Initial parameters, exploration and draws each depend on the seed, not only on one another.
+    environment = adapt([Walk()], seed=0)
+    agent = dqn(CONFIG, environment.spec, total_learner_steps=100)
+    one, two = (initial_carry(agent, environment, CONFIG, seed) for seed in (3, 4))
+    assert (one.agent.params["head/q_values"]["w"] != two.agent.params["head/q_values"]["w"]).any()
+    assert (one.key != two.key).any()
+    assert one.generator.integers(1 << 60) != two.generator.integers(1 << 60)
+
+
+def test_no_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        assert run(steps=60)[0].learner_steps > 0
+        key = jax.random.key(0)
+        with pytest.raises(jax.errors.KeyReuseError):  # it does look
+            jax.random.uniform(key) + jax.random.uniform(key)
+
+
+OF_THE_LOOP = {
+    "discount": 0.5,
+    "n_steps": 3,
+    "batch_size": 5,
+    "replay_capacity": 40,
+    "learning_starts": 60,
+    "train_every": 4,
+    "learner_steps": 2,
+    "epsilon_initial": 0.2,
+    "epsilon_final": 0.9,
+    "epsilon_fraction": 0.1,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+}
+
+
+@pytest.fixture(scope="module")
+def base_records():
+    return run(steps=100)[1]
+
+
+@pytest.mark.parametrize("field", OF_THE_LOOP)
+def test_every_field_of_the_loop_matters(field, base_records):
+    _, records = run(config=dataclasses.replace(CONFIG, **{field: OF_THE_LOOP[field]}), steps=100)
+    assert records[-1]["loss"] != base_records[-1]["loss"]
+
+
+def test_epsilon_falls_linearly_and_stays():
+    config = dataclasses.replace(CONFIG, epsilon_initial=1.0, epsilon_final=0.2, epsilon_fraction=0.5)
+    assert np.round(epsilon_at(config, np.array([0, 25, 50, 99]), 100), 6).tolist() == [1.0, 0.6, 0.2, 0.2]
+    assert epsilon_at(dataclasses.replace(config, epsilon_fraction=0.0), 0, 100) == 0.2
+    carry, _ = run(counting_agent(), dataclasses.replace(config, epsilon_initial=0.0, epsilon_final=0.0))
+    assert set(carry.replay.action[~carry.replay.boundary].tolist()) == {2}
+
+
+def test_records_come_at_multiples_and_at_the_end():
+    _, records = run(counting_agent(), steps=130, record_every=50)
+    assert [record["step"] for record in records] == [50, 100, 130]
+    _, records = run(counting_agent(), num_envs=3, steps=130, record_every=50)
+    assert [record["step"] for record in records] == [51, 102, 132]
+
+
+def test_stop_yields_the_carry_without_a_record():
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 71
+
+    carry, records = run(counting_agent(), stop=stop)
+    assert carry.steps == 70
+    assert [record.get("step") for record in records] == [50, None]
+
+
+def test_target_distance_is_a_mean_over_the_window_and_the_age_is_counted():
+    # The weight grows by one a learner step and the target is copied every third: behind by 1, 2, 0, 1, 2, 0, ...
+    _, records = run(
+        counting_agent(), dataclasses.replace(CONFIG, learning_starts=0, train_every=1), steps=60, record_every=6
+    )
+    assert {record["target_distance/q"] for record in records} == {1.0}
+    _, records = run(
+        counting_agent(), dataclasses.replace(CONFIG, learning_starts=0, train_every=1), steps=16, record_every=8
+    )
+    assert [record["steps_since_update/q"] for record in records] == [8 % 3, 16 % 3]
+
+
+def failing_agent(fails):
+    """Its loss is NaN where ``fails(key)``; else its weight counts the step, and the loss is minus the count before."""
+
+    def loss(key, params, state, targets, sample):
+        bad = jnp.where(fails(key), jnp.nan, 0.0)
+        return bad - params["w"], LossOutput(priorities=sample.weights, metrics={"two": bad + 2.0})
+
+    targets = {"q": Target(updates.periodic(3))}
+    learner = updates.learner(loss, optax.sgd(1.0), targets, skip_nonfinite=True)
+    return counting_agent()._replace(
+        init=lambda key: learner.init({"w": jnp.zeros(())}), learn=learner.step, targets=targets
+    )
+
+
+@pytest.mark.parametrize("learner_steps", [1, 3])
+def test_skipped_steps_are_counted_and_left_out_of_the_means(learner_steps):
+    config = dataclasses.replace(CONFIG, learner_steps=learner_steps)
+    carry, records = run(failing_agent(lambda key: jax.random.bernoulli(key, 0.3)), config, record_every=50)
+    before = kept = 0
+    for record in records:
+        made = record["learner_steps"] - before
+        skipped = round(record["skipped"] * made)
+        assert record["skipped"] == pytest.approx(skipped / made)
+        assert 0 < skipped < made
+        assert record["two"] == 2.0
+        assert record["loss"] == pytest.approx(-np.mean(range(kept, kept + made - skipped)))
+        before, kept = record["learner_steps"], kept + made - skipped
+    assert float(carry.agent.params["w"]) == int(carry.agent.targets["q"].count) == kept
+    assert records[-1]["steps_since_update/q"] == kept % 3
+    # The distance to the target is of every dispatch, kept or not: 0, 1 or 2 behind, each about as often.
+    assert all(0.7 < record["target_distance/q"] < 1.1 for record in records)
+
+
+def test_a_window_without_a_step_that_was_kept_ends_the_run():
+    with pytest.raises(ValueError, match=r"skipped: every learner step since the record before, 16 .*step 50:"):
+        run(failing_agent(lambda key: True))
+
+
+class Rare(Walk):
+    """A walk with a reward now and then whose square is no float."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, 1e30 if self.t == 6 else reward, *rest
+
+
+def test_a_run_goes_on_where_a_few_steps_are_not_finite():
+    environment = adapt([Rare()], seed=0)
+    config = dataclasses.replace(CONFIG, skip_nonfinite=True)
+
+    def records(config):
+        agent = dqn(config, environment.spec, total_learner_steps=100)
+        carry = initial_carry(agent, environment, config, 0)
+        return [record for _, record in host_loop(agent, environment, config, carry, steps=100, record_every=50)]
+
+    assert all(0 < record["skipped"] < 1 and 0 < record["loss"] < 1e9 for record in records(config))
+    with pytest.raises(ValueError, match=r"(loss|gradient_norm|q|td_error): got (inf|nan) .*training has diverged"):
+        records(CONFIG)
+
+
+@pytest.mark.parametrize(("num_envs", "learner_steps"), [(1, 1), (1, 3), (8, 1)])
+def test_one_trace_for_a_whole_run(num_envs, learner_steps):
+    config = dataclasses.replace(CONFIG, learner_steps=learner_steps)
+
+    def traces(steps):
+        agent, traced = counting_agent(), {"act": 0, "learn": 0}
+
+        def count(name, function):
+            def counted(*arguments):
+                traced[name] += 1
+                return function(*arguments)
+
+            return counted
+
+        counted = agent._replace(act=count("act", agent.act), learn=count("learn", agent.learn))
+        run(counted, config, num_envs, steps=steps)
+        return traced
+
+    short, long = traces(40), traces(160)
+    assert short == long
+    assert short["learn"] == 2  # one for the names of the metrics, one to compile
+
+
+def test_a_hundred_and_one_episodes_leave_the_last_hundred():
+    carry, records = run(counting_agent(), steps=1200, record_every=1200)
+    returns = records[-1]["returns"]
+    assert len(returns) > 150
+    assert records[-1]["return_mean"] == pytest.approx(np.mean(returns[-100:]))
+    assert records[-1]["return_last"] == returns[-1]
+    assert carry.statistics.recent == returns[-100:]

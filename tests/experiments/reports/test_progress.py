@@ -1,0 +1,268 @@
+"""What a person sees while a run goes on: the panel, plain lines, and what happens where nobody looks."""
+
+import io
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from polyak.experiments.reports import progress as progress_module
+from polyak.experiments.reports.panel import panel
+from polyak.experiments.reports.progress import Progress, tell
+from polyak.experiments.runs.config import RunConfig
+
+RESOLVED = {
+    "folder": "runs/here",
+    "replay_bytes": 580_053,
+    "targets": {"q": {"rule": "periodic:50"}, "average": {"rule": "incremental:cosine(0.004,1000000)"}},
+}
+
+
+def record_at(step, seconds, **changed):
+    record = {
+        "step": step,
+        "learner_steps": 1234,
+        "epsilon": 0.0512,
+        "replay_size": 5000,
+        "episodes": 4321,
+        "return_mean": 187.34,
+        "return_last": 231.0,
+        "loss": 0.012345,
+        "target_distance/q": 0.2134,
+        "target_distance/average": 1.25e-5,
+        "seconds": seconds,
+        "steps_per_second": step / seconds,
+        "compile_seconds": 8.34,
+        "compilations": 12,
+    }
+    return record | changed
+
+
+def drawn(width, **options):
+    file = io.StringIO()
+    console = Console(width=width, file=file)
+    console.print(panel(RunConfig(), RESOLVED, record_at(31_000, 100.0), width=width, **options))
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [78, 80, 100])
+def test_the_panel_has_every_number_and_fits(width):
+    lines = drawn(width, left="1 min 01 s left", curve=[None, 9.0, 10.0, 100.0])
+    assert {len(line) for line in lines} == {width}
+    text = "\n".join(lines)
+    for told in (
+        "dqn on CartPole-v1, seed 0",
+        " 62 %  31,000 / 50,000 steps",
+        "return    last 231.0, mean 187.3",
+        " ▁▁█",
+        "time      1 min 40 s, 1 min 01 s left",
+        "speed     310 steps/s",
+        "compile   8.3 s, 12 programs",
+        "replay    25 % of 20,000, 580.1 kB",
+        "loss      0.0123",
+        "epsilon   0.05",
+        "episodes  4,321",
+        "learner   1,234 steps",
+        "target    periodic:50, distance 0.213",
+        "average   incremental:cosine(0.004,1000000), distance 1.25e-05",
+        " runs/here ",
+    ):
+        assert text.count(told) == 1, told
+    assert "…" not in text
+
+
+def test_the_columns_do_not_move_with_the_numbers():
+    begun = io.StringIO()
+    Console(width=78, file=begun).print(panel(RunConfig(), RESOLVED, {}, width=78))
+    before, after = begun.getvalue().splitlines(), drawn(78)
+    assert len(before) == len(after)
+    for name in ("time", "loss", "learner", "target", " %  ", " / 50,000 steps"):
+        place = [
+            [(row, line.find(name)) for row, line in enumerate(lines) if name in line] for lines in (before, after)
+        ]
+        assert place[0] == place[1] != []
+
+
+def test_a_narrow_panel_has_one_column():
+    lines = drawn(50)
+    assert {len(line) for line in lines} == {50}
+    assert sum("loss      0.0123" in line for line in lines) == 1
+    assert sum("time      1 min 40 s" in line for line in lines) == 1
+
+
+def test_brackets_are_no_markup():
+    file = io.StringIO()
+    config = RunConfig(env="[red]Odd-v0")
+    Console(width=80, file=file).print(panel(config, {"folder": "runs/[bold]"}, {}, width=80))
+    assert "dqn on [red]Odd-v0" in file.getvalue()
+    assert "runs/[bold]" in file.getvalue()
+
+
+class Terminal(io.StringIO):
+    """What a terminal is to Python; it breaks when it is told to."""
+
+    broken = False
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        if self.broken:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+def terminal_of(monkeypatch, **environment):
+    """Puts a terminal in the place of stderr."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "90", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    return terminal
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock that drawing is throttled by; it stands still."""
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_terminal_gets_a_panel_and_messages_above_it(monkeypatch, clock, capsys):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        assert "compiling" in terminal.getvalue()
+        progress.show(record_at(1000, 10.0, loss=0.5))
+        progress.say("a message [of mine]")
+        print("a warning", file=sys.stderr)
+        print("for a pipe")
+        clock[0] += 0.1
+        progress.show(record_at(2000, 11.0, loss=0.625))
+        assert "0.625" not in terminal.getvalue()  # a moment ago one was drawn
+        clock[0] += 1.0
+        progress.show(record_at(3000, 20.0, loss=0.75))
+        text = terminal.getvalue()
+    assert "a message [of mine]" in text
+    assert "a warning" in text
+    assert "200 steps/s" in text  # 2000 steps in 10 seconds; what came before the first drawing has worn off
+    assert "20 s, 3 min 55 s left" in text
+    assert "0.75" in text
+    assert capsys.readouterr().out == "for a pipe\n"
+    standing = terminal.getvalue().removeprefix(text)
+    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", standing.replace("\r", "\n")).splitlines()
+    assert max(len(line) for line in lines) == 88  # of 90: there is room for the ^C that a terminal echoes
+    assert "0.75" in standing
+    assert "left" not in standing
+    assert sys.stderr is terminal
+
+
+def test_what_was_said_last_stands_at_the_end(monkeypatch, clock):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0, loss=0.5))
+        progress.say("interrupted at step 1234, saved")
+        said = terminal.getvalue().rindex("interrupted at step 1234")
+        assert "loss" in terminal.getvalue()[said:]  # the panel below it, as long as the run goes on
+    text = terminal.getvalue()
+    assert "loss" not in text[text.rindex("\x1b[2K") :]  # at the end it is erased, and not drawn again
+
+
+def test_the_end_of_a_run_is_always_drawn(monkeypatch, clock):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(49_000, 10.0))
+        progress.show(record_at(50_002, 10.1))
+    assert "100 %  50,002 / 50,000 steps" in terminal.getvalue()
+    assert "evaluating" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(monkeypatch, term):
+    terminal = terminal_of(monkeypatch, TERM=term)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0))
+    assert terminal.getvalue().startswith("    1,000 / 50,000 steps  100/s  8 min 10 s left  return 187.3 (last 100)")
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_no_color(monkeypatch):
+    colors = []
+    for environment in ({}, {"NO_COLOR": "1"}):
+        terminal = terminal_of(monkeypatch, **environment)
+        with Progress(RunConfig(), quiet=False) as progress:
+            progress.begin("runs/here", RESOLVED)
+            progress.show(record_at(1000, 10.0))
+        colors.append(re.findall(r"\x1b\[[\d;]*3[0-8][\d;]*m", terminal.getvalue()))
+    assert colors[0]
+    assert not colors[1]
+
+
+def test_elsewhere_plain_lines_now_and_then(capsys, clock, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        for step, moment in ((1000, 100.0), (2000, 105.0), (3000, 111.0), (50_000, 112.0)):
+            clock[0] = moment
+            progress.show(record_at(step, step / 100))
+        progress.say("a message")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" / ")[0].strip() for line in lines[:3]] == ["1,000", "3,000", "50,000"]
+    assert "loss 0.0123  target distance 0.21" in lines[0]
+    assert "7 min 50 s left" in lines[1]
+    assert lines[3:] == ["a message"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_quiet_shows_nothing_and_says_what_matters(monkeypatch):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=True) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(50_000, 10.0))
+        assert terminal.getvalue() == ""
+        progress.say("interrupted at step 5")
+    assert terminal.getvalue() == "interrupted at step 5\n"
+
+
+def test_before_the_first_learner_step(capsys):
+    record = record_at(500, 1.0, learner_steps=0, loss=None, return_mean=None, return_last=None)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.show(record | {"target_distance/q": None})
+    assert capsys.readouterr().err.endswith("return - (last 100)  epsilon 0.05  not learning yet\n")
+
+
+def use(progress):
+    progress.begin("runs/here", RESOLVED)
+    progress.show(record_at(1000, 10.0))
+    progress.say("a message")
+
+
+@pytest.mark.parametrize("terminal_is", ["broken", "breaking", "closed", "absent"])
+def test_a_stderr_that_cannot_be_written_to_makes_progress_silent(monkeypatch, terminal_is):
+    terminal = terminal_of(monkeypatch)
+    terminal.broken = terminal_is == "broken"
+    if terminal_is == "closed":
+        terminal.close()
+    if terminal_is == "absent":
+        monkeypatch.setattr(sys, "stderr", None)
+    with Progress(RunConfig(), quiet=False) as progress:
+        use(progress)
+        terminal.broken = True
+        use(progress)
+    assert sys.stderr is (None if terminal_is == "absent" else terminal)
+
+
+def test_a_report_that_nobody_reads(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stream := Terminal())
+    tell("read")
+    stream.broken = True
+    tell("not read")
+    tell("nor this")
+    assert stream.getvalue() == "read\n"
+    assert sys.stdout is None

@@ -1,0 +1,140 @@
+"""The files of a run: checkpoints, metrics, parameters, configs; damaged ones are found."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import polyak
+from polyak.experiments import cli
+from polyak.experiments.runs import checkpoint, files, folders
+from polyak.experiments.runs.config import from_json, to_json
+from polyak.experiments.runs.records import JsonlWriter
+from small_runs import config_of
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    tree, folder = {"w": np.arange(50_000, dtype=np.float32)}, tmp_path / "checkpoints"
+    for step in (1, 2):
+        checkpoint.save(folder, step, tree, {"loose": np.arange(3)}, {"step": step})
+    largest = max((path for path in (folder / "2").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    found = 0
+    for position in range(100, len(data), len(data) // 8):
+        data[position] ^= 1
+        largest.write_bytes(data)
+        try:
+            restored, loose, metadata = checkpoint.restore_latest(folder, tree)
+        except UserWarning:  # warnings are errors here
+            found += 1
+        else:  # the bit was of no consequence
+            assert metadata == {"step": 2}
+            assert (restored["w"] == tree["w"]).all()
+            assert (loose["loose"] == np.arange(3)).all()
+        data[position] ^= 1
+    assert found >= 4
+
+
+def test_a_checkpoint_of_other_shapes_is_refused_with_the_paths(tmp_path):
+    checkpoint.save(tmp_path, 1, {"w": np.zeros(3), "b": np.zeros(1)}, {}, {})
+    with pytest.raises(ValueError, match=r"of another run; only in the checkpoint: \['b'\]; \['w'\]: float64\(3,\) in"):
+        checkpoint.restore_latest(tmp_path, {"w": np.zeros(4)})
+
+
+def test_metrics_shorter_than_the_checkpoint_knows_are_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="got 2 bytes; the checkpoint was made after 9"):
+        JsonlWriter(tmp_path / "metrics.jsonl", at=9)
+
+
+def test_parameters_that_do_not_fit_are_refused(tmp_path):
+    def variables(*shape, name="w"):
+        return {"params": {"m": {name: np.zeros(shape, np.float32)}}, "state": {"mean": np.ones(1, np.float32)}}
+
+    files.save_variables(tmp_path / "good.npz", variables(2, 2))
+    assert files.load_variables(tmp_path / "good.npz", variables(2, 2))["state"]["mean"].tolist() == [1.0]
+    for template, message in (
+        (variables(3, 2), r"params/m/w: got float32\(2, 2\); the config's network has float32\(3, 2\)"),
+        (variables(2, 2, name="b"), r"params/m/b: got nothing; the config's network has float32\(2, 2\)"),
+        (
+            {"params": {}, "state": variables(1)["state"]},
+            r"params/m/w: got .*; the config's network has nothing",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            files.load_variables(tmp_path / "good.npz", template)
+    with_more = {**variables(2, 2), "normalization": {"mean": np.ones(4, np.float32), "count": np.uint32(7)}}
+    files.save_variables(tmp_path / "more.npz", with_more)
+    assert int(files.load_variables(tmp_path / "more.npz", with_more)["normalization"]["count"]) == 7
+    with pytest.raises(ValueError, match=r"normalization/count: got uint32\(\); the config's network has nothing"):
+        files.load_variables(tmp_path / "more.npz", variables(2, 2))
+    np.savez(tmp_path / "pickle.npz", **{"params/m/w": np.array([object()])})
+    (tmp_path / "garbage.npz").write_bytes(b"no archive")
+    for name in ("pickle.npz", "garbage.npz"):
+        with pytest.raises(ValueError, match=r"cannot be read as npz of plain arrays \(no pickle is ever loaded\)"):
+            files.load_variables(tmp_path / name, variables(2, 2))
+
+
+def test_files_changed_by_hand_are_one_message(tmp_path, capsys):
+    for text, message in (
+        ("{", "got no JSON"),
+        ("[]", "expected a JSON object"),
+        ("{}", 'got no "config"'),
+        ('{"config": 5}', 'got no "config"'),
+        ('{"config": {"agent": 5}}', "agent: got 5; expected an object"),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        assert cli.run(["resume", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "message"),
+    [
+        ("9.1.0", {"wings": 2}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'wings'.*Upgrade polyak"),
+        ("9.1.0", {"agent": {"name": "x"}}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'x'.*Upgrade polyak"),
+        ("0.0.1", {"seed": "3"}, "by polyak 0.0.1, another version, .*seed: got '3'.*Read it with polyak 0.0.1"),
+        (polyak.__version__, {"wings": 2}, "^field of the config: got 'wings'"),
+        (None, {"wings": 2}, "^field of the config: got 'wings'"),
+    ],
+)
+def test_a_run_of_another_version_that_cannot_be_read_names_both(tmp_path, version, fields, message):
+    written = {"config": {**to_json(config_of()), **fields}, "versions": {"polyak": version}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=message.format(re.escape(polyak.__version__))):
+        polyak.load(tmp_path)
+
+
+def test_a_run_of_another_version_that_can_be_read_is_read(tmp_path):
+    written = {"config": to_json(config_of()), "versions": {"polyak": "9.1.0"}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert folders.read_config(tmp_path) == config_of()
+
+
+def test_configs_round_trip_and_unknown_keys_are_errors():
+    assert from_json(to_json(config_of(agent={"max_gradient_norm": 10}))).agent.max_gradient_norm == 10.0
+    config = config_of(agent={"max_gradient_norm": None, "hidden_sizes": [3, 4]})
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert config.agent.hidden_sizes == (3, 4)
+    with pytest.raises(ValueError, match=r"field of the config: got 'stepz'.*Did you mean 'steps'"):
+        from_json({"stepz": 5})
+    with pytest.raises(ValueError, match=r"field of agent: got 'lerning_rate'.*Did you mean 'learning_rate'"):
+        from_json({"agent": {"name": "dqn", "lerning_rate": 5}})
+    with pytest.raises(TypeError, match=r"agent.batch_size: got '5' \(str\)"):
+        from_json({"agent": {"name": "dqn", "batch_size": "5"}})
+    assert from_json({"agent": {"learning_rate": 1}}).agent.learning_rate == 1.0
+
+
+def test_two_processes_on_one_folder(tmp_path):
+    with files.locked(tmp_path):
+        code = "import pathlib, sys\nfrom polyak.experiments.runs import files\n"
+        code += "with files.locked(pathlib.Path(sys.argv[1])): pass"
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert second.returncode != 0
+        assert f"process {os.getpid()} is at work there" in second.stderr
+    with files.locked(tmp_path):  # and afterwards it is free
+        pass
