@@ -1,25 +1,61 @@
-"""polyak.agents: how to act and how to learn."""
+"""polyak.agents: how to act and how to learn.
 
-from .config import DQNConfig
-from .dqn import dqn
-from .exploration import epsilon_greedy
-from .optimizers import make_optimizer
-from .presets import AGENTS
-from .shared import network_arguments, seen_spec
-from .types import ActOutput, Agent, evaluation_state
+Configs and the table of agents are light; names that need JAX are imported when they are first used.
+"""
 
-AgentConfig = DQNConfig  # what a loop reads its cadence, draws and exploration from
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .config import AgentConfig
+from .loop_config import LoopConfig
+from .presets import AGENTS, PRESETS, Configs, make_configs
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from .agent import make_agent
+    from .exploration import epsilon_greedy
+    from .optimizers import make_optimizer
+    from .types import ActOutput, Agent, Term, TermOutput, Views, evaluation_state
 
 __all__ = [
     "AGENTS",
+    "PRESETS",
     "ActOutput",
     "Agent",
     "AgentConfig",
-    "DQNConfig",
-    "dqn",
+    "Configs",
+    "LoopConfig",
+    "Schedule",
+    "Term",
+    "TermOutput",
+    "Views",
     "epsilon_greedy",
     "evaluation_state",
+    "make_agent",
+    "make_configs",
     "make_optimizer",
-    "network_arguments",
-    "seen_spec",
 ]
+
+_MODULES = {
+    "ActOutput": "types",
+    "Agent": "types",
+    "Term": "types",
+    "TermOutput": "types",
+    "Views": "types",
+    "epsilon_greedy": "exploration",
+    "evaluation_state": "types",
+    "make_agent": "agent",
+    "make_optimizer": "optimizers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of a public name at its first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are not imported yet included."""
+    return list(__all__)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from ..networks import scale_images
-from .config import Augmentation
 
 _PAD = 4
 _INTENSITY = 0.05
@@ -14,7 +13,7 @@ _INTENSITY = 0.05
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [B, H, W, C]) -> [B, H, W, C]
 
 
-def make_augmentation(name: Augmentation, shape: tuple[int, ...]) -> Augment | None:
+def make_augmentation(name: str, shape: tuple[int, ...]) -> Augment | None:
     """The augmentation of that name for observations of that shape; None where there is none.
 
     Raises:

@@ -1,81 +1,53 @@
-"""The optimizer of an agent, from the fields of its config."""
-
-from typing import Literal, Protocol
+"""Optimizer of an agent, from its config."""
 
 import optax
 
-OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+from .config import SGD, Adam, AdamW, AgentConfig, RMSProp
+from .schedules import Schedule
 
 
-class OptimizerConfig(Protocol):
-    """The fields of a config that make an optimizer."""
-
-    @property
-    def optimizer(self) -> OptimizerName:
-        """Which optimizer."""
-
-    @property
-    def optimizer_epsilon(self) -> float:
-        """The constant in its denominator."""
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate at the first learner step."""
-
-    @property
-    def learning_rate_schedule(self) -> ScheduleName:
-        """What becomes of the learning rate over the run."""
-
-    @property
-    def max_gradient_norm(self) -> float | None:
-        """The global norm to which gradients are clipped."""
-
-
-def make_optimizer(config: OptimizerConfig, total_learner_steps: int | None) -> optax.GradientTransformation:
+def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
     """Clipping by global norm, then the optimizer under its learning-rate schedule.
 
     Args:
-        config: names and numbers.
-        total_learner_steps: what ``linear`` and ``cosine`` fall to 0 over.
+        config: Config of the agent.
+        total_learner_steps: Number of learner steps of the run, for schedules over a part of it.
 
     Raises:
-        ValueError: an unknown name, a number out of range, or a schedule without ``total_learner_steps``.
+        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given.
 
-    >>> from polyak.agents import DQNConfig
-    >>> optimizer = make_optimizer(DQNConfig(learning_rate_schedule="linear"), total_learner_steps=100)
+    >>> from polyak.agents.config import AgentConfig
+    >>> optimizer = make_optimizer(AgentConfig(learning_rate="linear(0.001,0,100%)"), total_learner_steps=100)
     """
-    for name in ("learning_rate", "optimizer_epsilon", "max_gradient_norm"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"{name}: got {value}; expected a finite number > 0.")
-    optimizers = {
-        "adam": lambda rate: optax.adam(rate, eps=config.optimizer_epsilon),
-        "adamw": lambda rate: optax.adamw(rate, eps=config.optimizer_epsilon),
-        # Centred, as DQN's authors had it.
-        "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.95, eps=config.optimizer_epsilon, centered=True),
-        "sgd": optax.sgd,
-    }
-    if config.optimizer not in optimizers:
-        raise ValueError(f"optimizer: got {config.optimizer!r}; expected one of {', '.join(optimizers)}.")
-    transforms = [optimizers[config.optimizer](_learning_rate(config, total_learner_steps))]
-    if config.max_gradient_norm is not None:
-        transforms.insert(0, optax.clip_by_global_norm(config.max_gradient_norm))
-    return optax.chain(*transforms)
+    rate, rule = _learning_rate(config.learning_rate, total_learner_steps), config.optimizer
+    if isinstance(rule, Adam):
+        optimizer = optax.adam(rate, eps=rule.optimizer_epsilon)
+    elif isinstance(rule, AdamW):
+        optimizer = optax.adamw(rate, eps=rule.optimizer_epsilon, weight_decay=rule.weight_decay)
+    elif isinstance(rule, RMSProp):
+        optimizer = optax.rmsprop(rate, decay=0.95, eps=rule.optimizer_epsilon, centered=True)
+    else:
+        assert isinstance(rule, SGD)
+        optimizer = optax.sgd(rate)
+    if config.max_gradient_norm is None:
+        return optax.chain(optimizer)
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optimizer)
 
 
-def _learning_rate(config: OptimizerConfig, total_learner_steps: int | None) -> optax.ScalarOrSchedule:
-    if config.learning_rate_schedule == "constant":
-        return config.learning_rate
-    if config.learning_rate_schedule not in ("linear", "cosine"):
+def _learning_rate(schedule: Schedule, total_learner_steps: int | None) -> optax.ScalarOrSchedule:
+    initial, final = schedule.initial, schedule.final
+    if final is None:
+        return initial
+    if schedule.relative and (total_learner_steps is None or total_learner_steps < 1):
         raise ValueError(
-            f"learning_rate_schedule: got {config.learning_rate_schedule!r}; expected constant, linear or cosine."
+            f"learning_rate: got {schedule}, which changes over the learner steps of the run, and total_learner_steps "
+            f"is {total_learner_steps}; expected an integer >= 1."
         )
-    if total_learner_steps is None or total_learner_steps < 1:
-        raise ValueError(
-            f"learning_rate_schedule: {config.learning_rate_schedule!r} falls over the learner steps of the run, and "
-            f"total_learner_steps is {total_learner_steps}; expected an integer >= 1."
-        )
-    if config.learning_rate_schedule == "linear":
-        return optax.linear_schedule(config.learning_rate, 0.0, total_learner_steps)
-    return optax.cosine_decay_schedule(config.learning_rate, total_learner_steps)
+    steps = max(round(schedule.over * (total_learner_steps or 0) if schedule.relative else schedule.over), 1)
+    if schedule.kind == "linear":
+        return optax.linear_schedule(initial, final, steps)
+    if schedule.kind == "exponential":
+        return optax.exponential_decay(initial, steps, final / initial, end_value=final)
+    if initial <= 0:
+        raise ValueError(f"learning_rate: got {schedule}; expected a cosine that begins above 0. Try linear.")
+    return optax.cosine_decay_schedule(initial, steps, alpha=final / initial)

@@ -1,63 +1,371 @@
-"""The agents by name: each is the config of its paper's variant, with numbers that suit CartPole-v1.
+"""Table of agents: each a named difference from the agent it begins with; and presets, which are numbers alone.
 
-What differs between them stands here and nowhere else; ``polyak agents`` says how each differs from its paper.
+It imports nothing heavy. ``polyak agents`` prints it, and ``polyak agents --diff dqn rainbow`` the difference of two.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from .config import DQNConfig
-
-_QUICKSTART = DQNConfig()
-_ONE_STEP = dataclasses.replace(_QUICKSTART, double=False, n_steps=1)
-_DISTRIBUTION = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
-_SMALLER_STEPS = {"batch_size": 64, "learner_steps": 4, "learning_rate": 5e-4}
-# Random for the first steps, or a run may begin with one action alone and never see another.
-_NOISY = {"noisy": True, "noisy_sigma": 0.1, "epsilon_final": 0.0, "epsilon_fraction": 0.02}
+from .config import AgentConfig
+from .loop_config import LoopConfig
+from .parts import check_name, leaves, replace
 
 
-def _one_step(**fields: object) -> DQNConfig:
-    return dataclasses.replace(_ONE_STEP, **fields)  # type: ignore[arg-type]
+class Paper(NamedTuple):
+    """Paper of an agent.
+
+    Attributes:
+        authors: Authors and year.
+        url: Address.
+        part: Part of the agent that it describes; empty for all of it.
+    """
+
+    authors: str
+    url: str
+    part: str = ""
 
 
-AGENTS: Mapping[str, DQNConfig] = {
-    "dqn": _QUICKSTART,
-    "double_dqn": _one_step(double=True, **_SMALLER_STEPS),
-    "dueling_dqn": _one_step(double=True, dueling=True, learning_rate=5e-4),
-    "n_step_dqn": _one_step(n_steps=5),
-    "prioritized_dqn": _one_step(double=True, priority_exponent=0.6, **_SMALLER_STEPS),
-    "c51": _one_step(head="categorical", learning_rate=5e-4, **_DISTRIBUTION),
-    "qr_dqn": _one_step(head="quantile", num_quantiles=50),
-    "iqn": _one_step(head="implicit_quantile", num_quantiles=8),
-    "noisy_dqn": _one_step(**_NOISY),
-    "rainbow": _one_step(
-        head="categorical",
-        double=True,
-        dueling=True,
-        n_steps=3,
-        priority_exponent=0.5,
-        **_NOISY,
-        **_DISTRIBUTION,
+class AgentEntry(NamedTuple):
+    """Row of the table of agents.
+
+    Attributes:
+        begins_with: Name of the agent that it differs from; None for the first.
+        difference: Leaves that differ, by name.
+        summary: Description on one line.
+        papers: Papers.
+        remarks: Differences from the papers beside those of the numbers.
+    """
+
+    begins_with: str | None
+    difference: Mapping[str, Any]
+    summary: str
+    papers: Sequence[Paper]
+    remarks: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Configs:
+    """Configs of an agent and of the loop around it.
+
+    Attributes:
+        agent: Config of the agent.
+        loop: Config of the loop.
+    """
+
+    agent: AgentConfig = AgentConfig()
+    loop: LoopConfig = LoopConfig()
+
+
+DEFAULT_AGENT, DEFAULT_PRESET = "n_step_double_dqn", "classic"
+
+_DQN = Paper("Mnih et al., 2015", "https://www.nature.com/articles/nature14236")
+_DOUBLE = Paper("van Hasselt et al., 2016", "https://arxiv.org/abs/1509.06461")
+_DUELING = Paper("Wang et al., 2016", "https://arxiv.org/abs/1511.06581")
+_PRIORITIZED = Paper("Schaul et al., 2016", "https://arxiv.org/abs/1511.05952")
+_C51 = Paper("Bellemare et al., 2017", "https://arxiv.org/abs/1707.06887")
+_NOISY = Paper("Fortunato et al., 2018", "https://arxiv.org/abs/1706.10295")
+_N_STEP = Paper("Sutton, 1988", "https://doi.org/10.1007/BF00115009")
+_RAINBOW = Paper("Hessel et al., 2018", "https://arxiv.org/abs/1710.02298")
+
+AGENTS: Mapping[str, AgentEntry] = {
+    "dqn": AgentEntry(
+        None,
+        {},
+        "Q-learning with a network, a replay and a target network",
+        (_DQN,),
+        "none",
     ),
-    "munchausen_dqn": _one_step(munchausen=True, **_SMALLER_STEPS),
-    # Near the ends of the support a histogram's mean is not the value that it stands for.
-    "hl_gauss": _one_step(head="hl_gauss", num_atoms=51, v_min=-5.0, v_max=105.0),
-    "bootstrapped_dqn": _one_step(head="ensemble", double=True, epsilon_initial=0.0, epsilon_final=0.0),
-    "r2d2": _one_step(
-        memory="lstm",
-        double=True,
-        dueling=True,
-        value_rescaling=True,
-        n_steps=5,
-        batch_size=32,
-        sequence_length=20,
-        burn_in=10,
-        sequence_period=10,
-        priority_exponent=0.9,
-        importance_exponent_initial=0.6,
-        importance_exponent_final=0.6,
-        train_every=8,
-        learner_steps=1,
+    "double_dqn": AgentEntry(
+        "dqn",
+        {"double": True},
+        "double Q-learning: the online network chooses the next action",
+        (_DOUBLE,),
+        "none",
     ),
-    "drq": dataclasses.replace(_QUICKSTART, dueling=True, augmentation="auto"),
+    "n_step_double_dqn": AgentEntry(
+        "double_dqn",
+        {"n_steps": 10},
+        "double Q-learning over 10 steps: the quickstart",
+        (_DOUBLE, _N_STEP._replace(part="n steps")),
+        "returns are uncorrected for the policy, as in Rainbow",
+    ),
+    "dueling_dqn": AgentEntry(
+        "double_dqn",
+        {"dueling": True},
+        "a stream for the value and one for the advantages",
+        (_DUELING,),
+        "gradients below the streams are not rescaled",
+    ),
+    "n_step_dqn": AgentEntry(
+        "dqn",
+        {"n_steps": 5},
+        "returns of several steps before the bootstrap value",
+        (_N_STEP, _RAINBOW._replace(part="in a DQN")),
+        "5 steps, uncorrected for the policy, as in Rainbow",
+    ),
+    "prioritized_dqn": AgentEntry(
+        "double_dqn",
+        {"sampling": "prioritized", "priority_exponent": 0.6, "importance_exponent": "linear(0.4,1,100%)"},
+        "double Q-learning from steps drawn by their error",
+        (_PRIORITIZED, _DOUBLE._replace(part="double")),
+        "importance weights are divided by the largest of the batch",
+    ),
+    "c51": AgentEntry(
+        "dqn",
+        {"head": "categorical", "num_atoms": 51},
+        "probabilities of 51 returns",
+        (_C51,),
+        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it",
+    ),
+    "qr_dqn": AgentEntry(
+        "dqn",
+        {"head": "quantile", "num_quantiles": 50},
+        "quantiles of the return at fixed fractions",
+        (Paper("Dabney et al., 2018a", "https://arxiv.org/abs/1710.10044"),),
+        "50 quantiles (200)",
+    ),
+    "iqn": AgentEntry(
+        "dqn",
+        {"head": "implicit_quantile", "num_quantiles": 8},
+        "quantiles of the return at drawn fractions",
+        (Paper("Dabney et al., 2018b", "https://arxiv.org/abs/1806.06923"),),
+        "8 fractions everywhere (64); acts on evenly spaced ones, not on drawn ones",
+    ),
+    "noisy_dqn": AgentEntry(
+        "dqn",
+        {"noisy_sigma": 0.5, "epsilon": 0},
+        "learnt noise in the last layers explores",
+        (_NOISY,),
+        "noise in the last hidden layer and the head alone; evaluated without noise",
+    ),
+    "rainbow": AgentEntry(
+        "c51",
+        {
+            "double": True,
+            "dueling": True,
+            "n_steps": 3,
+            "sampling": "prioritized",
+            "priority_exponent": 0.5,
+            "importance_exponent": "linear(0.4,1,100%)",
+            "noisy_sigma": 0.5,
+            "epsilon": 0,
+        },
+        "double, dueling, n-step, prioritized, categorical and noisy",
+        (_RAINBOW,),
+        "the priority is the cross-entropy (the KL divergence); evaluated without noise",
+    ),
+    "munchausen_dqn": AgentEntry(
+        "dqn",
+        {"bootstrap": "munchausen"},
+        "the log-probability of the action is added to the reward",
+        (Paper("Vieillard et al., 2020", "https://arxiv.org/abs/2007.14430"),),
+        "none",
+    ),
+    "hl_gauss": AgentEntry(
+        "dqn",
+        {"head": "hl_gauss", "num_atoms": 51},
+        "values as histograms, learnt as a classification",
+        (Paper("Farebrother et al., 2024", "https://arxiv.org/abs/2403.03950"),),
+        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it",
+    ),
+    "bootstrapped_dqn": AgentEntry(
+        "double_dqn",
+        {"head": "ensemble", "num_members": 10, "epsilon": 0},
+        "an ensemble, one member for an episode, each with a fixed prior",
+        (
+            Paper("Osband et al., 2016", "https://arxiv.org/abs/1602.04621"),
+            Paper("Osband et al., 2018", "https://arxiv.org/abs/1806.03335", "priors, --prior-scale"),
+        ),
+        "members share the torso, and the priors one of their own; evaluated by their mean (a vote)",
+    ),
+    "r2d2": AgentEntry(
+        "dueling_dqn",
+        {
+            "core": "lstm",
+            "windows": "sequences",
+            "sampling": "prioritized",
+            "priority_exponent": 0.9,
+            "importance_exponent": 0.6,
+            "value_rescaling": True,
+            "n_steps": 5,
+        },
+        "an LSTM, trained on sequences with stored recurrent state",
+        (
+            Paper("Kapturowski et al., 2019", "https://openreview.net/forum?id=r1lyTjAqYX"),
+            Paper("Pohlen et al., 2018", "https://arxiv.org/abs/1805.11593", "value rescaling"),
+        ),
+        "one actor with one epsilon; no burn-in where an episode begins",
+    ),
+    "drq": AgentEntry(
+        "n_step_double_dqn",
+        {"dueling": True, "augmentation": "auto"},
+        "images shifted by a few pixels for the learner (vectors are not)",
+        (Paper("Yarats et al., 2021", "https://arxiv.org/abs/2004.13649"),),
+        "shifts alone (and intensity), one for the value and one for the target (K = M = 1)",
+    ),
 }
+
+# Numbers by agent; each agent of a lineage adds its difference, and then its numbers.
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "classic": {  # CartPole-v1; the defaults of the configs are part of it
+        "dqn": {},
+        "double_dqn": {"batch_size": 64, "learner_steps": 4, "learning_rate": "linear(0.0005,0,100%)"},
+        "n_step_double_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.001,0,100%)"},
+        "dueling_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.0005,0,100%)"},
+        "c51": {"learning_rate": "linear(0.0005,0,100%)"},
+        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,2%)"},
+        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,2%)", "learning_rate": "linear(0.001,0,100%)"},
+        "bootstrapped_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.001,0,100%)"},
+        "r2d2": {
+            "batch_size": 32,
+            "sequence_length": 20,
+            "burn_in": 10,
+            "sequence_period": 10,
+            "train_every": 8,
+            "learner_steps": 1,
+            "learning_rate": "linear(0.001,0,100%)",
+        },
+    },
+    "minatar": {  # Young and Tian, 2019
+        "dqn": {
+            "torso": "minatar",
+            "hidden_sizes": (128,),
+            "error": "huber",
+            "batch_size": 32,
+            "replay_capacity": 100_000,
+            "learning_starts": 5_000,
+            "train_every": 1,
+            "learner_steps": 1,
+            "optimizer": "rmsprop",
+            "optimizer_epsilon": 0.01,
+            "learning_rate": 0.00025,
+            "target": "periodic:1000",
+            "epsilon": "linear(1,0.1,100000)",
+        },
+        "noisy_dqn": {"epsilon": "linear(1,0,5000)"},
+        "rainbow": {"epsilon": "linear(1,0,5000)"},
+    },
+    "atari": {  # the papers' numbers, on grey frames of 84 x 84
+        "dqn": {
+            "torso": "nature",
+            "hidden_sizes": (512,),
+            "error": "huber",
+            "frame_stack": 4,
+            "batch_size": 32,
+            "replay_capacity": 1_000_000,
+            "learning_starts": 50_000,
+            "train_every": 4,
+            "learner_steps": 1,
+            "optimizer": "rmsprop",
+            "optimizer_epsilon": 0.01,
+            "learning_rate": 0.00025,
+            "target": "periodic:10000env",
+            "epsilon": "linear(1,0.1,1000000)",
+        },
+        "double_dqn": {"target": "periodic:30000env", "epsilon": "linear(1,0.01,1000000)"},
+        "dueling_dqn": {"max_gradient_norm": 10.0, "learning_rate": 0.0000625},
+        "n_step_dqn": {"n_steps": 3},
+        "prioritized_dqn": {"learning_rate": 0.0000625},
+        "c51": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
+        "qr_dqn": {
+            "num_quantiles": 200,
+            "optimizer": "adam",
+            "optimizer_epsilon": 0.0003125,
+            "learning_rate": 0.00005,
+            "epsilon": "linear(1,0.01,1000000)",
+        },
+        "iqn": {
+            "num_quantiles": 64,
+            "optimizer": "adam",
+            "optimizer_epsilon": 0.0003125,
+            "learning_rate": 0.00005,
+            "epsilon": "linear(1,0.01,1000000)",
+        },
+        "rainbow": {
+            "learning_rate": 0.0000625,
+            "optimizer_epsilon": 0.00015,
+            "target": "periodic:8000env",
+            "learning_starts": 20_000,
+        },
+        "munchausen_dqn": {
+            "optimizer": "adam",
+            "optimizer_epsilon": 0.0003125,
+            "learning_rate": 0.00005,
+            "target": "periodic:8000env",
+            "epsilon": "linear(1,0.01,1000000)",
+        },
+        "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam"},
+        "bootstrapped_dqn": {"mask_probability": 1.0},
+        "r2d2": {
+            "lstm_size": 512,
+            "sequence_length": 80,
+            "burn_in": 40,
+            "sequence_period": 40,
+            "error": "squared",
+            "discount": 0.997,
+            "batch_size": 64,
+            "optimizer": "adam",
+            "optimizer_epsilon": 0.001,
+            "learning_rate": 0.0001,
+            "target": "periodic:2500",
+        },
+        "drq": {
+            "augmentation": "shift_and_intensity",
+            "target": "periodic:1",
+            "train_every": 1,
+            "optimizer": "adam",
+            "optimizer_epsilon": 0.00015,
+            "learning_rate": 0.0001,
+            "max_gradient_norm": 10.0,
+            "learning_starts": 1_600,
+            "epsilon": "linear(1,0.1,5000)",
+        },
+    },
+}
+
+
+def lineage(name: str) -> list[str]:
+    """The agents that an agent is made from, the first one first and itself last.
+
+    Raises:
+        ValueError: if no agent has that name.
+
+    >>> lineage("rainbow")
+    ['dqn', 'c51', 'rainbow']
+    """
+    begins_with = AGENTS[check_name(name, AGENTS, "agent")].begins_with
+    return [*(lineage(begins_with) if begins_with else []), name]
+
+
+def make_configs(name: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields: Mapping[str, Any] = {}) -> Configs:
+    """Configs of an agent: its differences, the numbers of a preset, and then fields of one's own.
+
+    Args:
+        name: Name of the agent.
+        preset: Name of the preset.
+        fields: Leaves by name, and unions by the name of a kind or by a part.
+
+    Raises:
+        ValueError: if a name is unknown, or a value out of range.
+        TypeError: if a value is of another type than the field's.
+
+    >>> configs = make_configs("rainbow", fields={"num_atoms": 21})
+    >>> configs.agent.head.num_atoms, configs.loop.draw.most_steps
+    (21, 3)
+    """
+    numbers, configs = PRESETS[check_name(preset, PRESETS, "preset")], Configs()
+    for agent in lineage(name):
+        configs = replace(replace(configs, AGENTS[agent].difference), numbers.get(agent, {}))
+    return replace(configs, fields)
+
+
+def differences(name: str, other: str, preset: str = DEFAULT_PRESET) -> list[tuple[str, Any, Any]]:
+    """Leaves in which two agents differ: name, value of the first and of the second; "-" where one has no such leaf.
+
+    >>> differences("dqn", "munchausen_dqn")[:2]
+    [('bootstrap', 'greedy', 'munchausen'), ('double', False, '-')]
+    """
+    first, second = (leaves(make_configs(agent, preset)) for agent in (name, other))
+    pairs = {leaf: (first.get(leaf, "-"), second.get(leaf, "-")) for leaf in {**first, **second}}
+    return [(leaf, *values) for leaf, values in pairs.items() if values[0] != values[1]]

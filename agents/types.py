@@ -1,98 +1,183 @@
-"""What an agent is: four pure functions over a state, and the targets it declares."""
+"""Types of an agent: pure functions over a state, the terms of its loss, and what those read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from ..networks import ValueOutput
 from ..replay.types import Array, EnvironmentSpec, Sample, TimeStep
-from ..updates import LearnerState, LearnOutput, Target
+from ..updates import LearnerState, LearnOutput, Target, Variables
 
 Tree = Any
 
-__all__ = ["ActOutput", "Agent", "EnvironmentSpec", "Sample", "TimeStep", "evaluation_state"]
+__all__ = [
+    "AVERAGE",
+    "MAIN_TARGET",
+    "ActOutput",
+    "Agent",
+    "EnvironmentSpec",
+    "Outputs",
+    "RecurrentState",
+    "Sample",
+    "StepExtras",
+    "Steps",
+    "Term",
+    "TermOutput",
+    "TimeStep",
+    "Views",
+    "evaluation_state",
+]
 
-AVERAGE = "average"
+AVERAGE, MAIN_TARGET = "average", "q"
+
+
+class RecurrentState(NamedTuple):
+    """Recurrent state of an agent that has any; that of the others is ``()``.
+
+    Attributes:
+        core: Recurrent state of the network, leaves ``[N, H]``; ``()`` without a core.
+        member: ``[N]`` int32, the member of an ensemble that acts in each environment's episode; ``()`` without one.
+    """
+
+    core: Tree = ()
+    member: Array = ()
+
+
+class StepExtras(NamedTuple):
+    """Arrays that an agent keeps with a step in the replay, where it has any to keep; leaves ``[N, ...]``.
+
+    Attributes:
+        core: Recurrent state of the network before the step, zeros where an episode begins.
+        a_tm1: ``[N]`` int32, the action before the step.
+        r_tm1: ``[N]`` float32, the reward that came with the observation, on the scale of that time.
+        member_mask: ``[N, K]`` float32, 1 for the members of an ensemble that learn from the step.
+    """
+
+    core: Tree = ()
+    a_tm1: Array = ()
+    r_tm1: Array = ()
+    member_mask: Array = ()
 
 
 class ActOutput(NamedTuple):
-    """What acting gives.
+    """Output of acting.
 
     Attributes:
         action: ``[N]`` int32.
-        memory: what the agent carries from step to step (recurrent state); ``()`` for feed-forward agents.
-        extras: a tree of ``[N, ...]`` arrays that the agent wants kept with the step in the replay; ``()`` for none.
+        recurrent_state: State that the agent carries from step to step; ``()`` for agents without one.
+        extras: Tree of ``[N, ...]`` arrays to keep with the step in the replay; ``()`` for none.
     """
 
     action: Array
-    memory: Tree = ()
+    recurrent_state: Tree = ()
     extras: Tree = ()
 
 
-class Init(Protocol):
-    """How an agent begins."""
+class Outputs(NamedTuple):
+    """Outputs of one network on a sample; leaves ``[B, T, ...]``, with ``T`` = 1 for transitions.
 
-    def __call__(self, key: jax.Array) -> LearnerState:
-        """Returns the state to learn from; the key is consumed."""
+    Attributes:
+        tm1: Values of the observations acted on.
+        t: Values of the observations to bootstrap from, ``n_steps`` later or at the end of the sequence.
+        t_again: The same values under another draw of noise or fractions; equal to ``t`` where nothing is drawn.
+    """
 
-
-class InitialMemory(Protocol):
-    """What an agent remembers before its first step."""
-
-    def __call__(self, key: jax.Array, num_envs: int) -> Tree:
-        """Returns the memory of ``num_envs`` environments, ``()`` for a feed-forward agent; the key is consumed."""
-
-
-class Act(Protocol):
-    """How an agent acts."""
-
-    def __call__(self, key: jax.Array, state: LearnerState, memory: Tree, timestep: TimeStep) -> ActOutput:
-        """Chooses ``[N]`` actions; the key is consumed. Memory is reset where ``timestep.first``.
-
-        These are the agent's own actions; the loop explores (:func:`polyak.agents.epsilon_greedy`).
-        """
+    tm1: ValueOutput
+    t: ValueOutput
+    t_again: ValueOutput
 
 
-class Learn(Protocol):
-    """How an agent learns."""
+class Steps(NamedTuple):
+    """Steps that a sample is learnt from, ``[B, T]``, rewards summed over ``n_steps``; ``T`` = 1 for transitions.
 
-    def __call__(self, key: jax.Array, state: LearnerState, sample: Sample) -> tuple[LearnerState, LearnOutput]:
-        """Makes one learner step on a sample ``[B, ...]``; the key is consumed."""
+    Attributes:
+        a_tm1: ``[B, T]`` int32, actions.
+        r_t: ``[B, T]`` float32, discounted sums of rewards.
+        discount_t: ``[B, T]`` float32, factors of the bootstrap value.
+        learns: ``[B, T]`` bool, whether a step is learnt from; neither burn-in nor padding is.
+        action_mask_tm1: ``[B, T, A]`` bool, legal actions at the observations acted on; ``()`` without masks.
+        action_mask_t: ``[B, T, A]`` bool, legal actions at the observations to bootstrap from; ``()`` without masks.
+    """
+
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array
+    learns: Array
+    action_mask_tm1: Array = ()
+    action_mask_t: Array = ()
 
 
-class GreedyActions(Protocol):
-    """What an agent would do."""
+class Views(NamedTuple):
+    """Everything that the terms of a loss read, computed once.
 
-    def __call__(self, params: Tree, sample: Sample) -> Array:
-        """Returns the greedy actions at the first observations of a sample's transitions (all of a sequence's)."""
+    Attributes:
+        sample: Sample, with its images augmented.
+        steps: Steps of the sample.
+        online: Outputs of the online network, through which gradients flow.
+        targets: Name to the outputs of each target network, under stop-gradient.
+        variables: Online parameters and module state, for terms that apply the network to something else.
+    """
+
+    sample: Sample
+    steps: Steps
+    online: Outputs
+    targets: Mapping[str, Outputs]
+    variables: Variables
+
+
+class TermOutput(NamedTuple):
+    """Output of a term.
+
+    Attributes:
+        loss: ``[B]``, the loss of each transition or sequence.
+        metrics: Name to scalar.
+        priorities: ``[B]``, new priorities; ``()`` from every term but the value term.
+    """
+
+    loss: Array
+    metrics: Mapping[str, Array] = {}
+    priorities: Array = ()
+
+
+class Term(Protocol):
+    """Term of an agent's loss."""
+
+    def __call__(self, key: jax.Array, views: Views) -> TermOutput:
+        """Computes the term on the views of a sample; the key is consumed."""
 
 
 class Agent(NamedTuple):
-    """An agent: pure functions, none of them jitted; the loop compiles and donates.
+    """Agent: pure functions, none of them jitted; the loop compiles and donates.
 
     Attributes:
-        init: ``(key) -> LearnerState``.
-        initial_memory: ``(key, num_envs) -> memory``.
-        act: ``(key, state, memory, timestep) -> ActOutput``; the loop explores.
-        learn: ``(key, state, sample) -> (state, LearnOutput)``.
-        targets: the named targets of its learner; the first is its main one.
-        act_greedily: as ``act``, without what the agent itself does to explore (noise, a head drawn); None where that
-            is nothing.
-        greedy_actions: ``(params, sample) -> actions``, for diagnostics of the policy, -1 where there is nothing to act
-            on, as in padding; None for no such diagnostics.
+        init: ``(key) -> LearnerState``; the key is consumed.
+        initial_recurrent_state: ``(key, num_envs) -> recurrent_state``; ``()`` for agents without one.
+        act: ``(key, state, recurrent_state, timestep) -> ActOutput``, the agent's own actions for ``[N]`` environments;
+            the loop explores (:func:`polyak.agents.epsilon_greedy`). The recurrent state begins again where
+            ``timestep.first``. The key is consumed.
+        learn: ``(key, state, sample) -> (state, LearnOutput)``, one learner step on a sample ``[B, ...]``; the key is
+            consumed.
+        targets: Named targets of its learner; the first is the main one.
+        evaluate_act: As ``act``, without the agent's own exploration (noise, a member of an ensemble).
+        greedy_actions: ``(variables, sample) -> [B] or [B, T] int32``, the greedy actions at the observations acted on,
+            for diagnostics of the policy; -1 where a step is not learnt from.
+        calibrate: ``(state, rewards [R], discount) -> state``, the state with the support of the head's atoms derived
+            from rewards; None where no support is to be derived.
     """
 
-    init: Init
-    initial_memory: InitialMemory
-    act: Act
-    learn: Learn
+    init: Callable[[jax.Array], LearnerState]
+    initial_recurrent_state: Callable[[jax.Array, int], Tree]
+    act: Callable[[jax.Array, LearnerState, Tree, TimeStep], ActOutput]
+    learn: Callable[[jax.Array, LearnerState, Sample], tuple[LearnerState, LearnOutput]]
     targets: Mapping[str, Target]
-    act_greedily: Act | None = None
-    greedy_actions: GreedyActions | None = None
+    evaluate_act: Callable[[jax.Array, LearnerState, Tree, TimeStep], ActOutput]
+    greedy_actions: Callable[[Variables, Sample], Array]
+    calibrate: Callable[[LearnerState, Any, float], LearnerState] | None = None
 
 
 def evaluation_state(state: LearnerState) -> LearnerState:
-    """The state to evaluate with: the Polyak average's parameters where the agent keeps one, else its own.
+    """State to evaluate with: the Polyak average's parameters where the agent keeps one, else its own.
 
     >>> import jax.numpy as jnp, optax
     >>> from polyak.updates import LossOutput, Target, frozen, learner

@@ -1,7 +1,6 @@
-"""Writes what docs/ and the README say of options and of agents, from where the program has it.
+"""Writes the tables of options and of agents in docs/ and the README, from where the program has them.
 
-Run it after a change of options, of what their docstrings say, of an agent's config or of the catalogue:
-``python docs/options.py``.
+Run it after a change of options, of their docstrings, or of the table of agents: ``python docs/options.py``.
 """
 
 import dataclasses
@@ -9,73 +8,119 @@ import pathlib
 import re
 import typing
 
-import docstring_parser
 import tyro
 
-from polyak.agents import AGENTS, DQNConfig
-from polyak.catalogue import AGENTS as CATALOGUE
-from polyak.catalogue import COMMON, agents_table, links
+from polyak.agents.fields import kinds_of
+from polyak.agents.parts import is_part, leaves
+from polyak.agents.presets import AGENTS, PRESETS, Configs, make_configs
+from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
 from polyak.experiments import cli
-from polyak.experiments.runs import config
+from polyak.experiments.runs.flags import attributes, run_flags
 
 FOLDER = pathlib.Path(__file__).parent
 MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLE = re.compile(r"(<!-- agents -->\n).*?(<!-- end -->)", re.DOTALL)
+NUMBERS = re.compile(r"(<!-- numbers -->\n).*?(<!-- end -->)", re.DOTALL)
 SECTION = re.compile(r"^## (\w+)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-OPTION = re.compile(r"^(\| `--([a-z-]+)` \|)[^|\n]*\|", re.MULTILINE)
+CITATION = re.compile(r" \([^()]*\d{4}[^()]*\)")
 
 
-def option_classes():
-    """Every dataclass that the command line fills, by name: the commands, the run, the agent."""
+def tables():
+    """Name to table of options: those of each command, and those of each group of ``polyak train --help``."""
     commands = [value for name, value in vars(cli).items() if name.endswith("Command")]
-    return {kind.__name__: kind for kind in (*commands, config.RunConfig, DQNConfig)}
-
-
-def table(kind):
-    """A Markdown table of the options of one dataclass, without those of a dataclass inside it."""
-    about = {entry.arg_name: entry.description for entry in docstring_parser.parse(kind.__doc__).params}
-    types = typing.get_type_hints(kind, include_extras=True)
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    for field in dataclasses.fields(kind):
-        hidden = tyro.conf.Suppress in getattr(types[field.name], "__metadata__", ())
-        if not dataclasses.is_dataclass(types[field.name]) and not hidden:
-            meaning = _meaning(about[field.name], types[field.name])
-            lines.append(f"| {_option(field, types[field.name])} | {_default(field)} | {meaning} |")
-    return "\n".join(lines) + "\n"
+    return {command.__name__: _command_table(command) for command in commands} | _train_tables()
 
 
 def page(text):
-    """The text of the page with its tables made anew."""
-    kinds = option_classes()
-    return MARKED.sub(lambda found: f"{found[1]}\n{table(kinds[found[2]])}\n{found[3]}", text)
+    """The text of the page of the command line with its tables written again."""
+    found = tables()
+    return MARKED.sub(lambda match: f"{match[1]}\n{found[match[2]]}\n{match[3]}", text)
 
 
 def agents_page(text):
-    """The text of the page of agents with its table made anew, and in each agent's section the entry and the options.
-
-    An entry is the lines that begin with ``- papers:`` and ``- head:``; the second cell of a row that begins with an
-    option is what the agent's config has.
-    """
-    text = TABLE.sub(lambda found: f"{found[1]}\n{agents_table('markdown')}\n{COMMON}\n\n{found[2]}", text)
+    """The text of the page of agents with its table written again, and in each section the lines and the numbers."""
+    text = TABLE.sub(lambda found: f"{found[1]}\n{agents_table(format='markdown')}\n{found[2]}", text)
     return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
 
 
 def readme(text):
-    """The text of the README with its table of agents made anew."""
+    """The text of the README with its table of agents written again."""
     lines = ["| agent | | from |", "|---|---|---|"]
-    for name, entry in CATALOGUE.items():
+    for name, entry in AGENTS.items():
         first = entry.papers[0]
         lines.append(f"| [`{name}`](docs/agents.md#{name}) | {entry.summary} | [{first.authors}]({first.url}) |")
     made = "\n".join(lines)
     return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
 
 
+def own_numbers(name):
+    """Names of the leaves of an agent's own: those of its difference, and those that a preset gives it."""
+    own = [*AGENTS[name].difference, *(leaf for preset in PRESETS.values() for leaf in preset.get(name, {}))]
+    return list(dict.fromkeys(own))
+
+
 def _section(name, text):
-    entry, agent = CATALOGUE[name], AGENTS[name]
-    parts = f"{entry.head}; loss: {entry.loss}; replay: {entry.replay}; default target: `{entry.target}`"
-    for start, line in (("papers", links(entry)), ("head", parts)):
-        text = re.sub(rf"^- {start}:.*$", lambda _, line=f"- {start}: {line}": line, text, flags=re.MULTILINE)
-    return OPTION.sub(lambda found: f"{found[1]} {_shown(getattr(agent, found[2].replace('-', '_')))} |", text)
+    entry, configs = AGENTS[name], make_configs(name)
+    parts = {"head": head_column(configs), "loss": loss_column(configs), "replay": replay_column(configs)}
+    begins = f"- begins with: {f'[`{entry.begins_with}`](#{entry.begins_with})' if entry.begins_with else 'nothing'}; "
+    begins += "; ".join(f"{part}: {words}" for part, words in parts.items())
+    for start, line in (("papers", f"- papers: {links(entry)}"), ("begins with", begins)):
+        text = re.sub(rf"^- {start}:.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
+    return NUMBERS.sub(lambda found: f"{found[1]}\n{_numbers(name)}\n{found[2]}", text)
+
+
+def _numbers(name):
+    found = [leaves(make_configs(name, preset)) for preset in PRESETS]
+    lines = [f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |", "|---" * (1 + len(PRESETS)) + "|"]
+    for leaf in own_numbers(name):
+        values = " | ".join(_shown(values[leaf]) if leaf in values else "" for values in found)
+        lines.append(f"| `--{leaf.replace('_', '-')}` | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def _train_tables():
+    """One table for each group of flags, with the kinds of the parts that bring a flag."""
+    kinds, rows = _kinds(Configs()), {}
+    for given in ({}, *({union: kind} for union, kind in kinds.values())):
+        for flag in run_flags(make_configs("dqn"), given):
+            union, kind = kinds.get(flag.owner, ("", ""))
+            chosen = flag.name in {union for union, _ in kinds.values()}  # a union's own flag: its default alone
+            default = flag.default if not chosen else leaves(Configs())[flag.name]
+            meaning = _meaning(CITATION.sub("", attributes(flag.owner)[flag.name]), flag.annotation)
+            row = (_option(flag.name, flag.annotation), _default(flag.name, default), meaning)
+            rows.setdefault(flag.group, {}).setdefault(row, {}).setdefault(union, []).append(kind)
+    return {group: _train_table(found) for group, found in rows.items()}
+
+
+def _train_table(rows):
+    lines = ["| option | with | default | meaning |", "|---|---|---|---|"]
+    for (option, default, meaning), brought in rows.items():
+        ((union, kinds),) = brought.items()
+        by = f"`--{union}` {', '.join(f'`{kind}`' for kind in dict.fromkeys(kinds))}" if union else ""
+        lines.append(f"| {option} | {by} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kinds(config):
+    """Type of each part of a union to the union's name and the kind's."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found |= {part: (field.name, kind) for kind, part in kinds_of(field).items() if part is not None}
+        if is_part(value):
+            found |= _kinds(value)
+    return found
+
+
+def _command_table(command):
+    """A Markdown table of a command's own options."""
+    types = typing.get_type_hints(command, include_extras=True)
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for field in dataclasses.fields(command):
+        annotation, meaning = types[field.name], attributes(command)[field.name]
+        default = "" if field.default is dataclasses.MISSING else _default(field.name, field.default)
+        lines.append(f"| {_option(field.name, annotation)} | {default} | {_meaning(meaning, annotation)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _shown(value):
@@ -84,32 +129,31 @@ def _shown(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _option(field, annotation):
-    dashed, marks = field.name.replace("_", "-"), getattr(annotation, "__metadata__", ())
+def _option(name, annotation):
+    dashed, marks = name.replace("_", "-"), getattr(annotation, "__metadata__", ())
     if tyro.conf.Positional in marks:
         names = [mark.metavar for mark in marks if getattr(mark, "metavar", None)]
-        return f"`{(names or [field.name.upper()])[0]}`"
+        return f"`{(names or [name.upper()])[0]}`"
     return f"`--{dashed}`, `--no-{dashed}`" if annotation is bool else f"`--{dashed}`"
 
 
-def _default(field):
-    if field.default is dataclasses.MISSING:
-        return ""
-    if isinstance(field.default, bool):
-        return f"`--{'' if field.default else 'no-'}{field.name.replace('_', '-')}`"
-    return f"`{' '.join(map(str, field.default)) if isinstance(field.default, tuple) else field.default}`"
+def _default(name, value):
+    if isinstance(value, bool):
+        return f"`--{'' if value else 'no-'}{name.replace('_', '-')}`"
+    return f"`{_shown(value)}`"
 
 
 def _meaning(description, annotation):
     text = " ".join(description.split()).replace("``", "`").replace("|", "\\|")
     choices = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
-    told = all(choice in text for choice in choices)
-    return text if told else f"{text} One of {', '.join(f'`{choice}`' for choice in choices)}."
+    named = all(str(choice) in text for choice in choices)
+    text = text if named else f"{text} One of {', '.join(f'`{choice}`' for choice in choices)}."
+    return text.replace("a schedule", "a [schedule](#schedules)")
 
 
 PAGES = {"command_line.md": page, "agents.md": agents_page, "../README.md": readme}
 
 if __name__ == "__main__":
-    for name, made_anew in PAGES.items():
+    for name, write in PAGES.items():
         path = FOLDER / name
-        path.write_text(made_anew(path.read_text()))
+        path.write_text(write(path.read_text()))

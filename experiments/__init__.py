@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .environments.types import Environment, EnvironmentFailure, EnvironmentStep
     from .environments.vector import VectorEnvironments
     from .environments.workers import WorkerEnvironments
-    from .loops.carry import Carry, initial_carry
+    from .loops.carry import Carry, initial_carry, make_replay
     from .loops.evaluation import evaluate
     from .loops.host import host_loop
     from .loops.schedules import total_learner_steps
@@ -33,6 +33,7 @@ __all__ = [
     "host_loop",
     "initial_carry",
     "make",
+    "make_replay",
     "total_learner_steps",
 ]
 
@@ -50,6 +51,7 @@ _MODULES = {
     "host_loop": "loops.host",
     "initial_carry": "loops.carry",
     "make": "environments.make",
+    "make_replay": "loops.carry",
     "total_learner_steps": "loops.schedules",
 }
 

@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents import AGENTS, network_arguments, seen_spec
-from ..networks import value_network_in_words
+from ..agents.parts import check_name
+from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
-from .loops.normalization import CLIP, EPSILON, normalize_timestep
+from .loops.normalization import normalize_timestep
+from .loops.observations import observation_pipeline
 from .reports.comparison import compare as compare
 from .reports.progress import Progress
 from .runs import folders
 from .runs import train as runs
 from .runs.build import build
-from .runs.config import RunConfig, from_json, known, to_json, without_workers
-from .runs.export import Exported, Format, load_exported, write_exported
+from .runs.config import RunConfig, make_run_config, without_workers
+from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.records import read_jsonl
 
@@ -58,6 +59,7 @@ class Run:
 def train(
     agent: str | None = None,
     *,
+    preset: str | None = None,
     config: RunConfig | None = None,
     out: Folder | None = None,
     quiet: bool = True,
@@ -66,16 +68,19 @@ def train(
     """Trains an agent, as ``polyak train`` does.
 
     Args:
-        agent: the agent's name; by default dqn.
-        config: a whole config, instead of an agent's name and fields.
-        out: the run's folder, new or empty; by default one under ``runs/``.
-        quiet: print no progress.
-        **fields: fields of the run (``env``, ``steps``, ``seed``, ...) and of the agent (``target``, ``learning_rate``,
-            ...), by name. ``initial`` takes a path, or a run that has ended.
+        agent: Name of the agent; by default n_step_double_dqn.
+        preset: Name of the numbers that the agent begins with; by default classic.
+        config: Config of the run, instead of names and fields.
+        out: Folder of the run, new or empty; by default one under ``runs/``.
+        quiet: Whether to print no progress.
+        **fields: Fields of the run (``env``, ``steps``, ``seed``, ...), of the agent (``target``, ``num_atoms``, ...)
+            and of the loop (``n_steps``, ``epsilon``, ...), by name; unions (``head``, ``core``, ...) by the name of a
+            kind or by a part, schedules by a number or a text. ``initial`` takes a path, or a run that has ended.
 
     Raises:
-        ValueError, TypeError: a field that does not exist (the message names the closest) or is out of range, before
-            the first environment step.
+        ValueError, TypeError: if a field does not exist (the message names the closest), belongs to a part that is
+            not there (the message names the field that brings it) or is out of range, before the first environment
+            step.
         KeyboardInterrupt: it was interrupted, and saved; go on with :func:`resume`.
 
     >>> import tempfile
@@ -86,9 +91,10 @@ def train(
     ('incremental:0.01', [300.0], True)
     """
     if config is None:
-        config = _config(known(agent or "dqn", AGENTS, "agent"), fields)
-    elif fields or agent is not None:
-        beside = ", ".join([*([f"agent {agent!r}"] if agent is not None else []), *fields])
+        config = _config(agent or DEFAULT_AGENT, preset or DEFAULT_PRESET, fields)
+    elif fields or agent is not None or preset is not None:
+        names = {"agent": agent, "preset": preset}
+        beside = ", ".join([*(f"{name} {value!r}" for name, value in names.items() if value is not None), *fields])
         raise ValueError(f"config: got a whole config and {beside} as well; give one or the other.")
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
@@ -103,7 +109,7 @@ def resume(folder: Folder, *, quiet: bool = True) -> Run:
         KeyboardInterrupt: it was interrupted again, and saved.
     """
     folder = pathlib.Path(folder)
-    with Progress(folders.read_config(folder), quiet=quiet) as progress:
+    with Progress(folders.read_config_to_resume(folder), quiet=quiet) as progress:
         return _finished(runs.resume(folder, progress.show, progress.say, progress.begin), folder)
 
 
@@ -135,21 +141,20 @@ def load(folder: Folder) -> Run:
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
     spec = parts.environment.spec
-    shown = seen_spec(config.agent, spec).observation
+    shown = observation_pipeline(config.loop, spec).spec.observation
 
     @jax.jit
     def greedy(observation: Any, action_mask: Any) -> Any:
         masks = jax.tree.map(lambda mask: mask[None], action_mask)
         timestep = normalize_timestep(scaling, TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool), masks))
-        memory = parts.agent.initial_memory(jax.random.key(0), 1)
-        act_greedily = parts.agent.act_greedily or parts.agent.act
-        return act_greedily(jax.random.key(0), state, memory, timestep).action[0]
+        recurrent_state = parts.agent.initial_recurrent_state(jax.random.key(0), 1)
+        return parts.agent.evaluate_act(jax.random.key(0), state, recurrent_state, timestep).action[0]
 
     def act(observation: Any, action_mask: Any = None) -> int:
-        if config.agent.memory != "none":
+        if config.agent.network.core is not None:
             raise ValueError(
-                "act: this agent remembers, and one observation does not tell what it would do. Play whole episodes "
-                f"with polyak.evaluate({str(folder)!r}), or carry its memory yourself: polyak.agents.Agent.act."
+                "act: this agent is recurrent, so that its action depends on the whole episode. Play whole episodes "
+                f"with polyak.evaluate({str(folder)!r}), or carry its recurrent state (Agent.evaluate_act)."
             )
         found = np.asarray(observation, shown.dtype)
         if found.shape != shown.shape:
@@ -213,59 +218,25 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     >>> exported.manifest["network"]["function"], exported.arrays["params/head/q_values/w"].shape
     ('polyak.networks.value_network', (8, 2))
     """
-    known(format, get_args(Format), "format")
+    check_name(format, get_args(Format), "format")
     run = run if isinstance(run, Run) else load(run)
     folder = pathlib.Path(folder) if folder is not None else run.folder / "export"
-    arguments, shown = network_arguments(run.config.agent, run.spec), seen_spec(run.config.agent, run.spec).observation
     about = {
-        "config": to_json(run.config),
-        "observation": {"shape": list(shown.shape), "dtype": str(shown.dtype)},
-        "num_actions": run.spec.num_actions,
-        "network": {
-            "function": f"polyak.networks.{'recurrent_' if run.config.agent.memory == 'lstm' else ''}value_network",
-            "arguments": arguments,
-            "in_words": value_network_in_words(**arguments),
-        },
+        **describe(run.config, run.spec, run.variables.state),
         "evaluation": run.evaluation,
         "versions": read_json(run.folder / "config.json").get("versions"),
     }
-    if run.config.agent.normalize_observations:
-        about["normalization"] = {
-            "of": "observations",
-            "mean": "normalization/observation/mean",
-            "variance": "normalization/observation/variance",
-            "epsilon": EPSILON,
-            "clip": CLIP,
-            "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
-        }
-    if run.config.agent.normalize_rewards and run.config.agent.memory != "none":
-        about["reward_normalization"] = {
-            "variance": "normalization/returns/variance",
-            "epsilon": EPSILON,
-            "clip": CLIP,
-            "in_words": "clip(reward / sqrt(variance + epsilon), -clip, clip) goes into the LSTM",
-        }
-    if run.config.agent.frame_stack > 1:
-        about["frames"] = (
-            f"an observation is the newest {run.config.agent.frame_stack} frames of the episode along the last axis, "
-            "the oldest first; before its first frame that frame is repeated"
-        )
     arrays = read_arrays(run.folder / "parameters.npz")
     folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)
     return folder
 
 
-def _config(agent: str, fields: dict[str, Any]) -> RunConfig:
-    of_the_agent = {field.name for field in dataclasses.fields(AGENTS[agent])}
-    of_the_run = {field.name for field in dataclasses.fields(RunConfig)} - {"agent", "agent_name"}
-    for name in fields:
-        known(name, sorted(of_the_run | of_the_agent), "field")
+def _config(agent: str, preset: str, fields: dict[str, Any]) -> RunConfig:
     initial = fields.get("initial")
     if isinstance(initial, Run | pathlib.Path):
         fields = {**fields, "initial": str(initial.folder if isinstance(initial, Run) else initial)}
-    described = {"name": agent, **{k: v for k, v in fields.items() if k in of_the_agent}}
-    return from_json({**{k: v for k, v in fields.items() if k in of_the_run}, "agent": described})
+    return make_run_config(agent, preset, fields)
 
 
 def _finished(result: dict[str, Any] | None, folder: pathlib.Path) -> Run:

@@ -1,42 +1,38 @@
-"""The command line: each command is a frozen dataclass that tyro fills, and a function that does it."""
+"""The command line: each command is a frozen dataclass that tyro fills, and a function that does it.
+
+A command imports what it needs when its arguments have been read, so that help answers at once.
+"""
 
 import dataclasses
 import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from .. import help
-from ..agents import AGENTS
+from ..agents.parts import check_name
+from ..agents_table import Format as AgentsFormat
+from ..agents_table import agents_table, difference_table
 from ..tables import TableFormat
-from . import api
-from .environments.types import EnvironmentFailure
-from .environments.worker import own_traceback
-from .loops.episodes import RECENT
-from .reports.comparison import compare
-from .reports.comparison_table import comparison_table
-from .reports.figures import comparison_figure
-from .reports.progress import Progress, tell
-from .runs import folders
-from .runs import train as runs
-from .runs.config import RunConfig, known
-from .runs.export import Format
+from .runs.flags import parse_run
+
+Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
-    """Train an agent: progress while it runs, a folder with everything at the end.
+    """Train an agent: progress while it runs, a folder with all results at the end.
 
     Attributes:
-        config: the run.
-        out: folder of the run, new or empty; by default one under runs/.
-        quiet: print no progress.
+        preset: Name of the numbers that the agent begins with; flags replace them.
+        out: Folder of the run, new or empty; None makes one under runs/.
+        quiet: Whether to print no progress.
     """
 
-    config: RunConfig
+    preset: Preset = "classic"
     out: pathlib.Path | None = None
     quiet: bool = False
 
@@ -46,8 +42,8 @@ class ResumeCommand:
     """Continue a run from its newest checkpoint, as if it had never stopped.
 
     Attributes:
-        run: folder of the run.
-        quiet: print no progress.
+        run: Folder of the run.
+        quiet: Whether to print no progress.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
@@ -59,10 +55,10 @@ class EvaluateCommand:
     """Play whole episodes with the parameters of a finished run, in environments of their own.
 
     Attributes:
-        run: folder of the run.
-        episodes: how many.
-        seed: of the environments; by default the one that the run's own evaluation had.
-        epsilon: probability of a random action.
+        run: Folder of the run.
+        episodes: Number of episodes.
+        seed: Seed of the environments; None takes that of the run's own evaluation.
+        epsilon: Probability of a random action.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
@@ -76,14 +72,14 @@ class ExportCommand:
     """Write the trained network of a finished run for elsewhere: parameters by name, and a manifest in JSON.
 
     Attributes:
-        run: folder of the run.
-        out: where to, new or empty; by default export/ in the run's folder.
-        format: of the file of parameters.
+        run: Folder of the run.
+        out: Folder to write, new or empty; None makes export/ in the run's folder.
+        format: Format of the file of parameters.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
     out: pathlib.Path | None = None
-    format: Format = "safetensors"
+    format: Literal["safetensors", "npz"] = "safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +87,11 @@ class CompareCommand:
     """Compare runs over their seeds: a table, and a figure if one is asked for. Runs that have not ended are shown too.
 
     Attributes:
-        runs: folders of runs, or folders that hold runs.
-        threshold: a training return; the table then tells the environment steps to reach it.
-        window: training episodes that a training return is the mean of.
-        format: of the table.
-        figure: where to draw the curves, a file that ends in .png, .pdf or .svg.
+        runs: Folders of runs, or folders that hold runs.
+        threshold: Training return; with it, the table has the environment steps to reach it.
+        window: Number of training episodes whose mean is a training return.
+        format: Format of the table.
+        figure: File for the curves, which ends in .png, .pdf or .svg.
     """
 
     runs: Annotated[
@@ -103,24 +99,41 @@ class CompareCommand:
         tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(one or more)"),
     ]
     threshold: float | None = None
-    window: int = RECENT
+    window: int = 100
     format: TableFormat = "text"
     figure: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentsCommand:
+    """Print the table of agents, or the difference of two.
+
+    Attributes:
+        diff: Names of two agents whose difference is printed.
+        preset: Name of the numbers that the agents begin with.
+        format: Format of the table.
+    """
+
+    diff: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="AGENT AGENT")] = None
+    preset: Preset = "classic"
+    format: AgentsFormat = "text"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
-        command = known(arguments[0], _COMMANDS, "command")
+        command = check_name(arguments[0], _COMMANDS, "command")
         return _COMMANDS[command](list(arguments[1:]))
     except KeyboardInterrupt:
         print("polyak: interrupted; a run that has begun continues with: polyak resume RUN", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, EnvironmentFailure, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         if not _is_ours(error):
             raise
         print(f"polyak: {error}", file=sys.stderr)
-        if isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:  # an EnvironmentFailure
+            from .environments.worker import own_traceback
+
             print(own_traceback(error.__cause__), file=sys.stderr)
         for note in getattr(error, "__notes__", []):
             if "JAX_TRACEBACK_FILTERING" in note:  # JAX's, of what passed through a trace
@@ -130,54 +143,51 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "dqn"
-    default = TrainCommand(RunConfig(AGENTS[known(name, AGENTS, "agent")], name))
-    command = tyro.cli(
-        TrainCommand,
-        args=arguments,
-        default=default,
-        prog=f"polyak train {name}",
-        description=_description("train", TrainCommand),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    folder = command.out or folders.default_folder(command.config)
-    with Progress(command.config, quiet=command.quiet) as progress:
-        result = runs.train(command.config, folder, progress.show, progress.say, progress.begin)
+    config, command = parse_run(arguments, TrainCommand, _description("train", TrainCommand))
+    from .reports.progress import Progress
+    from .runs import folders
+    from .runs import train as runs
+
+    folder = command.out or folders.default_folder(config)
+    with Progress(config, quiet=command.quiet) as progress:
+        result = runs.train(config, folder, progress.show, progress.say, progress.begin)
     return _report(folder, result)
 
 
 def _resume(arguments: list[str]) -> int:
-    command = tyro.cli(
-        ResumeCommand, args=arguments, prog="polyak resume", description=_description("resume", ResumeCommand)
-    )
-    with Progress(folders.read_config(command.run), quiet=command.quiet) as progress:
+    command = _parse(ResumeCommand, "resume", arguments)
+    from .reports.progress import Progress
+    from .runs import folders
+    from .runs import train as runs
+
+    with Progress(folders.read_config_to_resume(command.run), quiet=command.quiet) as progress:
         result = runs.resume(command.run, progress.show, progress.say, progress.begin)
     return _report(command.run, result)
 
 
 def _evaluate(arguments: list[str]) -> int:
-    command = tyro.cli(
-        EvaluateCommand, args=arguments, prog="polyak evaluate", description=_description("evaluate", EvaluateCommand)
-    )
-    result = runs.evaluate_run(command.run, command.episodes, command.seed, command.epsilon)
-    print(_evaluation_line(result))
+    command = _parse(EvaluateCommand, "evaluate", arguments)
+    from .runs import train as runs
+
+    print(_evaluation_line(runs.evaluate_run(command.run, command.episodes, command.seed, command.epsilon)))
     return 0
 
 
 def _export(arguments: list[str]) -> int:
-    command = tyro.cli(
-        ExportCommand, args=arguments, prog="polyak export", description=_description("export", ExportCommand)
-    )
-    folder = api.export(command.run, command.out, format=command.format)
-    for path in sorted(folder.iterdir()):
+    command = _parse(ExportCommand, "export", arguments)
+    from . import api
+
+    for path in sorted(api.export(command.run, command.out, format=command.format).iterdir()):
         print(f"exported  {path}")
     return 0
 
 
 def _compare(arguments: list[str]) -> int:
-    command = tyro.cli(
-        CompareCommand, args=arguments, prog="polyak compare", description=_description("compare", CompareCommand)
-    )
+    command = _parse(CompareCommand, "compare", arguments)
+    from .reports.comparison import compare
+    from .reports.comparison_table import comparison_table
+    from .reports.figures import comparison_figure
+
     comparison = compare(*command.runs, threshold=command.threshold, window=command.window)
     if command.figure is not None:
         comparison_figure(comparison, command.figure)
@@ -188,24 +198,40 @@ def _compare(arguments: list[str]) -> int:
     return 0
 
 
+def _agents(arguments: list[str]) -> int:
+    command = _parse(AgentsCommand, "agents", arguments)
+    if command.diff is None:
+        print(agents_table(command.preset, command.format), end="")
+    else:
+        one, other = command.diff
+        print(difference_table(one, other, command.preset, command.format), end="")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
     "compare": _compare,
     "export": _export,
-    "agents": help.tell_agents,
+    "agents": _agents,
 }
 
 
-def _description(command: str, kind: type[Any]) -> str:
-    """What the help of a command says above its options: the first line of its docstring, targets, examples."""
-    return help.description(command, (kind.__doc__ or "").partition("\n")[0])
+def _parse(command: type[Any], name: str, arguments: list[str]) -> Any:
+    return tyro.cli(command, args=arguments, prog=f"polyak {name}", description=_description(name, command))
+
+
+def _description(name: str, command: type[Any]) -> str:
+    """Text above the options in a command's help: the first line of its docstring, targets, examples."""
+    return help.description(name, (command.__doc__ or "").partition("\n")[0])
 
 
 def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
     if result is None:
         return 130
+    from .reports.progress import tell
+
     tell(_evaluation_line(result))
     tell(f"run       {folder}")
     tell(f"picture   {folder / 'learning_curve.png'}")
@@ -220,7 +246,14 @@ def _evaluation_line(result: dict[str, Any]) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether polyak raised the error itself, about its input; anything else is a fault and keeps its traceback."""
+    """Whether polyak raised the error itself, about its input; anything else is a fault and keeps its traceback.
+
+    A RuntimeError is, where it is an EnvironmentFailure.
+    """
+    if isinstance(error, RuntimeError):
+        from .environments.types import EnvironmentFailure
+
+        return isinstance(error, EnvironmentFailure)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

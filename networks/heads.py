@@ -30,7 +30,7 @@ class ValueOutput(NamedTuple):
         logits: ``[B, A, M]``, the unnormalised log-probabilities of the atoms; else ``()``.
         quantiles: ``[B, M, A]``, the returns at the fractions ``taus`` of their distribution; else ``()``.
         taus: ``[B, M]``, those fractions, in [0, 1]; else ``()``.
-        heads: ``[B, K, A]``, the values of each member of an ensemble; else ``()``.
+        members: ``[B, K, A]``, the values of each member of an ensemble; else ``()``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -44,7 +44,14 @@ class ValueOutput(NamedTuple):
     logits: Any = ()
     quantiles: Any = ()
     taus: Any = ()
-    heads: Any = ()
+    members: Any = ()
+
+
+def _support(self: hk.Module) -> jax.Array:
+    """Range of returns in the module state of a head, ``[2]``; zeros at first."""
+    del self  # Haiku enters the head's scope.
+    bounds: jax.Array = hk.get_state("support", [2], jnp.float32, init=jnp.zeros)
+    return bounds
 
 
 class LinearHead(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
@@ -97,6 +104,8 @@ class LinearHead(hk.Module):  # type: ignore[misc]  # Haiku's types are not foll
         num_actions, num_outputs = self.shape
         out = linear(num_actions * num_outputs, self.noisy_sigma, self.output_name)(hidden)
         return jnp.reshape(out, (*features.shape[:-1], *self.shape))
+
+    support = _support
 
 
 class DuelingHead(hk.Module):  # type: ignore[misc]
@@ -162,6 +171,8 @@ class DuelingHead(hk.Module):  # type: ignore[misc]
         advantage = stream(num_actions * num_outputs, "advantage")
         return value + advantage - jnp.mean(advantage, axis=-2, keepdims=True)
 
+    support = _support
+
 
 class CosineEmbedding(hk.Module):  # type: ignore[misc]
     """Features of fractions: ``relu(linear(cos(pi * i * tau)))``, for ``i`` of 0 to 63.
@@ -220,6 +231,16 @@ def make_atoms(head: HeadName, num_atoms: int, v_min: float, v_max: float) -> ja
     return jnp.asarray(atoms, jnp.float32)
 
 
+def atoms_of_support(head: HeadName, num_atoms: int, support: jax.Array) -> jax.Array:
+    """Atoms as in :func:`make_atoms`, for bounds ``[v_min, v_max]`` in an array.
+
+    >>> atoms_of_support("categorical", 3, jnp.asarray([-1.0, 5.0])).tolist()
+    [-1.0, 2.0, 5.0]
+    """
+    fractions = make_atoms(head, num_atoms, 0.0, 1.0)
+    return support[0] * (1.0 - fractions) + support[1] * fractions
+
+
 def plain_output(numbers: jax.Array) -> ValueOutput:
     """Reads ``[B, A, 1]`` as the values themselves."""
     return ValueOutput(q_values=numbers[..., 0])
@@ -244,13 +265,13 @@ def quantile_output(quantiles: jax.Array, taus: jax.Array) -> ValueOutput:
     return ValueOutput(q_values=jnp.mean(quantiles, axis=-2), quantiles=quantiles, taus=taus)
 
 
-def ensemble_output(heads: jax.Array) -> ValueOutput:
+def ensemble_output(members: jax.Array) -> ValueOutput:
     """Reads ``[B, K, A]`` as the values of the members of an ensemble; the values are their means.
 
     >>> ensemble_output(jnp.asarray([[[1.0, 0.0], [3.0, 0.0]]])).q_values.tolist()
     [[2.0, 0.0]]
     """
-    return ValueOutput(q_values=jnp.mean(heads, axis=-2), heads=heads)
+    return ValueOutput(q_values=jnp.mean(members, axis=-2), members=members)
 
 
 def _check_layers(num_actions: Any, num_outputs: Any, hidden_sizes: Any) -> None:

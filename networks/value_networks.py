@@ -1,4 +1,4 @@
-"""Networks of action values: a torso and a head, as a pair of pure functions."""
+"""Networks of action values: a torso, a recurrent core where it is asked for, and one of six heads."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -16,6 +16,7 @@ from .heads import (
     HeadName,
     LinearHead,
     ValueOutput,
+    atoms_of_support,
     categorical_output,
     ensemble_output,
     make_atoms,
@@ -23,10 +24,12 @@ from .heads import (
     plain_output,
     quantile_output,
 )
+from .network import Network, assemble
+from .recurrent import lstm
 from .torsos import TorsoName, make_torso, scale_images
 
 
-def value_network(
+def make_network(
     num_actions: int,
     *,
     torso: TorsoName,
@@ -37,58 +40,148 @@ def value_network(
     noisy: bool = False,
     noisy_sigma: float = 0.5,
     num_atoms: int = 51,
-    v_min: float = -10.0,
-    v_max: float = 10.0,
+    v_min: float | None = -10.0,
+    v_max: float | None = 10.0,
     num_quantiles: int = 64,
-    num_heads: int = 10,
+    num_members: int = 10,
     prior_scale: float = 1.0,
+    lstm_size: int | None = None,
     lowering: Lowering = "convolution",
-) -> hk.Transformed:
-    """Builds a network of action values: observations through ``scale_images``, a torso and a head.
+) -> Network:
+    """Build the network of an agent: ``scale_images``, a torso, perhaps an LSTM, and a head of action values.
 
-    The parameters stand under ``torso`` and ``head``. With ``dueling`` the last hidden layer is doubled, one for each
-    stream of the head, and those before it are shared: ``torso="nature", hidden_sizes=(512,)`` is the network of Mnih
-    et al., and of Wang et al. with ``dueling``. What the head gives beside the values, see ``ValueOutput``:
+    The parameters stand under ``torso``, ``lstm`` and ``head``. With ``dueling`` the last hidden layer is doubled, one
+    for each stream of the head, and those before it are shared: ``torso="nature", hidden_sizes=(512,)`` is the network
+    of Mnih et al., and of Wang et al. with ``dueling``. With ``lstm_size`` the torso has all hidden layers, and each
+    stream has one more of ``hidden_sizes[-1]`` after the LSTM. Fields of ``ValueOutput`` beside ``q_values``, by head:
 
-    - ``q``: nothing.
+    - ``q``: none.
     - ``categorical``: logits of ``num_atoms`` returns from ``v_min`` to ``v_max`` (C51, Bellemare et al., 2017).
-    - ``hl_gauss``: the same of the centres of ``num_atoms`` bins between them (Farebrother et al., 2024).
-    - ``quantile``: the quantiles at ``midpoints`` of as many equal slices of [0, 1] (QR-DQN, Dabney et al., 2018a).
-    - ``implicit_quantile``: the quantiles at drawn fractions (IQN, Dabney et al., 2018b). The features are multiplied
-      with those of each fraction, a ``CosineEmbedding`` under ``embedding``, and the last hidden layer comes after.
-    - ``ensemble``: the values of ``num_heads`` members, linear in shared features, each with ``prior_scale`` times
-      those of a network of the same shape, under ``prior``, added (Osband et al., 2018). No gradient reaches the
-      latter; an optimizer that decays weights does.
+    - ``hl_gauss``: logits of the centres of ``num_atoms`` bins between them (Farebrother et al., 2024).
+    - ``quantile``: quantiles at ``midpoints`` of ``num_quantiles`` equal slices of [0, 1] (QR-DQN, Dabney et al.,
+      2018a).
+    - ``implicit_quantile``: quantiles at drawn fractions (IQN, Dabney et al., 2018b). The features are multiplied with
+      those of each fraction, a ``CosineEmbedding`` under ``embedding``, and the last hidden layer comes after.
+    - ``ensemble``: values of ``num_members`` members, linear in shared features, each with ``prior_scale`` times
+      those of a fixed torso and head, under ``prior``, added (Osband et al., 2018). The prior has no LSTM. No gradient
+      reaches its parameters; an optimizer that decays weights does.
 
     Args:
-        num_actions: number of actions ``A``, at least 1.
-        torso: see ``make_torso``: ``"mlp"`` for any observation, flattened; the others for images, ``[B, H, W, C]``.
-        hidden_sizes: units of each hidden dense layer, one or more.
-        activation: name of the activation of the dense layers, see ``activation_fn``.
-        head: one of the six above.
-        dueling: whether the head has a stream for the value and one for the advantages, see ``DuelingHead``; not for
+        num_actions: Number of actions ``A``, at least 1.
+        torso: Name of the torso, see ``make_torso``: ``"mlp"`` for any observation, flattened; the others for images,
+            ``[B, H, W, C]``.
+        hidden_sizes: Units of each hidden dense layer, one or more.
+        activation: Name of the activation of the dense layers, see ``activation_fn``.
+        head: Name of one of the six heads above.
+        dueling: Whether the head has a stream for the value and one for the advantages, see ``DuelingHead``; not for
             an ensemble.
-        noisy: whether the layers of the head and the last hidden one are ``NoisyLinear``; not for an ensemble.
-        noisy_sigma: initial scale of their noise, at least 0.
-        num_atoms: of a categorical or hl_gauss head, at least 2.
-        v_min: the lowest return of these heads.
-        v_max: the highest, above ``v_min``.
-        num_quantiles: of the quantile heads, at least 1.
-        num_heads: members of an ensemble, at least 1.
-        prior_scale: of an ensemble, at least 0; without a prior where it is 0.
-        lowering: how convolutions are computed, see ``Conv2D``; parameters and values are those of either.
+        noisy: Whether the layers of the head and the last hidden one are ``NoisyLinear``; not for an ensemble. With
+            an LSTM, the layers after it.
+        noisy_sigma: Initial scale of their noise, at least 0.
+        num_atoms: Number of atoms of a categorical or hl_gauss head, at least 2.
+        v_min: Lowest return of these heads. None, together with ``v_max``, puts the range into the module state, zeros
+            at first, for :func:`set_support`.
+        v_max: Highest return of these heads, above ``v_min``.
+        num_quantiles: Number of quantiles of the quantile heads, at least 1.
+        num_members: Number of members of an ensemble, at least 1.
+        prior_scale: Scale of the prior of an ensemble, at least 0; 0 builds none.
+        lstm_size: Number of units of the LSTM, at least 1; None for a network without a core. See :func:`lstm`.
+        lowering: Form of the convolutions, see ``Conv2D``; parameters and values are those of either.
 
     Returns:
-        ``init(key, observation) -> params``, the same for the same key, and ``apply(params, key, observation) ->
-        ValueOutput``, where ``observation`` is ``[B, ...]`` of any real dtype and parameters and outputs are float32.
-        ``apply`` draws noise (once for the whole batch) and fractions (for each row) from the key; with None, weights
-        are their means and fractions the midpoints. Where nothing is drawn, the key is not read.
+        A ``Network``. Observations are ``[B, ...]`` of any real dtype; parameters and outputs are float32. ``encode``
+        and ``value`` draw noise (once for the whole batch) and fractions (for each row) from their keys. The module
+        state is ``{}`` unless the range of returns is in it.
 
     Raises:
         TypeError: if a number is of another type.
         ValueError: if one is out of its range, ``hidden_sizes`` is empty, a name is unknown, or an ensemble is asked
-            for with ``dueling`` or ``noisy``; and from ``init`` and ``apply``, if the observation does not suit the
-            torso.
+            for with ``dueling`` or ``noisy``; and from its functions, if the observation does not suit the torso, or
+            shapes do not go together.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from polyak import networks
+        >>> network = networks.make_network(2, torso="mlp", hidden_sizes=(16,), head="quantile", lstm_size=8)
+        >>> params, state = network.init(jax.random.key(0), jnp.zeros([1, 4]))
+        >>> sorted(params)
+        ['head/quantiles', 'lstm/linear', 'torso/mlp/~/linear_0']
+        >>> observation = jnp.zeros([3, 4])
+        >>> features, state = network.encode(params, state, None, observation, False)
+        >>> a_tm1, r_tm1, first = jnp.zeros([3, 1], int), jnp.zeros([3, 1]), jnp.ones([3, 1], bool)
+        >>> recurrent_state = network.initial_recurrent_state(3)
+        >>> hidden, recurrent_state = network.core(params, features[:, None], a_tm1, r_tm1, first, recurrent_state)
+        >>> output, state = network.value(params, state, None, hidden[:, 0], observation, False)
+        >>> output.q_values.shape, output.quantiles.shape
+        ((3, 2), (3, 64, 2))
+    """
+    _check_network(num_actions, torso, hidden_sizes, activation, lowering)
+    _check_head(head, dueling, noisy, num_atoms, v_min, v_max, num_quantiles, num_members, noisy_sigma, prior_scale)
+    core = None if lstm_size is None else lstm(num_actions, lstm_size)
+    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size)
+    sigma = noisy_sigma if noisy else None
+    last_sigma = sigma if not own and core is None else None  # The last hidden layer is one of the torso's there.
+
+    def encode(observation: jax.Array, is_training: bool) -> jax.Array:
+        del is_training
+        body = make_torso(torso, hidden_sizes=shared, activation=activation, noisy_sigma=last_sigma, lowering=lowering)
+        return body(scale_images(observation))
+
+    def head_of(num_outputs: int, name: str) -> Any:
+        if dueling:
+            return DuelingHead(num_actions, num_outputs, own, activation, sigma)
+        return LinearHead(num_actions, num_outputs, own, activation, sigma, name)
+
+    def members_of(hidden: jax.Array) -> jax.Array:  # Members stand in the place of actions.
+        out: jax.Array = LinearHead(num_members, num_actions)(hidden)
+        return out
+
+    def atoms_of(layers: Any) -> jax.Array:
+        if v_min is None or v_max is None:
+            return atoms_of_support(head, num_atoms, layers.support())
+        return make_atoms(head, num_atoms, v_min, v_max)
+
+    def value(hidden: jax.Array, observation: jax.Array, is_training: bool) -> ValueOutput:
+        if head == "ensemble":
+            members = members_of(hidden)
+            if prior_scale != 0:
+                with hk.name_scope("prior"):
+                    prior = members_of(encode(observation, is_training))
+                members = members + prior_scale * jax.lax.stop_gradient(prior)
+            return ensemble_output(members)
+        if head == "q":
+            return plain_output(head_of(1, "q_values")(hidden))
+        if head in ("categorical", "hl_gauss"):
+            layers = head_of(num_atoms, "logits")
+            return categorical_output(layers(hidden), atoms_of(layers))
+        taus = jnp.broadcast_to(midpoints(num_quantiles), (hidden.shape[0], num_quantiles))
+        if head == "quantile":
+            return quantile_output(jnp.swapaxes(head_of(num_quantiles, "quantiles")(hidden), -1, -2), taus)
+        key = hk.maybe_next_rng_key()
+        taus = taus if key is None else jax.random.uniform(key, taus.shape)
+        product = hidden[:, None] * CosineEmbedding(hidden.shape[-1])(taus)
+        return quantile_output(head_of(1, "quantiles")(product)[..., 0], taus)
+
+    return assemble(encode, value, core, draws=noisy or head == "implicit_quantile")
+
+
+def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
+    """Build a network of action values without a core or module state, as one pair of functions.
+
+    The functions are those of :func:`make_network`: ``apply`` encodes and reads the values.
+
+    Args:
+        num_actions: Number of actions ``A``, at least 1.
+        **arguments: Arguments of :func:`make_network`, except ``lstm_size``; ``v_min`` and ``v_max`` are numbers.
+
+    Returns:
+        ``init(key, observation) -> params`` and ``apply(params, key, observation) -> ValueOutput``, where
+        ``observation`` is ``[B, ...]`` of any real dtype. ``apply`` draws noise (once for the whole batch) and
+        fractions (for each row) from the key; with None, weights are their means and fractions the midpoints.
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: as in :func:`make_network`, or if ``lstm_size`` is given or ``v_min`` is None.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -101,72 +194,42 @@ def value_network(
         >>> out.q_values.shape, out.logits.shape, out.atoms.shape
         ((8, 2), (8, 2, 11), (11,))
     """
-    check_network(num_actions, torso, hidden_sizes, activation, lowering)
-    _check_head(head, dueling, noisy, num_atoms, v_min, v_max, num_quantiles, num_heads, noisy_sigma, prior_scale)
-    shared, own = split_hidden(hidden_sizes, head, dueling)
-    sigma = noisy_sigma if noisy else None
+    network = make_network(num_actions, **arguments)
+    for field, absent in (("lstm_size", network.core is None), ("v_min", arguments.get("v_min", 0.0) is not None)):
+        if not absent:
+            raise ValueError(
+                f"{field}: got {arguments[field]}; expected a network without a core or module state. Use make_network."
+            )
 
-    def features_of(observation: jax.Array) -> jax.Array:
-        last = None if own else sigma  # The last hidden layer is one of the torso's where the head has none.
-        body = make_torso(torso, hidden_sizes=shared, activation=activation, noisy_sigma=last, lowering=lowering)
-        out: jax.Array = body(observation)
-        return out
+    def init(key: jax.Array, observation: jax.Array) -> Any:
+        return network.init(key, observation)[0]
 
-    def numbers_of(features: jax.Array, num_outputs: int, name: str) -> jax.Array:
-        if dueling:
-            layers = DuelingHead(num_actions, num_outputs, own, activation, sigma)
-        else:
-            layers = LinearHead(num_actions, num_outputs, own, activation, sigma, name)
-        out: jax.Array = layers(features)
-        return out
+    def apply(params: Any, key: jax.Array | None, observation: jax.Array) -> ValueOutput:
+        # Independent of the draws of the head, which reads the key itself.
+        encode_key = jax.random.fold_in(key, 1) if network.draws and key is not None else None
+        features, _ = network.encode(params, {}, encode_key, observation, False)
+        return network.value(params, {}, key, features, observation, False)[0]
 
-    def members_of(observation: jax.Array) -> jax.Array:  # each of them in the place of an action
-        out: jax.Array = LinearHead(num_heads, num_actions)(features_of(observation))
-        return out
-
-    def forward(observation: jax.Array) -> ValueOutput:
-        observation = scale_images(observation)
-        if head == "ensemble":
-            return ensemble_output(_with_prior(members_of, prior_scale, observation))
-        features = features_of(observation)
-        if head == "q":
-            return plain_output(numbers_of(features, 1, "q_values"))
-        if head in ("categorical", "hl_gauss"):
-            atoms = make_atoms(head, num_atoms, v_min, v_max)
-            return categorical_output(numbers_of(features, num_atoms, "logits"), atoms)
-        taus = jnp.broadcast_to(midpoints(num_quantiles), (features.shape[0], num_quantiles))
-        if head == "quantile":
-            return quantile_output(jnp.swapaxes(numbers_of(features, num_quantiles, "quantiles"), -1, -2), taus)
-        key = hk.maybe_next_rng_key()
-        taus = taus if key is None else jax.random.uniform(key, taus.shape)
-        product = features[:, None] * CosineEmbedding(features.shape[-1])(taus)
-        return quantile_output(numbers_of(product, 1, "quantiles")[..., 0], taus)
-
-    return hk.transform(forward)
+    return hk.Transformed(init, apply)
 
 
-def split_hidden(hidden_sizes: Sequence[int], head: HeadName, dueling: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The hidden layers of the torso, and those of the head: the last one, where it has streams or fractions.
+def split_hidden(
+    hidden_sizes: Sequence[int], head: HeadName, dueling: bool, lstm_size: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the hidden layers of the torso, and of those of the head, where it has streams or fractions.
 
     >>> split_hidden((32, 16), "q", dueling=False), split_hidden((32, 16), "q", dueling=True)
     (((32, 16), ()), ((32,), (16,)))
+    >>> split_hidden((32, 16), "q", dueling=True, lstm_size=8)
+    ((32, 16), (16,))
     """
     hidden = tuple(hidden_sizes)
-    return (hidden[:-1], hidden[-1:]) if dueling or head == "implicit_quantile" else (hidden, ())
+    own = hidden[-1:] if dueling or head == "implicit_quantile" else ()
+    return (hidden[:-1] if own and lstm_size is None else hidden), own
 
 
-def _with_prior(network: Any, prior_scale: float, observation: jax.Array) -> jax.Array:
-    """The sum of a network and a fixed one of the same shape, whose parameters stand under ``prior``."""
-    out: jax.Array = network(observation)
-    if prior_scale == 0:
-        return out
-    with hk.name_scope("prior"):
-        prior: jax.Array = network(observation)
-    return out + prior_scale * jax.lax.stop_gradient(prior)
-
-
-def check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: Any, lowering: Any) -> None:
-    """Checks what every network is given: an error here comes before anything is traced."""
+def _check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: Any, lowering: Any) -> None:
+    """Check the arguments that every head reads, before anything is traced."""
     check_positive("num_actions", num_actions)
     check_choice("torso", torso, get_args(TorsoName))
     check_choice("lowering", lowering, get_args(Lowering))
@@ -184,20 +247,21 @@ def _check_head(
     v_min: Any,
     v_max: Any,
     num_quantiles: Any,
-    num_heads: Any,
+    num_members: Any,
     noisy_sigma: Any,
     prior_scale: Any,
 ) -> None:
-    """Checks the numbers of all heads, whichever is chosen."""
+    """Check the numbers of all heads, whichever is chosen."""
     check_choice("head", head, get_args(HeadName))
-    for field, count in (("num_atoms", num_atoms), ("num_quantiles", num_quantiles), ("num_heads", num_heads)):
+    for field, count in (("num_atoms", num_atoms), ("num_quantiles", num_quantiles), ("num_members", num_members)):
         check_positive(field, count)
     if num_atoms < 2:
         raise ValueError("num_atoms: got 1; expected an integer >= 2. Give 51, for example.")
-    for field, bound in (("v_min", v_min), ("v_max", v_max)):
-        check_finite(field, bound)
-    if v_min >= v_max:
-        raise ValueError(f"v_min: got {v_min}; expected less than v_max, {v_max}. Give the range of the returns.")
+    if not (v_min is None and v_max is None):
+        for field, bound in (("v_min", v_min), ("v_max", v_max)):
+            check_finite(field, bound)
+        if v_min >= v_max:
+            raise ValueError(f"v_min: got {v_min}; expected less than v_max, {v_max}. Give the range of the returns.")
     check_nonnegative("noisy_sigma", noisy_sigma)
     check_nonnegative("prior_scale", prior_scale)
     for field, wanted in (("dueling", dueling), ("noisy", noisy)):

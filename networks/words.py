@@ -48,13 +48,11 @@ def value_network_in_words(
     v_min: float = -10.0,
     v_max: float = 10.0,
     num_quantiles: int = 64,
-    num_heads: int = 10,
+    num_members: int = 10,
     prior_scale: float = 1.0,
     lstm_size: int | None = None,
 ) -> str:
-    """What :func:`value_network` computes with the key None, for whoever rebuilds it; the arguments are the same.
-
-    With ``lstm_size`` it is what :func:`recurrent_value_network` computes at a step.
+    """Description of a step of :func:`make_network` with the key None, to rebuild it; the arguments are the same.
 
     Example:
         >>> from polyak import networks
@@ -64,18 +62,16 @@ def value_network_in_words(
     """
     del noisy_sigma  # Of the noise alone.
     final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
-    shared, own = split_hidden(hidden_sizes, head, dueling)
-    if lstm_size is not None:
-        shared = tuple(hidden_sizes)
+    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size)
     words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
     if noisy:
         words.insert(1, "The w_sigma and b_sigma of noisy layers are not needed: their means w and b are used alone.")
     words.append(_torso(torso, shared, final))
     if lstm_size is not None:
-        words.append(_memory(num_actions, lstm_size))
+        words.append(_lstm(num_actions, lstm_size))
     if head == "implicit_quantile":
         words.append(_fractions(num_quantiles))
-    outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_heads}
+    outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_members}
     number = outputs.get(head, 1)
     words.append(_numbers(num_actions, head, own, final, dueling, number))
     words.append(_values(head, number, v_min, v_max, prior_scale))
@@ -97,22 +93,22 @@ def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
     return " ".join(words)
 
 
-def _memory(num_actions: int, lstm_size: int) -> str:
+def _lstm(num_actions: int, lstm_size: int) -> str:
     return (
-        f"These are the features. An LSTM with a memory of two vectors of {lstm_size}, h and c, of zeros where an "
-        f"episode begins: x is the features, the action before as a one-hot vector of {num_actions} and the reward "
+        f"These are the features. An LSTM with a recurrent state of two vectors of {lstm_size}, h and c, zeros where "
+        f"an episode begins: x is the features, the action before as a one-hot vector of {num_actions} and the reward "
         "that followed it, side by side, the last two zero where an episode begins. The linear layer lstm/linear of x "
         "and h, side by side, is divided into four equal parts i, g, f, o. The new c is "
-        "sigmoid(f + 1) * c + sigmoid(i) * tanh(g), and the new h is sigmoid(o) * tanh(c), from which it goes on."
+        "sigmoid(f + 1) * c + sigmoid(i) * tanh(g), and the new h is sigmoid(o) * tanh(c). What follows reads h."
     )
 
 
 def _fractions(num_quantiles: int) -> str:
     return (
-        f"These are the features. For each of {num_quantiles} fractions tau, (i + 0.5) / {num_quantiles} for i from 0 "
-        f"to {num_quantiles - 1}, they are multiplied, element by element, with the linear layer embedding/linear (as "
-        "wide as they are), followed by relu, of the 64 numbers cos(pi * j * tau), for j from 0 to 63. What comes now "
-        "is done with each of the products."
+        f"For each of {num_quantiles} fractions tau, (i + 0.5) / {num_quantiles} for i from 0 to {num_quantiles - 1}, "
+        "this vector is multiplied, element by element, with the linear layer embedding/linear (as wide as it is), "
+        "followed by relu, of the 64 numbers cos(pi * j * tau), for j from 0 to 63. The layers that follow are applied "
+        "to each of the products."
     )
 
 
@@ -155,7 +151,7 @@ def _values(head: HeadName, outputs: int, v_min: float, v_max: float, prior_scal
         )
         return f"The value of an action is the sum of softmax(its logits) * atoms; the atoms are {atoms}."
     prior = (
-        f"To them are added {prior_scale} times those of a second network of the same layers, whose arrays have prior/ "
-        "before the names of the layers (prior/head/q_values). "
+        f"To them are added {prior_scale} times those of a second torso and head of the same layers, without an LSTM, "
+        "whose arrays have prior/ before the names of the layers (prior/head/q_values). "
     )
     return f"{prior if prior_scale else ''}The value of an action is the mean over the members."

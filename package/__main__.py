@@ -23,14 +23,11 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[0] == "agents":
-        from .help import tell_agents
+    if arguments[0] != "agents" and not {"-h", "--help"} & {*arguments}:
+        import jax
 
-        return tell_agents(arguments[1:])
-    import jax
-
-    # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+        # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     from .experiments.cli import run
 
     return run(arguments)

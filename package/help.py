@@ -1,9 +1,9 @@
-"""What the command line says of itself; it imports nothing heavy, so that help and the agents come at once."""
+"""Texts of the command line's help; this module imports nothing heavy, so that help answers at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .catalogue import AGENTS, agents_table
+from .agents.presets import AGENTS
 
 # Lines of at most 78 characters: a help page of 80 columns shows them as they are.
 TARGETS = """\
@@ -16,15 +16,23 @@ targets           what --target takes: the rule by which the slow copy moves
   frozen                    never
   none                      no copy: bootstrap from the online network itself
 """
+SCHEDULES = """\
+schedules         the text of a SCHEDULE, a number that can change in a run
+  0.1                       constant
+  linear(1,0.05,25%)        from 1 to 0.05 over the first 25 % of the run
+  linear(1,0.05,10000)      the same over 10000 steps
+  exponential(10,3,10000)   geometric: the ratio of two steps is constant
+  cosine(0.001,0,100%)      half a cosine
+"""
 
 
 class CommandHelp(NamedTuple):
-    """What is told of one command.
+    """Help of one command.
 
     Attributes:
-        usage: the command and what it takes.
-        summary: a line, for the overview.
-        examples: command lines; the first two stand in the overview.
+        usage: Name of the command and its arguments.
+        summary: Description on one line, for the overview.
+        examples: Command lines; the first two are in the overview.
     """
 
     usage: str
@@ -35,13 +43,14 @@ class CommandHelp(NamedTuple):
 COMMANDS: Mapping[str, CommandHelp] = {
     "train": CommandHelp(
         "train [AGENT]",
-        "train an agent; alone it trains a DQN on CartPole-v1 (the quickstart)",
+        "train an agent; alone, n_step_double_dqn on CartPole-v1",
         (
             "polyak train",
             "polyak train dqn --env Acrobot-v1 --target incremental:0.005 --num-envs 4",
+            "polyak train dqn --head quantile --num-quantiles 20 --n-steps 3",
             "polyak train --target periodic:500env --seed 1 --out runs/hard-1",
             "polyak train --target 'incremental:cosine(0.01)' --average incremental:0.001",
-            "polyak train --initial runs/RUN --epsilon-initial 0.1",
+            "polyak train --initial runs/RUN --epsilon 'linear(0.1,0.01,50%)'",
         ),
     ),
     "resume": CommandHelp(
@@ -70,8 +79,8 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "agents": CommandHelp(
         "agents",
-        "a table of the agents: papers, head, loss, replay, target",
-        ("polyak agents", "polyak agents --format markdown"),
+        "a table of the agents, or the difference of two",
+        ("polyak agents", "polyak agents --diff dqn rainbow", "polyak agents --preset atari --format markdown"),
     ),
 }
 
@@ -83,7 +92,7 @@ def overview() -> str:
     usage: polyak COMMAND [options]
     """
     commands = "".join(f"  {command.usage:<16}{command.summary}\n" for command in COMMANDS.values())
-    agents = "".join(f"  {name:<18}{agent.summary}\n" for name, agent in AGENTS.items())
+    agents = "".join(f"  {name:<19}{agent.summary}\n" for name, agent in AGENTS.items())
     return f"""\
 polyak: agents that bootstrap from a slow copy of themselves
 
@@ -101,22 +110,13 @@ examples
 
 
 def description(command: str, summary: str) -> str:
-    """What a command's own help says above its options: what it does, the targets where it takes one, examples."""
+    """Text above the options in a command's help: a summary, targets and schedules where it takes them, examples."""
     parts = [
         f"{summary}\n",
-        *([TARGETS] if command == "train" else []),
+        *([TARGETS, SCHEDULES] if command == "train" else []),
         f"examples\n{_lines(COMMANDS[command].examples)}",
     ]
     return "\n".join(parts)
-
-
-def tell_agents(arguments: Sequence[str]) -> int:
-    """The command ``polyak agents``, which needs nothing heavy; returns the exit status 0."""
-    import tyro
-
-    about = description("agents", "Print a table of the agents.")
-    print(tyro.cli(agents_table, args=arguments, prog="polyak agents", description=about), end="")
-    return 0
 
 
 def _lines(texts: Iterable[str]) -> str:

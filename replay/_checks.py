@@ -1,8 +1,7 @@
-"""Checks and sizes of the host replay: what is refused before anything is written."""
+"""Checks of arguments, steps and sizes of the host replay, made before anything is written."""
 
 import math
 import numbers
-import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,13 @@ import numpy.typing as npt
 import psutil
 from jax import tree_util
 
-from . import sum_tree
 from .types import Array, Step, Tree
 
 if TYPE_CHECKING:
     from ._rows import HostReplay
 
 
-_EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "exponent": 0.6}
+_EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "priority_exponent": 0.6}
 _MOST = float(np.finfo(np.float64).max)
 GIB = 2**30
 # NumPy's annotations of these refuse what they take.
@@ -27,12 +25,14 @@ _largest: Any = np.maximum.reduce
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
-def check_count(name: str, value: Any) -> int:
-    """An integer of 1 or more, as a Python int: NumPy's would overflow in products."""
-    if type(value) is int and value >= 1:  # the abstract class below takes a microsecond to ask
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """An integer of ``least`` or more, as a Python int: NumPy's would overflow in products."""
+    if type(value) is int and value >= least:  # the abstract class below takes a microsecond to ask
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}: got {value!r}; expected an integer >= 1. Round it and raise it to 1 or more.")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(
+            f"{name}: got {value!r}; expected an integer >= {least}. Round it and raise it to {least} or more."
+        )
     return int(value)
 
 
@@ -70,18 +70,45 @@ def check_priorities(
     return at, values
 
 
-def rows_per_lane(num_envs: int, capacity: int, stack: int) -> int:
-    """Rows of one lane: its share of the capacity, the history of the oldest of them, and one for the open row."""
-    return -(-check_count("capacity", capacity) // check_count("num_envs", num_envs)) + check_count("stack", stack)
+def check_fits(name: str, steps: int, kept: int) -> int:
+    """Refuse windows of more steps than a lane keeps."""
+    if steps > kept:
+        raise ValueError(
+            f"{name}: got {steps}; expected at most {kept}, the steps kept per environment. Draw over fewer steps, or "
+            "make the replay with a larger capacity."
+        )
+    return steps
 
 
-def check_period(value: Any) -> int:
-    """An integer of 0 or more."""
-    return 0 if type(value) is int and value == 0 else check_count("sequence_period", value)
+def check_steps(n_steps: Any, most: int, in_sequence: bool) -> int:
+    """Number of steps of a window, which must fit into a lane, or into a sequence."""
+    n_steps = check_count("n_steps", n_steps)
+    if in_sequence and n_steps > most:
+        raise ValueError(
+            f"n_steps: got {n_steps}; expected at most {most}, the steps of a sequence. Sum over fewer steps, or make "
+            "the replay with a larger sequence_length."
+        )
+    return check_fits("n_steps", n_steps, most)
+
+
+def check_key(key: Any) -> npt.NDArray[np.uint32]:
+    """From 2 to 4 words of uint32."""
+    if getattr(key, "dtype", None) != np.uint32:
+        got = f"dtype {key.dtype}" if hasattr(key, "dtype") else repr(key)
+        raise TypeError(
+            f"key: got {got}; expected an array of uint32. Pass the words of jax.random.key_data(key), followed by "
+            "the learner step."
+        )
+    if key.ndim != 1 or not 2 <= len(key) <= 4:
+        raise ValueError(
+            f"key: got shape {key.shape}; expected (2,), (3,) or (4,). Pass the words of one key, followed by the "
+            "learner step."
+        )
+    return np.asarray(key)
 
 
 def check_frame(observation: Array, stack: int) -> None:
-    """Refuses to stack what is no image of one channel."""
+    """Refuse to stack observations that are not images of one channel."""
     shape = observation.shape
     if stack > 1 and not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)):
         raise ValueError(
@@ -90,26 +117,8 @@ def check_frame(observation: Array, stack: int) -> None:
         )
 
 
-def lane_nbytes(num_envs: int) -> int:
-    """Bytes of the counters of all lanes."""
-    return 3 * 8 * num_envs  # head, written, num_valid
-
-
-def priority_nbytes(rows: int) -> int:
-    """Bytes of the priorities of all rows, of which writing each is, and of the largest priority."""
-    return sum_tree.nbytes(rows) + 8 * rows + 8
-
-
-def observation_nbytes(observation: Array) -> int:
-    """Bytes of one observation."""
-    return int(math.prod(observation.shape) * np.dtype(observation.dtype).itemsize)
-
-
-def check_storage(storage: Any, needed: int, capacity: int, reopen: bool) -> pathlib.Path:
-    """A path in a folder that exists, on a disk with that many bytes to spare; or of a file with that many."""
-    if not isinstance(storage, (str, os.PathLike)):
-        raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
-    path = pathlib.Path(storage)
+def check_storage(path: pathlib.Path, needed: int, capacity: int, reopen: bool) -> None:
+    """Refuse a file in a missing folder or on a disk that is too full, and to reopen one of another size."""
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"storage: got {str(path)!r}; expected a file in a folder that exists. Make the folder first.")
     if reopen:
@@ -120,7 +129,7 @@ def check_storage(storage: Any, needed: int, capacity: int, reopen: bool) -> pat
                 f"storage: got {str(path)!r}, {what}; expected one of {needed} bytes, as a replay of this capacity "
                 "left it. Begin a new replay, without reopen."
             )
-        return path
+        return
     free = psutil.disk_usage(str(path.parent)).free
     if needed > free:
         raise ValueError(
@@ -128,25 +137,25 @@ def check_storage(storage: Any, needed: int, capacity: int, reopen: bool) -> pat
             f"expected at most the {free / GIB:.2f} GiB that are free on that disk. Choose another, or a capacity of "
             f"{free / needed:.0%} of it."
         )
-    return path
 
 
-def row_nbytes(observation: Array, extras: Tree, action_mask: Array) -> int:
-    """Bytes of one row, after a check of the specs."""
+def check_row(observation: Array, extras: Tree) -> None:
+    """Refuse what cannot be stored in NumPy arrays."""
     if not (hasattr(observation, "shape") and hasattr(observation, "dtype")):
         raise TypeError(f"observation: got {observation!r}; expected one array or jax.ShapeDtypeStruct, not a tree.")
-    total = 4 + 4 + 4 + 1  # action, reward, continuation, boundary
-    specs = {"observation": observation, "extras": extras, "action_mask": action_mask}
-    for path, spec in tree_util.tree_flatten_with_path(specs)[0]:
+    for path, spec in tree_util.tree_flatten_with_path({"observation": observation, "extras": extras})[0]:
         try:
-            dtype = np.dtype(spec.dtype)
-            total += int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
+            spec_nbytes(spec)
         except (AttributeError, TypeError) as error:
             raise TypeError(
                 f"{_name(path)}: got {spec!r}; expected an array or jax.ShapeDtypeStruct of a NumPy dtype, without the "
                 "environments' axis (random keys as jax.random.key_data)."
             ) from error
-    return total
+
+
+def spec_nbytes(tree: Tree) -> int:
+    """Number of bytes of arrays of these shapes and dtypes."""
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tree_util.tree_leaves(tree))
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -155,10 +164,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
-    """Pairs of what goes into the rows of ``obs_tm1`` beside its own fields, as stored and as given.
-
-    They are the extras and the action mask; it comes after a check of all of the step's shapes and dtypes.
-    """
+    """Check all shapes and dtypes of a step; return pairs (stored array, value) of its extras and action mask."""
     num_envs = len(state.head)
     if type(step.extras_tm1) is tuple and _is_as_stored(state, step):
         return []
@@ -173,8 +179,8 @@ def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], 
     leaves, structure = tree_util.tree_flatten(step.extras_tm1)
     if structure != expected:
         raise ValueError(
-            f"extras_tm1: got the structure {structure}; expected {expected}, as the replay was made with. Pass the "
-            "agent's own spec of its extras to init."
+            f"extras_tm1: got the structure {structure}; expected {expected}, as the replay was made with. Make the "
+            "replay with the agent's own spec of its extras."
         )
     for index, (storage, value) in enumerate(zip(stored, leaves, strict=True)):
         if not _fits(value, storage, num_envs):
@@ -189,12 +195,12 @@ def _check_masks(state: "HostReplay", step: Step, num_envs: int) -> list[tuple[n
         if not isinstance(state.action_mask, tuple):
             check_array(name, mask, state.action_mask, num_envs)
         elif not isinstance(mask, tuple):
-            raise ValueError(f"{name}: got a mask; the replay was made without. Pass the spec of masks to init.")
+            raise ValueError(f"{name}: got a mask; the replay was made without. Make it for a spec with action_mask.")
     return [] if isinstance(state.action_mask, tuple) else [(state.action_mask, step.action_mask_tm1)]
 
 
 def _is_as_stored(state: "HostReplay", step: Step) -> bool:
-    """Whether every field has just the shape and dtype that is stored: the usual case, told in a microsecond."""
+    """Whether every field has exactly the stored shape and dtype: the usual case, decided in a microsecond."""
     obs_tm1, a_tm1, r_t, discount_t, last, obs_t, extras_tm1, mask_tm1, mask_t = step
     observation, lanes = state.observation, state.head.shape
     shape = lanes + observation.shape[1:]
@@ -218,7 +224,7 @@ def _fits(value: Array, storage: npt.NDArray[Any], num_envs: int) -> bool:
 
 
 def check_array(name: str, value: Array, storage: npt.NDArray[Any], num_envs: int) -> None:
-    """Refuses what NumPy would broadcast or change in kind when it is assigned to the rows of ``storage``."""
+    """Refuse a value that NumPy would broadcast or change in kind when it is assigned to the rows of ``storage``."""
     if _fits(value, storage, num_envs):
         return
     shape = (num_envs, *storage.shape[1:])

@@ -1,4 +1,4 @@
-"""The rows of the host replay: what they hold, how they are found, opened and closed."""
+"""Rows of the host replay: their arrays, and how they are found, opened and closed."""
 
 import functools
 from typing import Any, NamedTuple
@@ -11,29 +11,30 @@ from .types import Tree
 
 
 class HostReplay(NamedTuple):
-    """Steps kept in rows, a pytree of NumPy arrays and nothing else. Made by ``init``, written by ``add``.
+    """State of the host replay, a pytree of NumPy arrays. Made by ``init``, written by ``add``.
 
     Attributes:
         observation: ``[R, ...]``, in the dtype of the environment.
         action: ``[R]`` int32.
         reward: ``[R]`` float32.
         continuation: ``[R]`` float32, ``Step.discount_t``: 0 at termination, else 1.
-        extras: the tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
-        action_mask: ``[R, A]`` bool, the actions that are legal at the row's observation; ``()`` without masks.
+        extras: tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
+        action_mask: ``[R, A]`` bool, actions that are legal at the row's observation; ``()`` without masks.
         boundary: ``[R]`` bool, whether the row has no action; the others are the starts that can be drawn.
-        head: ``[L]`` int64, the position in its lane of each lane's open row.
-        written: ``[L]`` int64, how many rows were ever opened, the head included; ``min(written, C)`` are live.
-        num_valid: ``[L]`` int64, how many starts each lane has.
-        priorities: a ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless the replay is prioritized.
-        largest_priority: ``[]`` float64, the largest that was ever assigned, which new rows get; ``()`` likewise.
-        writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which tells a start from those
-            that lay in its row before; ``()`` likewise.
-        episode_step: ``[R]`` int64, how many rows of its episode lie before a row; ``()`` unless observations are
-            stacked or sequences drawn.
-        lags: ``[stack]`` int64, ``stack - 1`` down to 0, how far back the frames of a stack lie; ``()`` without
-            stacks.
-        sequence_period: ``[]`` int64, sequences start at every such step of an episode; ``()`` without sequences.
-        sequence_start: ``[R]`` bool, whether one can start at a row; ``()`` likewise.
+        head: ``[L]`` int64, position in its lane of each lane's open row.
+        written: ``[L]`` int64, number of rows that were ever opened, with the head; ``min(written, C)`` are live.
+        num_valid: ``[L]`` int64, number of starts of each lane.
+        priorities: ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless the replay is prioritized.
+        largest_priority: ``[]`` float64, largest priority that was ever assigned, which new rows get; ``()`` unless
+            prioritized.
+        writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which distinguishes a start from
+            those that lay in its row before; ``()`` unless prioritized.
+        episode_step: ``[R]`` int64, number of rows of its episode before a row; ``()`` where nothing needs it (stacks,
+            sequences and the future of transitions do).
+        lags: ``[stack]`` int64, ``stack - 1`` down to 0, distance of each frame of a stack from the newest; ``()``
+            without stacks.
+        sequence_period: ``[]`` int64, number of steps between the starts of sequences; ``()`` without sequences.
+        sequence_start: ``[R]`` bool, whether a sequence can start at a row; ``()`` without sequences.
     """
 
     observation: npt.NDArray[Any]
@@ -70,7 +71,7 @@ def all_lanes(num_envs: int) -> npt.NDArray[np.int64]:
 
 
 def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
-    """What indexes the open row of every lane; for one lane a slice, which NumPy assigns to faster."""
+    """Index of the open row of every lane; for one lane a slice, which NumPy assigns to faster."""
     num_envs = len(state.head)
     if num_envs == 1:
         head = int(state.head[0])
@@ -79,10 +80,10 @@ def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
 
 
 def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
-    """Moves the heads on by ``lanes`` (0 or 1) rows, which opens them; returns what indexes the heads of all lanes.
+    """Move the heads forward by ``lanes`` (0 or 1) rows, which opens them; return the index of all heads.
 
-    What an opened row takes from what is kept is a start: its own, or with stacks that of the oldest row which can be
-    drawn, as its history begins where the open row lies. Those in between have become boundaries before.
+    An opened row removes a start: its own, or with stacks that of the oldest row which can be drawn, because its
+    history begins where the open row lies. Those in between have become boundaries before.
     """
     per_lane = len(state.boundary) // len(state.head)
     if len(state.head) == 1:  # the same with Python's integers, several times faster for a single environment
@@ -118,13 +119,13 @@ def _ahead(state: HostReplay) -> npt.NDArray[np.int64]:
 
 
 def count_step(state: HostReplay, before: Any, at: Any) -> None:
-    """Numbers the rows that were opened at ``at`` within the episodes of those at ``before``."""
+    """Number the rows that were opened at ``at`` within the episodes of those at ``before``."""
     if len(state.episode_step):
         state.episode_step[at] = state.episode_step[before] + 1
 
 
 def open_episodes(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> None:
-    """Opens the first row of a new episode where ``lanes`` says so; the last row of the old one stays a boundary."""
+    """Open the first row of a new episode where ``lanes``; the last row of the old one stays a boundary."""
     at = open_next(state, lanes)
     if len(state.episode_step):
         state.episode_step[at] *= ~lanes
@@ -138,7 +139,7 @@ def writing_of(written: npt.NDArray[np.int64], per_lane: int, stack: int) -> npt
 
 
 def _forget(state: HostReplay, at: Any, moved: Any) -> None:
-    """Takes from rows that became boundaries what they had as starts; ``writing`` tells what was drawn from them."""
+    """Clear the fields of starts in rows that became boundaries, and count their lap in ``writing``."""
     if len(state.sequence_start):
         state.sequence_start[at] = False
     if state.priorities:
@@ -147,7 +148,7 @@ def _forget(state: HostReplay, at: Any, moved: Any) -> None:
 
 
 def mark_starts(state: HostReplay, at: Any) -> None:
-    """Gives new starts the largest priority that was ever assigned; with sequences only those that can start one."""
+    """Give new starts the largest priority that was ever assigned; with sequences only those that can start one."""
     at = at.start if type(at) is slice else at
     priority = state.largest_priority
     if len(state.sequence_start):
@@ -156,12 +157,3 @@ def mark_starts(state: HostReplay, at: Any) -> None:
         priority = priority * starts if state.priorities else ()
     if state.priorities:
         sum_tree.assign(state.priorities, at, priority)
-
-
-def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    per_lane = len(state.boundary) // len(state.head)
-    following = rows + 1
-    wrapped = following == per_lane if len(state.head) == 1 else following % per_lane == 0
-    if np.count_nonzero(wrapped):  # seldom, and a subtraction under a mask costs more than this look
-        following[wrapped] -= per_lane
-    return following

@@ -1,4 +1,4 @@
-"""What holds of every host replay: a check for tests and after a restore."""
+"""Invariants of the host replay, checked in tests and after a restore."""
 
 from typing import Any
 
@@ -6,21 +6,23 @@ import numpy as np
 from jax import tree_util
 
 from . import sum_tree
-from ._rows import HostReplay, next_rows, writing_of
+from ._rows import HostReplay, writing_of
+from ._walk import next_rows
 
 
 def check_valid(state: HostReplay) -> None:
-    """Checks that the parts of a replay agree with each other, for tests and after a restore.
+    """Check that the arrays of a replay agree with each other, for tests and after a restore.
 
     Args:
-        state: the replay; not changed.
+        state: the replay; unchanged.
 
     Raises:
-        AssertionError: with a message that says what is broken.
+        AssertionError: with a message that names the broken invariant.
 
     >>> import jax, numpy as np
-    >>> from polyak.replay import init
-    >>> check_valid(init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10))
+    >>> from polyak.replay import EnvironmentSpec, host
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((), np.float32), num_actions=2)
+    >>> check_valid(host.make(spec, num_envs=1, capacity=10, batch_size=2).init())
     """
     num_envs, rows = len(state.head), len(state.boundary)
 

@@ -1,4 +1,4 @@
-"""The replay on the host: functions over NumPy arrays.
+"""The replay on the host: NumPy arrays, in memory or with the observations in a file.
 
 **Rows in lanes.** One lane per environment with ``C`` rows, used as a ring; row ``lane * C + position`` of the flat
 arrays. Each observation is stored once: a transition's ``obs_t`` is the observation of the row that follows.
@@ -20,323 +20,274 @@ In the shapes, ``L`` is the number of lanes, ``C`` the rows per lane, ``R = L * 
 
 import bisect
 import functools
+import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import numpy.typing as npt
 import psutil
-from jax import tree_util
 
-from . import sum_tree
+from . import host_draws, sum_tree
 from ._checks import (
     GIB,
-    check_array,
+    check_count,
+    check_fits,
     check_frame,
-    check_period,
-    check_step,
+    check_row,
     check_storage,
-    lane_nbytes,
-    observation_nbytes,
-    priority_nbytes,
-    row_nbytes,
-    rows_per_lane,
+    check_unit,
+    spec_nbytes,
 )
-from ._rows import (
-    HostReplay,
-    all_lanes,
-    count_step,
-    heads,
-    lane_starts,
-    mark_starts,
-    open_episodes,
-    open_next,
-    writing_of,
-)
-from ._validity import check_valid
-from .draws import sample, sample_sequences, size, update_priorities
-from .types import Array, Step, Tree
+from ._rows import HostReplay, writing_of
+from .host_draws import Plan
+from .host_writes import add, end_episode
+from .types import Array, EnvironmentSpec, Nbytes, Replay, Sample, Tree
 
-__all__ = [
-    "HostReplay",
-    "add",
-    "check_valid",
-    "end_episode",
-    "init",
-    "nbytes",
-    "sample",
-    "sample_sequences",
-    "size",
-    "update_priorities",
-]
+__all__ = ["make"]
 
 
-def nbytes(
-    observation: Array,
+def make(
+    spec: EnvironmentSpec,
     extras: Tree = (),
-    action_mask: Array = (),
     *,
     num_envs: int,
     capacity: int,
-    prioritized: bool = False,
+    batch_size: int,
+    num_batches: int | None = None,
+    sequence_length: int = 0,
+    sequence_period: int = 1,
+    priority_exponent: float | None = None,
     stack: int = 1,
-    sequence_period: int = 0,
-    storage: pathlib.Path | None = None,
-) -> int:
-    """Bytes that ``init`` of the same arguments allocates in memory.
+    future: int = 0,
+    storage: str | os.PathLike[str] | None = None,
+) -> Replay:
+    """Make a replay over NumPy arrays, whose functions write to their state in place.
+
+    Each lane has ``ceil(capacity / num_envs)`` rows and one more for its open row, so that ``capacity`` steps of
+    episodes that never end fit. Each end of an episode takes one of these rows; with a single row per environment
+    a step that ends its episode is lost at once. ``init`` takes memory from the system as rows are first written.
 
     Args:
-        observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment.
-        extras: tree of the same for what the agent keeps with a step.
-        action_mask: the same of an action mask; ``()`` for none.
-        num_envs: number of environments.
-        capacity: number of steps to keep, over all environments.
-        prioritized: whether rows have priorities.
-        stack: how many frames an observation is drawn with.
-        sequence_period: at every which step of an episode a sequence can start; 0 for no sequences.
-        storage: the file in which the observations lie, which are not counted then.
+        spec: description of one environment; observations are stored in its dtype.
+        extras: tree of arrays or ``jax.ShapeDtypeStruct`` for what the agent keeps with a step of one environment
+            (no batch axis); ``()`` for nothing.
+        num_envs: Number of environments, one lane each.
+        capacity: Number of steps to keep, over all environments.
+        batch_size: Number of transitions or sequences in a batch, ``B``.
+        num_batches: Number of batches of one draw, whose shapes then start ``[num_batches, B]``; None for ``[B]``.
+        sequence_length: Number of steps of a drawn sequence, ``T``; 0 to draw transitions.
+        sequence_period: Number of steps between the starts of sequences: the first step of an episode, and every
+            ``sequence_period``-th after it. Only these have priorities. Not read without sequences.
+        priority_exponent: Exponent of the priorities, in [0, 1], for draws in proportion to them; a new step gets the
+            largest priority that was ever assigned, at least 1. None for uniform draws without priorities.
+        stack: Number of frames that an observation is drawn with. Above 1, each observation is one frame, ``(H, W)`` or
+            ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. The first frame of an
+            episode is repeated before it. Each lane gets ``stack - 1`` more rows.
+        future: Number of steps from the drawn row that a draw of transitions adds as ``Sample.future``; 0 for none.
+        storage: file for the observations, by far the largest array, mapped into memory; other arrays stay in memory.
+            ``init`` overwrites it. Where the file system can, the file takes space as rows are first written; that
+            space must stay free, because a full disk ends the process (SIGBUS).
 
     Returns:
-        The number of bytes.
-
-    Raises:
-        TypeError: if a spec has no shape and dtype that NumPy can store.
-        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
-            one of 0 or more, or frames cannot be stacked.
-
-    >>> import jax, numpy as np
-    >>> nbytes(jax.ShapeDtypeStruct((4,), np.float32), num_envs=1, capacity=1_000_000)
-    29000053
-    """
-    rows = num_envs * rows_per_lane(num_envs, capacity, stack)
-    total = rows * row_nbytes(observation, extras, action_mask) + lane_nbytes(num_envs)
-    total -= rows * observation_nbytes(observation) if storage is not None else 0
-    check_frame(observation, stack)
-    total += 8 * stack if stack > 1 else 0
-    total += rows + 8 if check_period(sequence_period) else 0
-    total += 8 * rows if stack > 1 or sequence_period else 0
-    return total + (priority_nbytes(rows) if prioritized else 0)
-
-
-def init(
-    observation: Array,
-    extras: Tree = (),
-    action_mask: Array = (),
-    *,
-    num_envs: int,
-    capacity: int,
-    prioritized: bool = False,
-    stack: int = 1,
-    sequence_period: int = 0,
-    storage: pathlib.Path | None = None,
-    reopen: bool = False,
-) -> HostReplay:
-    """Makes an empty replay.
-
-    Each lane gets ``ceil(capacity / num_envs)`` rows and one more for its open row, so that ``capacity`` steps of
-    episodes that never end fit. Each end of an episode takes one row from that; with a single row per environment
-    a step that ends its episode is gone at once.
-
-    Args:
-        observation: array or ``jax.ShapeDtypeStruct`` of one observation of one environment (no batch axis); it is
-            stored in this dtype.
-        extras: tree of the same for what the agent keeps with a step; ``()`` for nothing.
-        action_mask: the same of an action mask, ``[A]`` bool; ``()`` where every action is always legal.
-        num_envs: number of environments, one lane each.
-        capacity: number of steps to keep, over all environments.
-        prioritized: whether rows are drawn in proportion to priorities, which ``update_priorities`` sets; a new row
-            gets the largest that was ever assigned, at least 1.
-        stack: with how many frames an observation is drawn. Where it is more than 1 each observation is one frame,
-            ``(H, W)`` or ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. Before the
-            first frame of an episode lies that same frame. Each lane gets ``stack - 1`` rows more.
-        sequence_period: where it is more than 0, ``sample_sequences`` can draw sequences that start with the first step
-            of an episode and with every ``sequence_period``-th after it; 1 for all. Of a prioritized replay these steps
-            alone have priorities, and nothing else is drawn.
-        storage: a file for the observations, by far the largest array, mapped into memory by the operating system; all
-            else stays in memory. What lies there is overwritten. Where it can, the file takes space as rows are first
-            written; the disk must keep that space free, since a full one ends the process (SIGBUS).
-        reopen: take up the observations that ``storage`` holds, of a replay made by the same arguments; the rest of
-            that replay's state is the caller's to put back.
-
-    Returns:
-        The replay. Its memory is taken from the system as rows are first written.
+        The replay. ``sample`` takes its random numbers from Philox (Salmon et al., 2011) under ``key``; ``rows`` of a
+        prioritized replay also number the steps that lay in a row before.
 
     Raises:
         TypeError: if a spec has no shape and dtype that NumPy can store, or ``storage`` is no path.
-        ValueError: if ``num_envs``, ``capacity`` or ``stack`` is not an integer of 1 or more, ``sequence_period`` not
-            one of 0 or more, if frames cannot be stacked, if the arrays exceed the memory that is available now or the
-            observations the space on the disk, ``storage`` is a folder or in none, or what is to be reopened is not
-            there or has another size.
+        ValueError: if a number is out of its range, frames cannot be stacked, or a sequence or a future is longer than
+            the steps that are kept for each environment.
 
     >>> import jax, numpy as np
-    >>> state = init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=2, capacity=100)
-    >>> state.observation.shape, state.observation.dtype, size(state)
-    ((102, 84, 84), dtype('uint8'), 0)
+    >>> from polyak.replay import DrawNumbers, EnvironmentSpec, Step
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((), np.float32), num_actions=2)
+    >>> replay = make(spec, num_envs=1, capacity=10, batch_size=2)
+    >>> step = Step(np.float32([0.0]), np.int32([1]), np.float32([0.5]), np.float32([1.0]),
+    ...             np.array([False]), np.float32([1.0]))
+    >>> state = replay.add(replay.init(), step)
+    >>> drawn = replay.sample(np.uint32([1, 2, 0]), state, DrawNumbers(n_steps=1, discount=0.5)).transition
+    >>> replay.size(state), drawn.r_t.tolist(), drawn.discount_t.tolist(), drawn.obs_t.tolist()
+    (1, [0.5, 0.5], [0.5, 0.5], [1.0, 1.0])
+
+    Sequences that start at every second step, by priority:
+
+    >>> replay = make(spec, num_envs=1, capacity=10, batch_size=2, sequence_length=2, sequence_period=2,
+    ...               priority_exponent=1.0)
+    >>> state = replay.init()
+    >>> for number in range(3):
+    ...     obs, one = np.float32([number]), np.ones(1, np.float32)
+    ...     state = replay.add(state, Step(obs, np.int32([1]), one, one, np.array([number == 2]), obs + 1))
+    >>> state = replay.update_priorities(state, np.array([0, 2]), np.array([0.0, 3.0]))
+    >>> drawn = replay.sample(np.uint32([1, 2, 1]), state, DrawNumbers(discount=0.5)).transition
+    >>> drawn.obs.tolist(), drawn.valid.tolist(), drawn.discount_t.tolist()
+    ([[2.0, 3.0, 3.0], [2.0, 3.0, 3.0]], [[True, False], [True, False]], [[0.5, 0.0], [0.5, 0.0]])
     """
-    options: dict[str, Any] = {"prioritized": prioritized, "stack": stack, "sequence_period": sequence_period}
-    options |= {"num_envs": num_envs, "storage": storage}
-    bytes_of = functools.partial(nbytes, observation, extras, action_mask, **options)
-    needed, free = bytes_of(capacity=capacity), psutil.virtual_memory().available
-    if needed > free:
-        fits = bisect.bisect_right(range(1, capacity), free, key=lambda smaller: bytes_of(capacity=smaller))
+    mask: Any = ()
+    if spec.action_mask:
+        mask = jax.ShapeDtypeStruct((check_count("num_actions", spec.num_actions),), np.bool_)
+    check_row(spec.observation, extras)
+    num_envs, capacity, stack = (
+        check_count(name, value) for name, value in (("num_envs", num_envs), ("capacity", capacity), ("stack", stack))
+    )
+    check_frame(spec.observation, stack)
+    batch_size = check_count("batch_size", batch_size)
+    shape = (batch_size,) if num_batches is None else (check_count("num_batches", num_batches), batch_size)
+    kept = -(-capacity // num_envs)
+    sequence_length = check_fits("sequence_length", check_count("sequence_length", sequence_length, 0), kept)
+    sequence_period = check_count("sequence_period", sequence_period)
+    future = check_fits("future", check_count("future", future, 0), kept)
+    if future and sequence_length:
         raise ValueError(
-            f"capacity: got {capacity}, which needs {needed / GIB:.2f} GiB with num_envs {num_envs}; expected at most "
-            f"the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; images in uint8, fewer "
-            "pixels or observations in a file (storage, --replay-storage mmap) make room for more."
+            f"future: got {future} for a replay of sequences; expected 0. Make the sequences longer by {future} "
+            "steps, or draw transitions with sequence_length=0."
         )
-    per_lane = rows_per_lane(num_envs, capacity, stack)
-    rows, written = num_envs * per_lane, np.ones(num_envs, np.int64)
-    if storage is not None:
-        storage = check_storage(storage, rows * observation_nbytes(observation), capacity, reopen)
-
-    def allocate(spec: Array) -> npt.NDArray[Any]:
-        return np.zeros((rows, *spec.shape), spec.dtype)
-
-    return HostReplay(
-        observation=allocate(observation) if storage is None else _map(storage, rows, observation, reopen),
-        action=np.zeros(rows, np.int32),
-        reward=np.zeros(rows, np.float32),
-        continuation=np.zeros(rows, np.float32),
-        extras=tree_util.tree_map(allocate, extras),
-        action_mask=tree_util.tree_map(allocate, action_mask),
-        boundary=np.ones(rows, np.bool_),
-        head=np.zeros(num_envs, np.int64),
-        written=written,
-        num_valid=np.zeros(num_envs, np.int64),
-        priorities=sum_tree.init(rows) if prioritized else (),
-        largest_priority=np.array(1.0) if prioritized else (),
-        writing=writing_of(written, per_lane, stack) if prioritized else (),
-        episode_step=np.zeros(rows, np.int64) if stack > 1 or sequence_period else (),
-        lags=np.arange(stack - 1, -1, -1) if stack > 1 else (),
-        sequence_period=np.array(sequence_period) if sequence_period else (),
-        sequence_start=np.zeros(rows, np.bool_) if sequence_period else (),
+    exponent = 1.0 if priority_exponent is None else check_unit("priority_exponent", priority_exponent)
+    layout = _Layout(
+        spec.observation,
+        extras,
+        mask,
+        num_envs,
+        capacity,
+        stack,
+        prioritized=priority_exponent is not None,
+        sequence_period=sequence_period if sequence_length else 0,
+        numbered=stack > 1 or sequence_length > 0 or future > 0,
+        storage=_path(storage),
+    )
+    plan = Plan(shape, sequence_length or kept, sequence_length, future)
+    return Replay(
+        init=functools.partial(_init, layout),
+        add=add,
+        sample=functools.partial(host_draws.sample, plan, host_draws.keyed_generator()),
+        update_priorities=functools.partial(host_draws.update_priorities, exponent=exponent),
+        end_episode=end_episode,
+        size=host_draws.size,
+        rewards=host_draws.rewards,
+        sample_spec=functools.partial(_sample_spec, layout, plan),
+        nbytes=_nbytes(layout),
     )
 
 
-def _map(storage: pathlib.Path, rows: int, spec: Array, reopen: bool) -> npt.NDArray[Any]:
-    """Zeros in a new file, since what was never written reads so; or what lies in an old one."""
+class _Layout(NamedTuple):
+    """Checked hyper-parameters that decide which arrays a state has.
+
+    Attributes:
+        observation: shape and dtype of one observation.
+        extras: tree of shapes and dtypes of the extras of one step.
+        action_mask: shape and dtype of one action mask, or ``()``.
+        num_envs: Number of lanes.
+        capacity: Number of steps to keep.
+        stack: Number of frames of a stack; 1 for none.
+        prioritized: Whether rows have priorities.
+        sequence_period: Number of steps between the starts of sequences; 0 without sequences.
+        numbered: Whether rows are numbered within their episodes.
+        storage: file of the observations, or None.
+    """
+
+    observation: Any
+    extras: Tree
+    action_mask: Any
+    num_envs: int
+    capacity: int
+    stack: int = 1
+    prioritized: bool = False
+    sequence_period: int = 0
+    numbered: bool = False
+    storage: pathlib.Path | None = None
+
+    @property
+    def per_lane(self) -> int:
+        """Rows of one lane: its share of the capacity, the history of the oldest of them, and the open row."""
+        return -(-self.capacity // self.num_envs) + self.stack
+
+
+def _path(storage: Any) -> pathlib.Path | None:
+    if storage is None or isinstance(storage, (str, os.PathLike)):
+        return None if storage is None else pathlib.Path(storage)
+    raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
+
+
+def _nbytes(layout: _Layout) -> Nbytes:
+    """Bytes that ``_init`` allocates."""
+    rows = layout.num_envs * layout.per_lane
+    observations = rows * spec_nbytes(layout.observation)
+    per_row = 4 + 4 + 4 + 1 + spec_nbytes((layout.extras, layout.action_mask))  # action, reward, continuation, boundary
+    per_row += 8 if layout.numbered else 0
+    per_row += 1 if layout.sequence_period else 0
+    memory = rows * per_row + 3 * 8 * layout.num_envs  # head, written, num_valid
+    memory += 8 * layout.stack if layout.stack > 1 else 0
+    memory += 8 if layout.sequence_period else 0
+    memory += sum_tree.nbytes(rows) + 8 * rows + 8 if layout.prioritized else 0  # writing and largest_priority
+    return Nbytes(memory + observations) if layout.storage is None else Nbytes(memory, observations)
+
+
+def _init(layout: _Layout, *, reopen: bool = False) -> HostReplay:
+    """Make an empty state; see ``Replay.init``."""
+    needed, free = _nbytes(layout), psutil.virtual_memory().available
+    if needed.memory > free:
+        capacity = layout.capacity
+        fits = bisect.bisect_right(
+            range(1, capacity), free, key=lambda smaller: _nbytes(layout._replace(capacity=smaller)).memory
+        )
+        raise ValueError(
+            f"capacity: got {capacity}, which needs {needed.memory / GIB:.2f} GiB with num_envs {layout.num_envs}; "
+            f"expected at most the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; "
+            "images in uint8, fewer pixels or observations in a file (storage, --replay-storage mmap) make room for "
+            "more."
+        )
+    if layout.storage is not None:
+        check_storage(layout.storage, needed.file, layout.capacity, reopen)
+    elif reopen:
+        raise ValueError("reopen: got True for a replay in memory; expected False. Make the replay with a storage.")
+    return _allocate(layout, reopen)
+
+
+def _allocate(layout: _Layout, reopen: bool) -> HostReplay:
+    per_lane, stack = layout.per_lane, layout.stack
+    rows, written = layout.num_envs * per_lane, np.ones(layout.num_envs, np.int64)
+
+    def zeros(spec: Array) -> npt.NDArray[Any]:
+        return np.zeros((rows, *spec.shape), spec.dtype)
+
+    observation = zeros if layout.storage is None else functools.partial(_map, layout.storage, rows, reopen)
+    return HostReplay(
+        observation=observation(layout.observation),
+        action=np.zeros(rows, np.int32),
+        reward=np.zeros(rows, np.float32),
+        continuation=np.zeros(rows, np.float32),
+        extras=jax.tree.map(zeros, layout.extras),
+        action_mask=jax.tree.map(zeros, layout.action_mask),
+        boundary=np.ones(rows, np.bool_),
+        head=np.zeros(layout.num_envs, np.int64),
+        written=written,
+        num_valid=np.zeros(layout.num_envs, np.int64),
+        priorities=sum_tree.init(rows) if layout.prioritized else (),
+        largest_priority=np.array(1.0) if layout.prioritized else (),
+        writing=writing_of(written, per_lane, stack) if layout.prioritized else (),
+        episode_step=np.zeros(rows, np.int64) if layout.numbered else (),
+        lags=np.arange(stack - 1, -1, -1) if stack > 1 else (),
+        sequence_period=np.array(layout.sequence_period) if layout.sequence_period else (),
+        sequence_start=np.zeros(rows, np.bool_) if layout.sequence_period else (),
+    )
+
+
+def _map(storage: pathlib.Path, rows: int, reopen: bool, spec: Array) -> npt.NDArray[Any]:
+    """Map a new file, which reads as zeros until it is written, or an old one."""
     if not reopen:
-        storage.unlink(missing_ok=True)  # a replay that still lies in an old one keeps it, nameless
+        storage.unlink(missing_ok=True)  # a replay whose observations lie in an old file keeps it, nameless
     mapped = np.memmap(storage, spec.dtype, "r+" if reopen else "w+", shape=(rows, *spec.shape))
     return np.asarray(mapped)  # plain, over the mapped one
 
 
-def add(state: HostReplay, step: Step, lanes: npt.NDArray[np.bool_] | None = None) -> HostReplay:
-    """Adds one step of every environment. Consumes ``state``: its arrays are written in place; use the result.
-
-    Within an episode ``obs_tm1`` must be the ``obs_t`` of the step before, since both are one row; where an
-    environment was restarted in between, call ``end_episode`` first.
-
-    Args:
-        state: the replay.
-        step: one step of all ``L`` environments; the number types may be wider than stored (float64 rewards).
-        lanes: ``[L]`` bool, which environments were stepped; the rest of ``step`` is passed over. None: all.
-
-    Returns:
-        The replay with the step; its ``obs_t`` can be drawn at once.
-
-    Raises:
-        TypeError: if a field is no array, or its dtype cannot be stored without changing its kind (float in uint8).
-        ValueError: if a field's shape or the structure of the extras differs from what ``init`` was told. Nothing
-            has been written then.
-
-    >>> import jax, numpy as np
-    >>> state = init(jax.ShapeDtypeStruct((), np.float32), num_envs=1, capacity=10)
-    >>> step = Step(np.float32([0.0]), np.int32([1]), np.float32([0.5]), np.float32([1.0]),
-    ...             np.array([False]), np.float32([1.0]))
-    >>> state = add(state, step)
-    >>> size(state)
-    1
-    """
-    extras = check_step(state, step)
-    if lanes is not None and b"\x00" in lanes.tobytes():
-        return _add_some(state, step, extras, lanes)
-    at = heads(state)
-    state.observation[at] = step.obs_tm1
-    state.action[at] = step.a_tm1
-    state.reward[at] = step.r_t
-    state.continuation[at] = step.discount_t
-    for storage, value in extras:
-        storage[at] = value
-    state.boundary[at] = False
-    more = state.priorities or len(state.episode_step)
-    if more:
-        mark_starts(state, at)
-    every_lane = all_lanes(len(state.head))
-    if type(at) is slice:
-        state.num_valid[0] += 1
-    else:
-        np.add(state.num_valid, every_lane, out=state.num_valid)
-    before, at = at, open_next(state, every_lane)
-    state.observation[at] = step.obs_t
-    if more:
-        count_step(state, before, at)
-    if extras:
-        _keep_mask(state, at, step.action_mask_t)
-    last = np.asarray(step.last)
-    if b"\x01" in last.tobytes():  # several times faster than last.any()
-        open_episodes(state, last)
-    return state
-
-
-def _add_some(
-    state: HostReplay, step: Step, extras: list[tuple[npt.NDArray[Any], Array]], lanes: npt.NDArray[np.bool_]
-) -> HostReplay:
-    """``add`` for some of the lanes, as when a vector environment spends a step on resetting the others."""
-    starts = lane_starts(len(state.head), len(state.boundary) // len(state.head))
-    at = (state.head + starts)[lanes]
-    fields = (
-        (state.observation, step.obs_tm1),
-        (state.action, step.a_tm1),
-        (state.reward, step.r_t),
-        (state.continuation, step.discount_t),
-        *extras,
+def _sample_spec(layout: _Layout, plan: Plan) -> Sample:
+    """Describe a draw, by a window that is gathered from an empty state; see ``Replay.sample_spec``."""
+    state = _allocate(layout._replace(capacity=layout.num_envs, storage=None), reopen=False)
+    row = np.zeros(1, np.int64)
+    drawn, future = host_draws.gather(plan, state, row, 1, 0.0)
+    one = Sample(drawn, np.ones(1, np.float32), row, future)
+    spec: Sample = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(plan.shape + leaf.shape[1:], leaf.dtype),
+        jax.eval_shape(lambda sample: sample, one),
     )
-    for storage, value in fields:
-        storage[at] = value[lanes]
-    state.boundary[at] = False
-    if state.priorities or len(state.episode_step):
-        mark_starts(state, at)
-    np.add(state.num_valid, lanes, out=state.num_valid)
-    open_next(state, lanes)
-    before, at = at, (state.head + starts)[lanes]
-    state.observation[at] = step.obs_t[lanes]
-    count_step(state, before, at)
-    if extras:
-        _keep_mask(state, at, step.action_mask_t, lanes)
-    open_episodes(state, np.asarray(step.last) & lanes)
-    return state
-
-
-def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
-    if not isinstance(state.action_mask, tuple):
-        state.action_mask[at] = mask[lanes]
-
-
-def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
-    """Closes the current episode of some lanes as truncated. Consumes ``state`` as ``add`` does.
-
-    For an environment that had to be restarted without telling: its newest observation becomes the true last one.
-    Lanes without a step in their current episode stay as they are.
-
-    Args:
-        state: the replay.
-        lanes: ``[L]`` bool, whether to close.
-
-    Returns:
-        The replay.
-
-    Raises:
-        TypeError: if ``lanes`` is no bool array.
-        ValueError: if it has another shape.
-
-    >>> import jax, numpy as np
-    >>> state = init(jax.ShapeDtypeStruct((), np.float32), num_envs=2, capacity=10)
-    >>> end_episode(state, np.array([True, False])).written.tolist()
-    [1, 1]
-    """
-    check_array("lanes", lanes, state.boundary, len(state.head))
-    per_lane = len(state.boundary) // len(state.head)
-    before = (state.head - 1) % per_lane + lane_starts(len(state.head), per_lane)
-    open_episodes(state, np.asarray(lanes) & ~state.boundary[before])
-    return state
+    return spec

@@ -1,5 +1,8 @@
-"""Stacks of frames on the acting side, as the host replay draws them: ``(H, W, stack)``, the oldest frame first."""
+"""Stacks of frames for acting, as the replay draws them: ``(H, W, stack)``, the oldest frame first."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -8,12 +11,12 @@ from .types import Array
 
 
 def init(frame: Array, num_envs: int, stack: int) -> npt.NDArray[np.generic]:
-    """Makes stacks of zeros, to be pushed to before they are read.
+    """Make stacks of zeros, to be pushed to before they are read.
 
     Args:
         frame: array or ``jax.ShapeDtypeStruct`` of one frame of one environment, ``(H, W)`` or ``(H, W, 1)``.
-        num_envs: number of environments, ``N``.
-        stack: how many frames.
+        num_envs: Number of environments, ``N``.
+        stack: Number of frames.
 
     Returns:
         ``[N, H, W, stack]`` in the frame's dtype.
@@ -29,20 +32,20 @@ def init(frame: Array, num_envs: int, stack: int) -> npt.NDArray[np.generic]:
     return np.moveaxis(np.zeros((check_count("num_envs", num_envs), stack, *frame.shape[:2]), frame.dtype), 1, -1)
 
 
-def push(frames: npt.NDArray[np.generic], observation: Array, first: npt.NDArray[np.bool_]) -> npt.NDArray[np.generic]:
-    """Moves on by one frame.
+def push(frames: Array, observation: Array, first: Array) -> Array:
+    """Append one frame to each stack; NumPy in, NumPy out; JAX in, JAX out.
 
     Args:
-        frames: ``[N, H, W, stack]`` from ``init`` or from here; not changed.
-        observation: ``[N, H, W]`` or ``[N, H, W, 1]``, the newest frame of every environment.
-        first: ``[N]`` bool, whether it is the first of its episode, and stands for those before it too.
+        frames: ``[N, H, W, stack]`` from ``init`` or from here; unchanged.
+        observation: ``[N, H, W]`` or ``[N, H, W, 1]``, newest frame of every environment.
+        first: ``[N]`` bool, whether the frame is the first of its episode, and is repeated before it.
 
     Returns:
-        ``[N, H, W, stack]``, fresh: what the replay draws for the same step.
+        ``[N, H, W, stack]``, a fresh array equal to the one the replay draws for the same step.
 
     Raises:
         TypeError: if ``observation`` is no array, or its dtype is of another kind than that of the frames.
-        ValueError: if its shape is none of these.
+        ValueError: if its shape differs from the frames'.
 
     >>> frames = init(np.zeros((1, 1), np.uint8), num_envs=1, stack=3)
     >>> for number, first in ((1, True), (2, False), (9, True), (10, False)):
@@ -53,12 +56,16 @@ def push(frames: npt.NDArray[np.generic], observation: Array, first: npt.NDArray
     [[[[9, 9, 9]]]]
     [[[[9, 9, 10]]]]
     """
-    before = np.moveaxis(frames, -1, 1)
     if getattr(observation, "ndim", 0) == 4 and observation.shape[-1] == 1:
         observation = observation[..., 0]
-    check_array("observation", observation, before[:, 0], len(frames))
-    after = np.empty(before.shape, before.dtype)
-    after[:, :-1] = before[:, 1:]
-    after[:, -1] = observation
-    after[first] = after[first, -1:]
-    return np.moveaxis(after, 1, -1)
+    check_array("observation", observation, frames[..., 0], len(frames))
+    if not isinstance(frames, np.ndarray):
+        newest = jnp.asarray(observation, frames.dtype)[..., None]
+        after = jnp.concatenate([frames[..., 1:], newest], axis=-1)
+        return jnp.where(jnp.expand_dims(first, (1, 2, 3)), newest, after)
+    before = np.moveaxis(frames, -1, 1)  # in memory the frames of a stack lie one after the other
+    stacks: npt.NDArray[Any] = np.empty(before.shape, before.dtype)
+    stacks[:, :-1] = before[:, 1:]
+    stacks[:, -1] = observation
+    stacks[first] = stacks[first, -1:]
+    return np.moveaxis(stacks, 1, -1)

@@ -1,6 +1,6 @@
 """Sums over many numbers that change, and draws in proportion to them: a wide tree in NumPy arrays.
 
-Every sum is that of its 16 children, made anew when one of them has changed, never by adding a difference: nothing
+Every sum is that of its 16 children, recomputed when one of them has changed, never by adding a difference: nothing
 drifts, however often leaves change. A leaf that is assigned only marks the sum above it as stale; ``refresh`` makes
 all stale sums at once, so that leaves may change many times between two draws.
 
@@ -61,7 +61,7 @@ def nbytes(number: int) -> int:
 
 
 def init(number: int) -> SumTree:
-    """Makes a tree over ``number`` leaves of 0, one or more.
+    """Make a tree over ``number`` leaves of 0, one or more.
 
     >>> tree = init(100)
     >>> tree.leaves.shape, tree.sums, total(tree)
@@ -73,7 +73,7 @@ def init(number: int) -> SumTree:
 
 
 def assign(tree: SumTree, index: int | npt.NDArray[np.int64], values: float | npt.NDArray[np.float64]) -> None:
-    """Sets leaves, in place. Nothing is checked.
+    """Set leaves, in place. Nothing is checked.
 
     Args:
         tree: consumed, as it is written in place.
@@ -91,7 +91,7 @@ def assign(tree: SumTree, index: int | npt.NDArray[np.int64], values: float | np
 
 
 def refresh(tree: SumTree) -> None:
-    """Brings the sums up to date, in place.
+    """Bring the sums up to date, in place.
 
     >>> tree = init(100)
     >>> assign(tree, 7, 0.5)
@@ -119,7 +119,7 @@ def total(tree: SumTree) -> float:
 
 
 def find(tree: SumTree, mass: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The leaves over which the running sum of all leaves passes ``mass``; never a leaf of 0.
+    """Find the leaves over which the running sum of all leaves passes ``mass``; never a leaf of 0.
 
     Args:
         tree: refreshed, with a total above 0; not changed.

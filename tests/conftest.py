@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: threads besid
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Asserts of helpers explain themselves as those of tests do.
-pytest.register_assert_rewrite("network_tools", "replay_record", "small_runs", "scripted_environments")
+pytest.register_assert_rewrite("agent_samples", "network_tools", "replay_record", "small_runs", "scripted_environments")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,3 +21,11 @@ def _programs_are_compiled_once(tmp_path_factory, worker_id):
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For programs that run a few times: without most of XLA's optimizations they compile in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -61,6 +61,8 @@ BAD = {
     "target that is a step size": (["train", "--target", "periodic:0.005"], r"Did you mean 'incremental:0.005'"),
     "target that is a period": (["train", "--target", "incremental:500"], r"Did you mean 'periodic:500'"),
     "target that does not parse": (["train", "--target", "sometimes"], r"got 'sometimes'; expected one of"),
+    "a flag of another head": (["train", "--num-atoms", "21"], r"num_atoms: got '21', but head.*--head categorical"),
+    "a schedule that does not parse": (["train", "--epsilon", "often"], r"epsilon: got 'often'; expected a number"),
     "zero steps": (["train", "--steps", "0"], r"steps: got 0; expected an integer >= 1"),
     "negative environments": (["train", "--num-envs", "-2"], r"num_envs: got -2"),
     "negative seed": (["train", "--seed", "-1"], r"seed: got -1"),
@@ -76,7 +78,7 @@ BAD = {
     "no episodes": (["train", "--evaluation-episodes", "0"], r"evaluation_episodes: got 0"),
     "no run to resume": (["resume", "nowhere"], r"nowhere: no run stands there"),
     "no run to evaluate": (["evaluate", "nowhere"], r"nowhere: no run stands there"),
-    "unknown option": (["train", "--stepz", "5"], r"Unrecognized options: --stepz"),
+    "unknown option": (["train", "--stepz", "5"], r"--stepz: no such option. Did you mean '--steps'"),
     "not a number": (["train", "--steps", "many"], r"invalid.*INT|Parsing error|many"),
 }
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
 SHARED = {"timing", "bare"}
-SLOW = {"host_loop", "learner_step", "nature_scan"}  # tens of seconds of compiling: in .ci/run
+SLOW = {"host_loop", "learner_step", "nature_scan", "startup"}  # tens of seconds of compiling: in .ci/run
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 
 

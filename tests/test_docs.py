@@ -1,6 +1,5 @@
 """Every Python block of the README and of docs/ runs, and prints what it says; every `polyak` line parses."""
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -13,11 +12,13 @@ import pytest
 import tyro
 
 from polyak import __main__ as entry
-from polyak.agents import AGENTS, DQNConfig
-from polyak.catalogue import agents_table
+from polyak.agents import AGENTS, PRESETS, make_configs
+from polyak.agents.parts import leaves
+from polyak.agents_table import agents_table
 from polyak.experiments import cli
 from polyak.experiments.runs import build
-from polyak.experiments.runs.config import RunConfig, to_json
+from polyak.experiments.runs.config import make_run_config, to_json
+from polyak.experiments.runs.flags import parse_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,24 +53,26 @@ def test_every_python_block_runs(code, capsys, tmp_path, monkeypatch):
 
 
 class Parsed(Exception):  # noqa: N818 (nothing is wrong)
-    """What a command was asked to do, in the place of doing it."""
+    """The command that was asked for, raised instead of doing it."""
 
 
 @pytest.mark.parametrize("arguments", shell_lines("polyak"))
 def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, capsys):
-    parse = tyro.cli
-
-    def parse_only(*positional, **named):
-        raise Parsed(parse(*positional, **named))
-
-    monkeypatch.setattr(tyro, "cli", parse_only)
     monkeypatch.setattr(sys, "argv", ["polyak", *arguments])
+    if arguments[0] == "train" and "--help" not in arguments:  # environment, target and every number are allowed
+        config, _ = parse_run(arguments[1:], cli.TrainCommand, "")
+        build.build(config).environment.close()
+        return
+    if arguments[0] != "agents":
+
+        def parse_only(*positional, **named):
+            raise Parsed(parse(*positional, **named))
+
+        parse = tyro.cli
+        monkeypatch.setattr(tyro, "cli", parse_only)
     try:
         status = entry.main() if arguments[0].startswith("-") else cli.run(arguments)
-    except Parsed as parsed:
-        (command,) = parsed.args
-        if isinstance(command, cli.TrainCommand):  # environment, target and every number are as they can be
-            build.build(command.config).environment.close()
+    except Parsed:
         return
     except SystemExit as end:
         status = end.code
@@ -83,7 +86,7 @@ def test_every_python_line_starts_something_that_is_there(arguments):
 
 def test_the_tables_of_options_are_those_of_the_commands():
     options, text = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "docs" / "command_line.md").read_text()
-    assert sorted(re.findall(r"<!-- options of (\w+) -->", text)) == sorted(options["option_classes"]())
+    assert sorted(re.findall(r"<!-- options of (\w+) -->", text)) == sorted(options["tables"]())
     assert options["page"](text) == text, "python docs/options.py writes them"
 
 
@@ -96,10 +99,10 @@ def test_every_agent_has_a_section_in_the_order_of_the_table():
 
 
 def test_the_table_of_agents_is_what_the_command_prints():
-    assert f"<!-- agents -->\n\n{agents_table('markdown')}\n" in AGENTS_PAGE
+    assert f"<!-- agents -->\n\n{agents_table(format='markdown')}\n" in AGENTS_PAGE
 
 
-def test_the_page_of_agents_says_what_their_configs_and_the_catalogue_have():
+def test_the_page_of_agents_has_what_the_table_of_agents_has():
     options, front = runpy.run_path(str(ROOT / "docs" / "options.py")), (ROOT / "README.md").read_text()
     assert options["agents_page"](AGENTS_PAGE) == AGENTS_PAGE, "python docs/options.py writes it"
     assert options["readme"](front) == front, "python docs/options.py writes it"
@@ -111,58 +114,52 @@ def test_a_section_has_papers_parts_equation_numbers_differences_and_a_command(n
     text = SECTIONS[name]
     marks = [
         "- papers: [",
-        "- head: ",
+        "- begins with: ",
         "\n```\n",
-        "| option | here | on Atari |",
+        f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |",
         "Differences: ",
         "\n```sh\npolyak train ",
     ]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
     assert f"\npolyak train {name}" in text
-    # What the paper had on Atari is a config too: the options exist, and go together.
-    published = {
-        option.replace("-", "_"): value.split(",")[0]
-        for option, value in re.findall(r"^\| `--([a-z-]+)` \| .* \| (.*) \|$", text, re.MULTILINE)
-    }
-    types = {field: type(getattr(AGENTS[name], field) or 1.0) for field in published}
-    read = {bool: lambda word: {"on": True, "off": False}[word], tuple: lambda word: (int(word),)}
-    dataclasses.replace(
-        AGENTS[name], **{field: read.get(types[field], types[field])(word) for field, word in published.items()}
-    )
 
 
-@pytest.mark.parametrize("name", AGENTS)
-def test_a_section_tells_every_number_that_is_the_agents_own(name):
-    for field in dataclasses.fields(DQNConfig):
-        value = getattr(AGENTS[name], field.name)
-        one_step = field.name == "n_steps" and value == 1  # most are
-        told_as_parts = isinstance(value, bool) or field.name in ("head", "memory")
-        if value != field.default and not one_step and not told_as_parts:
-            assert f"`--{field.name.replace('_', '-')}` | {value} |" in SECTIONS[name] or (
-                f"--{field.name.replace('_', '-')} {value:g}" in SECTIONS[name]
-            ), field.name
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", [name for name, entry in AGENTS.items() if entry.begins_with])
+def test_a_section_has_every_number_in_which_an_agent_differs_from_the_one_it_begins_with(name, preset):
+    numbers = dict(re.findall(r"^\| `--([\w-]+)` \| (.*) \|$", SECTIONS[name], re.MULTILINE))
+    own, other = (leaves(make_configs(agent, preset)) for agent in (name, AGENTS[name].begins_with))
+    column = list(PRESETS).index(preset)
+    for leaf in own.keys() & other.keys():
+        shown = numbers.get(leaf.replace("_", "-"))
+        if own[leaf] != other[leaf]:
+            assert shown is not None, leaf
+        if shown is not None and not isinstance(own[leaf], bool | tuple):
+            assert shown.split(" | ")[column] == str(own[leaf])
 
 
 def test_the_table_of_scores_has_the_results_of_the_agents_as_they_are(tmp_path):
     script = runpy.run_path(str(ROOT / "experiments" / "reproduce" / "agents.py"))
 
     def line(agent, seed, reached, training, **changed):
-        config = to_json(RunConfig(AGENTS[agent], agent))["agent"] | changed
+        fields = {"steps": 2_000, "seed": seed, **changed}
+        config = to_json(make_run_config(agent, fields=fields))
         scores = {"steps_to_400": reached, "training_return": training, "greedy_mean": 500.0}
-        return {"agent": agent, "seed": seed, "steps": 10, "config": config, **scores}
+        return {"agent": agent, "seed": seed, "steps": 2_000, "config": config, **scores}
 
     lines = [
         line("iqn", 0, 61_000, 450.0),
         line("dqn", 1, None, 100.0),
-        line("dqn", 0, 52_500, 410.0, learning_rate=0.5),  # another config: trained anew
+        line("dqn", 0, 52_500, 410.0, learning_rate=0.5),  # another config: not the agent's
         line("dqn", 0, 52_500, 400.0),
-        line("dqn", 2, 52_500, 400.0, gone=1),  # a field that there is no more
-        line("dqn", 2, 52_500, 400.0) | {"steps": 11},
+        line("dqn", 2, 52_500, 400.0) | {"config": {"name": "dqn", "gone": 1}},  # of another version
+        line("dqn", 2, 52_500, 400.0) | {"agent": "gone"},
+        line("dqn", 2, 52_500, 400.0) | {"steps": 2_001},
     ]
     results = tmp_path / "agents.jsonl"
     results.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    known = script["known"](results, 10)
+    known = script["known"](results, 2_000)
     assert sorted(known) == [("dqn", 0), ("dqn", 1), ("iqn", 0)]
     page = script["written"]("before\n<!-- scores -->\nold\n<!-- end -->\nafter\n", known)
     assert page.splitlines() == [
@@ -207,7 +204,7 @@ def test_every_script_stays_short(script):
     assert len(script.read_text().splitlines()) < 40
 
 
-@pytest.mark.parametrize("name", ["hard_target", "soft_target"])
+@pytest.mark.parametrize("name", ["hard_target", pytest.param("soft_target", marks=pytest.mark.slow)])
 def test_the_scripts_with_an_agent_run(name):
     code = f"import runpy; runpy.run_path({str(SCRIPTS / name)!r} + '.py')['main'](steps=1500)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

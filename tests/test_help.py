@@ -1,18 +1,24 @@
-"""Help teaches what is true: targets that parse, commands and options that there are, every agent."""
+"""Help teaches what is true: targets and schedules that parse, commands and options that exist, every agent."""
 
 import re
+import shlex
 import subprocess
 import sys
+import typing
 from fractions import Fraction
 
 import pytest
 
-from polyak import agents, help, updates
-from polyak.catalogue import AGENTS, COMMON, agents_table
+from polyak import help, updates
+from polyak.agents import AGENTS, PRESETS, Schedule, make_configs
+from polyak.agents.parts import bringers, leaves
+from polyak.agents_table import agents_table, difference_table, links
 from polyak.experiments import cli
+from polyak.experiments.runs.config import RunConfig
+from polyak.experiments.runs.flags import attributes
 from polyak.tables import table
 
-TARGETS = re.findall(r"^  (\S+) ", help.TARGETS, re.MULTILINE)
+TARGETS, SCHEDULES = (re.findall(r"^  (\S+) ", text, re.MULTILINE) for text in (help.TARGETS, help.SCHEDULES))
 
 
 @pytest.mark.parametrize("text", TARGETS)
@@ -27,14 +33,20 @@ def test_the_help_has_every_kind_of_target():
     assert help.TARGETS in help.overview()
 
 
+def test_the_help_has_every_kind_of_schedule():
+    found = [Schedule.of(text) for text in SCHEDULES]
+    assert [str(schedule) for schedule in found] == SCHEDULES
+    assert {schedule.kind for schedule in found} == {"constant", "linear", "exponential", "cosine"}
+
+
 @pytest.fixture
 def page(capsys, monkeypatch):
     """What ``polyak COMMAND --help`` prints."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def help_of(command):
+    def help_of(*command):
         with pytest.raises(SystemExit) as stop:
-            cli.run([command, "--help"])
+            cli.run([*command, "--help"])
         assert stop.value.code == 0
         return capsys.readouterr().out
 
@@ -47,9 +59,48 @@ def test_a_commands_help_teaches(command, page):
     for example in help.COMMANDS[command].examples:
         assert f"  {example}\n" in text  # on a line of its own, unbroken
         assert example.startswith(f"polyak {command}")
+        shown = page(*shlex.split(example)[1:]) if command == "train" else text
         for option in re.findall(r"--[a-z-]+", example):
-            assert re.search(rf"^\W*{option}\b", text, re.MULTILINE), option
-    assert (help.TARGETS in text) == (command == "train")
+            assert re.search(rf"^\W*{option}\b", shown, re.MULTILINE), option
+    assert (help.TARGETS in text) == (help.SCHEDULES in text) == (command == "train")
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(name, page):
+    text = page("train", name)
+    shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
+    there = leaves(make_configs(name)).keys() | leaves(RunConfig()).keys() - bringers(RunConfig).keys() - {"agent_name"}
+    assert shown == {leaf.replace("_", "-") for leaf in there} | {"out", "quiet"}
+    for union in ("head", "bootstrap", "core", "optimizer", "windows", "sampling"):  # with their kinds
+        assert re.search(rf"^\W* --{union} \{{\w+(,\w+)+\}}", text, re.MULTILINE)
+        default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
+        assert default[1] == leaves(make_configs(name))[union]
+    titles = re.findall(r"^\W+ (\w+) options", text, re.MULTILINE)
+    parts = ["network", "head", "bootstrap", "optimizer", "draw", "replay", "cadence", "exploration", "normalization"]
+    assert sorted(titles) == sorted(["command", "run", "agent", *parts])
+
+
+def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
+    text = " ".join(
+        page("train", "rainbow", "--preset", "atari", "--num-atoms", "21").replace("│", " ").replace("|", " ").split()
+    )
+    assert re.search(r"--num-atoms INT Number of atoms. \(default: 51\)", text)
+    assert re.search(r"--v-min \S+ [^(]*\(default: -10.0\)", text)
+    assert re.search(r"--epsilon SCHEDULE [^(]*\(default: 0\)", text)
+    assert re.search(r"--n-steps SCHEDULE [^(]*\(default: 3\)", text)
+    text = " ".join(page("train", "dqn").replace("│", " ").replace("|", " ").split())
+    assert "(default: linear(1,0.05,25%))" in text
+
+
+def test_every_field_is_described_by_its_own_noun():
+    from config_tools import part_types
+
+    for part in (*part_types(), *(value for name, value in vars(cli).items() if name.endswith("Command"))):
+        about = attributes(part)
+        assert set(about) == set(part.__dataclass_fields__), part
+        for text in about.values():
+            assert re.match(r"[A-Z][\w-]*\b", text)
+            assert text.endswith(".")
 
 
 def test_every_command_is_told_and_there_is():
@@ -59,33 +110,73 @@ def test_every_command_is_told_and_there_is():
         assert command.summary in help.overview()
 
 
-def test_the_catalogue_is_of_the_agents_there_are():
-    assert list(AGENTS) == list(agents.AGENTS)
+def test_every_agent_is_in_the_overview_on_one_line():
     for name, entry in AGENTS.items():
-        assert entry.target == agents.AGENTS[name].target
         assert f"  {name} " in help.overview()
-        for option in re.findall(r"--(?:no-)?([a-z-]+)", f"{entry.summary} {[paper.part for paper in entry.papers]}"):
-            assert hasattr(agents.AGENTS[name], option.replace("-", "_"))
+        assert entry.summary in help.overview()
+    assert max(map(len, help.overview().splitlines())) <= 90
+
+
+def test_remarks_and_papers_name_options_that_the_agent_has():
+    for name, entry in AGENTS.items():
+        for option in re.findall(r"--(?:no-)?([a-z-]+)", f"{entry.remarks} {[paper.part for paper in entry.papers]}"):
+            assert option.replace("-", "_") in leaves(make_configs(name))
+
+
+def test_the_presets_of_the_options_are_those_there_are():
+    assert list(typing.get_args(cli.Preset)) == list(PRESETS)
 
 
 def test_the_table_of_agents(capsys):
     assert cli.run(["agents", "--format", "markdown"]) == 0
     header, rule, *rows = capsys.readouterr().out.splitlines()
-    assert rule == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert rule == "| --- | --- | --- | --- | --- | --- | --- | --- |"
     names = [cell.strip() for cell in header.strip("|").split("|")]
-    dqn = dict(zip(names, (cell.strip() for cell in rows[0].strip("|").split("|")), strict=True))
-    assert (dqn["agent"], dqn["default target"], dqn["head"]) == ("`dqn`", "`periodic:100`", "Q-values")
-    assert "[Mnih et al., 2015](https://www.nature.com/articles/nature14236)" in dqn["papers"]
-    assert len(rows) == len(AGENTS)
+    cells = {row.split("`")[1]: [cell.strip() for cell in row.strip("|").split("|")] for row in rows}
+    assert list(cells) == list(AGENTS)
+    dqn = dict(zip(names, cells["dqn"], strict=True))
+    assert (dqn["agent"], dqn["begins with"], dqn["target"], dqn["head"]) == ("`dqn`", "", "`periodic:100`", "scalar")
+    assert dqn["papers"] == "[Mnih et al., 2015](https://www.nature.com/articles/nature14236)"
+    rainbow = dict(zip(names, cells["rainbow"], strict=True))
+    assert (rainbow["begins with"], rainbow["replay"]) == ("`c51`", "prioritized, n-step")
+    assert (rainbow["head"], rainbow["loss"]) == ("dueling, noisy, categorical", "cross-entropy")
     assert cli.run(["agents"]) == 0
-    assert capsys.readouterr().out == agents_table("text")
-    assert agents_table().splitlines()[-1] == COMMON
-    assert all(f"  {entry.differences}\n" in agents_table() for entry in AGENTS.values())
+    assert capsys.readouterr().out == agents_table()
+    for name, entry in AGENTS.items():
+        assert f"{name}  " in agents_table()
+        assert entry.remarks in f"{agents_table()} none"
+        assert links(entry) in agents_table(format="markdown")
+    assert cli.run(["agents", "--preset", "atari"]) == 0
+    assert "periodic:10000env" in capsys.readouterr().out
 
 
-def test_agents_are_told_without_anything_heavy():
-    code = "import sys, runpy; sys.argv = ['polyak', 'agents']\ntry: runpy.run_module('polyak', run_name='__main__')\n"
-    code += "except SystemExit as stop: print(stop.code, [m for m in ('jax', 'numpy', 'haiku') if m in sys.modules])"
+def test_the_difference_of_two_agents(capsys):
+    assert cli.run(["agents", "--diff", "dqn", "c51"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == [["field", "dqn", "c51"], ["head", "scalar", "categorical"]]
+    assert ["num_atoms", "-", "51"] in lines
+    assert ["error", "squared", "-"] in lines
+    assert cli.run(["agents", "--diff", "dqn", "double_dqn", "--preset", "atari", "--format", "markdown"]) == 0
+    assert "| target | periodic:10000env | periodic:30000env |" in capsys.readouterr().out
+    assert difference_table("dqn", "dqn").splitlines() == ["field  dqn  dqn"]
+    assert cli.run(["agents", "--diff", "dqn", "rainbw"]) == 2
+    assert "agent: got 'rainbw'; expected one of dqn," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        ("--help", "jax numpy haiku tyro"),
+        ("agents", "jax numpy haiku"),
+        ("agents --diff dqn rainbow", "jax numpy haiku"),
+        ("train rainbow --help", "jax numpy haiku"),
+        ("resume --help", "jax numpy haiku"),
+    ],
+)
+def test_help_and_tables_are_printed_without_anything_heavy(arguments, heavy):
+    code = f"import sys, runpy; sys.argv = ['polyak', *{arguments.split()}]\n"
+    code += "try: runpy.run_module('polyak', run_name='__main__')\n"
+    code += f"except SystemExit as stop: print(stop.code, [m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 

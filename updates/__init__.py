@@ -17,6 +17,7 @@ from .learner import (
     learner,
     repeat,
 )
+from .parts import Partition, Rule, parse_named, partition, rules_by_part, text_named
 from .rule import (
     TargetRule,
     frozen,
@@ -25,12 +26,11 @@ from .rule import (
     is_none,
     none,
     parse,
-    parse_named,
     periodic,
     step_size_at,
     text,
 )
-from .target import Partition, TargetState, partition
+from .target import TargetState
 from .verbs import apply_updates, incremental_update, periodic_update
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Loss",
     "LossOutput",
     "Partition",
+    "Rule",
     "Target",
     "TargetRule",
     "TargetState",
@@ -60,7 +61,9 @@ __all__ = [
     "periodic",
     "periodic_update",
     "repeat",
+    "rules_by_part",
     "step_size_at",
     "target",
     "text",
+    "text_named",
 ]

@@ -98,12 +98,13 @@ def _structure_message(first: Tree, second: Tree, names: tuple[str, str]) -> str
         kinds = f"{jax.tree_util.tree_structure(first)} and {jax.tree_util.tree_structure(second)}"
         return f"{names[0]} and {names[1]} hold the same paths in containers of different kinds: {kinds}. Use one kind."
     return (
-        f"{names[0]} and {names[1]} differ in structure; only in {names[0]}: {_some(only_first)}; "
-        f"only in {names[1]}: {_some(only_second)}. Build both trees from the same network."
+        f"{names[0]} and {names[1]} differ in structure; only in {names[0]}: {some(only_first)}; "
+        f"only in {names[1]}: {some(only_second)}. Build both trees from the same network."
     )
 
 
-def _some(paths: list[str], limit: int = 8) -> str:
+def some(paths: list[str], limit: int = 8) -> str:
+    """The first ``limit`` of the paths, and how many more there are."""
     if not paths:
         return "nothing"
     rest = f" and {len(paths) - limit} more" if len(paths) > limit else ""

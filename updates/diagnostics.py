@@ -1,13 +1,17 @@
 """How far the slow copy is behind: what a run logs of its targets."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from . import target as target_module
 from ._tree import Tree, is_averaged
+from .learner import Target
+from .parts import Partition, Rule, parts_of_leaves, rules_by_part
 from .rule import TargetRule
-from .target import Rule, TargetState
+from .target import TargetState
 
 
 def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
@@ -19,13 +23,41 @@ def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
     >>> float(target_distance(periodic(500), {"w": jnp.array([3.0, 4.0])}, target))
     5.0
     """
-    slow, _ = target_module.read(rule, params, target)
-    gaps = [
-        new.astype(jnp.float32) - old.astype(jnp.float32)
-        for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(slow), strict=True)
-        if is_averaged(new)
-    ]
-    return jnp.asarray(optax.tree.norm(gaps), jnp.float32)
+    return _norm([gap for gap in _gaps(rule, params, target) if gap is not None])
+
+
+def distances(
+    targets: Mapping[str, Target], params: Tree, target_states: Mapping[str, TargetState]
+) -> dict[str, jax.Array]:
+    """The distance of every named target (:func:`target_distance`), and of every part of one.
+
+    Args:
+        targets: Mapping from name to target.
+        params: Online parameters of the learner, of which each target selects its own.
+        target_states: Mapping from name to the state of the target, as in ``LearnerState.targets``.
+
+    Returns:
+        Mapping from ``name``, for all leaves of a target, and ``name/prefix``, for those of a part, to a float32
+        scalar. A part under ``none`` has distance 0.
+
+    >>> from polyak.updates import init_targets, none, partition, periodic
+    >>> targets = {"q": Target(partition(periodic(500), {"head": periodic(100), "torso": none()}))}
+    >>> states = init_targets(targets, {"head": jnp.zeros(2), "rest": jnp.zeros(()), "torso": jnp.zeros(())})
+    >>> online = {"head": jnp.array([3.0, 4.0]), "rest": jnp.array(12.0), "torso": jnp.array(7.0)}
+    >>> {name: float(distance) for name, distance in distances(targets, online, states).items()}
+    {'q': 13.0, 'q/head': 5.0, 'q/torso': 0.0}
+    """
+    found: dict[str, jax.Array] = {}
+    for name, named in targets.items():
+        selected = named.select(params)
+        gaps = _gaps(named.rule, selected, target_states[name])
+        found[name] = _norm([gap for gap in gaps if gap is not None])
+        if isinstance(named.rule, Partition):
+            parts = list(zip(gaps, parts_of_leaves(named.rule, selected, name), strict=True))
+            for prefix in named.rule.parts:
+                of_part = [gap for gap, part in parts if part == prefix and gap is not None]
+                found[f"{name}/{prefix}"] = _norm(of_part)
+    return found
 
 
 def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
@@ -42,6 +74,32 @@ def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
     return jnp.where(jnp.asarray(rule.step_size) > 0, target.count % period, target.count)
 
 
+def steps_since_updates(
+    targets: Mapping[str, Target], target_states: Mapping[str, TargetState]
+) -> dict[str, jax.Array]:
+    """The learner steps since the rule of every named target, and of every part of one, last fired.
+
+    Args:
+        targets: Mapping from name to target.
+        target_states: Mapping from name to the state of the target, as in ``LearnerState.targets``.
+
+    Returns:
+        Mapping from ``name``, for the main rule of a target, and ``name/prefix``, for the rule of a part, to a uint32
+        scalar (see :func:`steps_since_update`). It is 0 under ``none``.
+
+    >>> from polyak.updates import none, partition, periodic
+    >>> targets = {"q": Target(partition(periodic(500), {"head": periodic(100), "torso": none()}))}
+    >>> since = steps_since_updates(targets, {"q": TargetState((), jnp.uint32(1203))})
+    >>> {name: int(steps) for name, steps in since.items()}
+    {'q': 203, 'q/head': 3, 'q/torso': 0}
+    """
+    return {
+        key: steps_since_update(rule, target_states[name])
+        for name, named in targets.items()
+        for key, rule in rules_by_part({name: named.rule}).items()
+    }
+
+
 def gradient_norm(gradients: Tree) -> jax.Array:
     """The Euclidean norm of a tree of gradients (``optax.tree.norm``).
 
@@ -49,3 +107,16 @@ def gradient_norm(gradients: Tree) -> jax.Array:
     5.0
     """
     return jnp.asarray(optax.tree.norm(gradients))
+
+
+def _gaps(rule: Rule, params: Tree, target: TargetState) -> list[jax.Array | None]:
+    """Online minus target of each leaf in float32; None for those that are copied and not averaged."""
+    slow, _ = target_module.read(rule, params, target)
+    return [
+        new.astype(jnp.float32) - old.astype(jnp.float32) if is_averaged(new) else None
+        for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(slow), strict=True)
+    ]
+
+
+def _norm(gaps: list[jax.Array]) -> jax.Array:
+    return jnp.asarray(optax.tree.norm(gaps), jnp.float32)

@@ -10,8 +10,9 @@ import optax
 from . import target as target_module
 from . import verbs
 from ._tree import Tree, is_averaged
+from .parts import Rule, rules_by_part
 from .rule import check_rule, is_none
-from .target import Partition, Rule, TargetState
+from .target import TargetState
 
 
 class Variables(NamedTuple):
@@ -151,8 +152,7 @@ def learner(
     for name, named in targets.items():
         if named.module_state not in ("copied", "own"):
             raise ValueError(f'{name}.module_state: got {named.module_state!r}; expected "copied" or "own".')
-
-        for rule in named.rule.rules.values() if isinstance(named.rule, Partition) else (named.rule,):
+        for rule in rules_by_part({name: named.rule}).values():
             check_rule(rule)
 
     def init(params: Tree, state: Tree = ()) -> LearnerState:
@@ -204,13 +204,16 @@ def init_targets(targets: Mapping[str, Target], params: Tree, state: Tree = ()) 
         params: the online parameters.
         state: the online module state.
 
+    Raises:
+        ValueError: a part of a target matches no parameter; the message names both and lists the modules.
+
     >>> import jax.numpy as jnp
     >>> from polyak.updates import periodic
     >>> init_targets({"q": Target(periodic(500))}, {"w": jnp.ones(2)})["q"].params
     {'w': Array([1., 1.], dtype=float32)}
     """
     return {
-        name: target_module.init(named.rule, named.select(params), _select_state(named, state))
+        name: target_module.init(named.rule, named.select(params), _select_state(named, state), name=name)
         for name, named in targets.items()
     }
 

@@ -17,7 +17,6 @@ A period followed by ``env`` (``periodic:500env``) is in environment steps, and 
 
 import difflib
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ import numpy as np
 
 from .verbs import Scalar, check_integer, check_period, check_step_size
 
-_FORMS = "periodic:K, incremental:T, incremental:T@K, incremental:cosine(T), frozen, none"
+FORMS = "periodic:K, incremental:T, incremental:T@K, incremental:cosine(T), frozen, none"
 
 
 class TargetRule(NamedTuple):
@@ -187,7 +186,7 @@ def parse(
     TargetRule(step_size=1.0, period=50, horizon=0)
     """
     if not isinstance(rule_text, str):
-        raise TypeError(f"target: got {rule_text!r} ({type(rule_text).__name__}); expected a text: {_FORMS}.")
+        raise TypeError(f"target: got {rule_text!r} ({type(rule_text).__name__}); expected a text: {FORMS}.")
     name, colon, argument = rule_text.strip().partition(":")
     if name in ("frozen", "none") and not colon:
         return frozen() if name == "frozen" else none()
@@ -205,32 +204,7 @@ def parse(
         if not horizon:
             raise ValueError(f"target: {rule_text!r} needs the steps it falls over. Write cosine({cosine[1]},STEPS).")
         return incremental_cosine(_parse_step_size(rule_text, cosine[1]), horizon, period)
-    raise ValueError(f"target: got {rule_text!r}; expected one of {_FORMS}.{_did_you_mean(name, argument)}")
-
-
-def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -> dict[str, TargetRule]:
-    """Reads the rules of several named targets: ``X`` is the first name's, ``encoder=X`` another's, spaces between.
-
-    Raises:
-        ValueError: an unknown name, a name given twice, or a text that does not parse.
-
-    >>> rules = parse_named("periodic:500 encoder=incremental:0.01", names=("q", "encoder"))
-    >>> {name: str(rule) for name, rule in rules.items()}
-    {'q': 'periodic:500', 'encoder': 'incremental:0.01'}
-    """
-    rules: dict[str, TargetRule] = {}
-    # A space inside parentheses or beside a sign parts nothing.
-    for part in re.sub(r"\s+(?=[^(]*\))|(?<=[:@=])\s+|\s+(?=[:@=])", "", targets_text).split():
-        name, equals, rule_text = part.rpartition("=")
-        name = name if equals else names[0]
-        if name not in names:
-            raise ValueError(f"target: got the name {name!r}; this agent's targets are {', '.join(names)}.")
-        if name in rules:
-            raise ValueError(f"target: {name!r} has two rules in {targets_text!r}; give it one.")
-        rules[name] = parse(rule_text, **parse_options)
-    if not rules:
-        raise ValueError(f"target: got an empty text; expected one of {_FORMS}.")
-    return rules
+    raise ValueError(f"target: got {rule_text!r}; expected one of {FORMS}.{_did_you_mean(name, argument)}")
 
 
 def _shortest(value: Any) -> str:

@@ -4,14 +4,14 @@
 here knows what network the parameters belong to.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from . import rule as rules
-from ._tree import Tree, as_dtype, compiled, is_averaged, leaf_paths, map_aligned, run
+from ._tree import Tree, as_dtype, compiled, is_averaged, map_aligned, run
+from .parts import Partition, Rule, parts_of_leaves, rules_by_part
 from .rule import TargetRule
 from .verbs import check_integer, move
 
@@ -21,7 +21,7 @@ class TargetState(NamedTuple):
 
     Attributes:
         params: the slow copy; leaves of 16 bits are kept in float32, so that small steps are not rounded away.
-            Empty under the rule ``none``.
+            None in the place of each leaf under the rule ``none``.
         count: ``[]`` uint32, the learner steps so far. The only counter of a target.
         state: the module state (BatchNorm statistics) that goes with ``params``; empty for stateless networks.
     """
@@ -31,44 +31,7 @@ class TargetState(NamedTuple):
     state: Tree = ()
 
 
-class Partition(NamedTuple):
-    """Rules of their own for labelled parts of a tree; it stands wherever a rule stands.
-
-    Attributes:
-        rules: label to rule.
-        label: the label of a leaf, from its path (``mlp/~/linear_0/w``).
-    """
-
-    rules: Mapping[str, TargetRule]
-    label: Callable[[str], str]
-
-
-Rule = TargetRule | Partition
-
-
-def partition(rules_by_label: Mapping[str, TargetRule], label: Callable[[str], str]) -> Partition:
-    """Gives labelled parts of a tree rules of their own.
-
-    Args:
-        rules_by_label: label to rule.
-        label: called with the path of a leaf, such as ``mlp/~/linear_0/w``; returns its label.
-
-    Raises:
-        ValueError: no rules, or a rule out of range.
-
-    >>> rule = partition({"head": rules.periodic(100), "torso": rules.incremental(0.01)},
-    ...                  lambda path: "head" if path.startswith("head") else "torso")
-    >>> str(rule.rules["torso"])
-    'incremental:0.01'
-    """
-    if not rules_by_label:
-        raise ValueError("rules_by_label: got no rules; expected at least one label.")
-    for rule in rules_by_label.values():
-        rules.check_rule(rule)
-    return Partition(dict(rules_by_label), label)
-
-
-def init(rule: Rule, params: Tree, state: Tree = ()) -> TargetState:
+def init(rule: Rule, params: Tree, state: Tree = (), *, name: str = "") -> TargetState:
     """Makes a target that starts as a copy of the online parameters and never shares an array with them.
 
     Args:
@@ -76,19 +39,18 @@ def init(rule: Rule, params: Tree, state: Tree = ()) -> TargetState:
             no copy only where it is known to be ``none``.
         params: the online parameters.
         state: the online module state.
+        name: Name of the target, for messages.
 
     Raises:
-        ValueError: the rule is out of range.
+        ValueError: the rule is out of range, or a part matches no parameter; the message lists the modules.
         TypeError: a leaf is no array.
 
     >>> import jax.numpy as jnp
     >>> init(rules.periodic(500), {"w": jnp.array([1.0, 2.0])}).params
     {'w': Array([1., 2.], dtype=float32)}
     """
-    _rules_by_leaf(rule, params)
-    if rules.is_none(rule):
-        params, state = (), ()
-    copied, state = run(_COPY, False, (params, state))
+    held, _, _ = _kept(rule, params, name)
+    copied, state = run(_COPY, False, (held, () if rules.is_none(rule) else state))
     return TargetState(copied, jnp.zeros((), jnp.uint32), state)
 
 
@@ -105,7 +67,8 @@ def update(
 
     A rule never fires at count 0. Period 500 fires at 500, 1000, ...; with increments of 12 at 504, 1008, 1500, ...:
     once at each crossing. Integers, booleans, PRNG keys and the module state are copied when the rule fires with a
-    step size above 0.
+    step size above 0. A ``Partition`` does not split the module state: it is copied when any of its rules fires,
+    and ``none`` does at every step.
 
     Args:
         rule: the rule.
@@ -128,10 +91,9 @@ def update(
     0.271 3
     """
     check_integer(increment, "increment", lowest=0)
-    distinct, which = _rules_by_leaf(rule, params)
-    if rules.is_none(rule):
-        params, state = (), ()
-    moved: TargetState = run(_UPDATE, donate, target, params, state, distinct, increment, which=which)
+    held, distinct, which = _kept(rule, params)
+    state = () if rules.is_none(rule) else state
+    moved: TargetState = run(_UPDATE, donate, target, held, state, distinct, increment, which=which)
     return moved
 
 
@@ -140,7 +102,7 @@ def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tup
 
     Args:
         rule: the rule.
-        params: the online parameters: what is read under the rule ``none``, and what gives the dtypes.
+        params: the online parameters: they give the leaves under the rule ``none``, and the dtypes of the others.
         target: the target.
         state: the online module state, read under the rule ``none``.
 
@@ -152,11 +114,10 @@ def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tup
     >>> read(rules.frozen(), online, init(rules.frozen(), online))[0]
     {'w': Array([1], dtype=bfloat16)}
     """
-    if not rules.is_none(rule):
-        params = map_aligned(
-            lambda _, n, o: as_dtype(o, n.dtype), params, target.params, ("params", "target"), "castable"
-        )
-        state = target.state
+    held, _, _ = _kept(rule, params)
+    slow = map_aligned(lambda _, n, o: as_dtype(o, n.dtype), held, target.params, ("params", "target"), "castable")
+    params = jax.tree.map(lambda online, copy: online if copy is None else copy, params, slow)
+    state = state if rules.is_none(rule) else target.state
     return jax.tree.map(_stop_gradient, params), jax.tree.map(_stop_gradient, state)
 
 
@@ -164,19 +125,22 @@ def _stop_gradient(leaf: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(leaf) if is_averaged(leaf) else leaf
 
 
-def _rules_by_leaf(rule: Rule, params: Tree) -> tuple[tuple[TargetRule, ...], tuple[int, ...] | None]:
-    """The distinct rules, and for each leaf of ``params`` the number of its own (None: all under the one rule)."""
+def _kept(rule: Rule, params: Tree, name: str = "") -> tuple[Tree, tuple[TargetRule, ...], tuple[int, ...] | None]:
+    """The leaves that a target holds (None in the place of those under ``none``), the rules, and each held leaf's.
+
+    The last are numbers of rules, or None where one rule holds everywhere.
+    """
+    distinct = tuple(rules_by_part({"": rule}).values())
+    for each in distinct:
+        rules.check_rule(each)
     if not isinstance(rule, Partition):
-        rules.check_rule(rule)
-        return (rule,), None
-    labels = list(rule.rules)
-    which = []
-    for path in leaf_paths(params):
-        label = rule.label(path)
-        if label not in labels:
-            raise ValueError(f"{path}: got the label {label!r}; the rules are labelled {', '.join(map(repr, labels))}.")
-        which.append(labels.index(label))
-    return tuple(rule.rules.values()), tuple(which)
+        return (jax.tree.map(lambda _: None, params) if rules.is_none(rule) else params), distinct, None
+    labels = ["", *rule.parts]
+    which = [labels.index(label) for label in parts_of_leaves(rule, params, name)]
+    leaves, structure = jax.tree.flatten(params)
+    held = [None if rules.is_none(distinct[n]) else leaf for leaf, n in zip(leaves, which, strict=True)]
+    numbers = tuple(n for n in which if not rules.is_none(distinct[n]))
+    return jax.tree.unflatten(structure, held), distinct, numbers
 
 
 def _copy(trees: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""What a careful person writes by hand: a ring of NumPy arrays and a DQN's loop, with no checks and no statistics."""
+"""A loop written by hand: a ring of NumPy arrays and a DQN's loop, with no checks and no statistics."""
 
 import random
 import time

@@ -14,8 +14,8 @@ and one round measures each of them once.
 - bare: the same by hand (bare.py), with the dispatches that polyak makes: none for a random action.
 - SB3: with PyTorch's own number of threads and with one; polyak is divided by the faster of the two. Its loss is
   Huber's, and its gradients are clipped; it logs nothing here.
-- SBX: as it comes, and with dispatches in the calling thread. Its MLP has one width for both layers: with 100 units it
-  has as many weights. Its loss is Huber's.
+- SBX: with its defaults, and with dispatches in the calling thread. Its MLP has one width for both layers: with 100
+  units it has as many weights. Its loss is Huber's.
 
 With eight environments polyak steps them through ``num_envs``, SB3 and SBX in a DummyVecEnv. All make 4 learner steps
 every 40 environment steps, which is the rhythm that SB3 has for this: a learner step every 10 environment steps again.
@@ -32,7 +32,7 @@ import timing
 
 
 class Settings(NamedTuple):
-    """What every side is told; numbers of steps are environment steps, over all environments."""
+    """Settings of every side; numbers of steps are environment steps, over all environments."""
 
     steps: int
     warm_up: int
@@ -54,31 +54,31 @@ def polyak_side(settings, seed):
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     from polyak import experiments
-    from polyak.agents import DQNConfig, dqn
+    from polyak.agents import make_agent, make_configs
 
-    config = DQNConfig(
-        hidden_sizes=settings.hidden_sizes,
-        double=False,
-        loss="squared",
-        discount=settings.discount,
-        n_steps=1,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        learning_rate_schedule="constant",
-        target=f"periodic:{settings.target_every}env",
-        replay_capacity=settings.replay_capacity,
-        learning_starts=settings.learning_starts,
-        train_every=settings.train_every,
-        learner_steps=settings.learner_steps,
-        epsilon_initial=1.0,
-        epsilon_final=0.05,
-        epsilon_fraction=0.5,
-    )
+    fields = {
+        "hidden_sizes": settings.hidden_sizes,
+        "error": "squared",
+        "discount": settings.discount,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "target": f"periodic:{settings.target_every}env",
+        "replay_capacity": settings.replay_capacity,
+        "learning_starts": settings.learning_starts,
+        "train_every": settings.train_every,
+        "learner_steps": settings.learner_steps,
+        "epsilon": "linear(1,0.05,50%)",
+    }
+    configs = make_configs("dqn", fields=fields)
+    unit = configs.loop.environment_steps_per_learner_step
     environment = experiments.make("CartPole-v1", settings.num_envs, seed)
-    agent = dqn(config, environment.spec)
-    carry = experiments.initial_carry(agent, environment, config, seed)
+    agent = make_agent(configs.agent, environment.spec, environment_steps_per_learner_step=unit)
+    replay = experiments.make_replay(agent, environment.spec, configs.loop, settings.num_envs)
+    carry = experiments.initial_carry(agent, environment, replay, configs.loop, seed)
     start = None
-    loop = experiments.host_loop(agent, environment, config, carry, steps=settings.steps, record_every=500)
+    loop = experiments.host_loop(
+        agent, environment, replay, configs.loop, carry, steps=settings.steps, record_every=500
+    )
     for carry, _ in loop:
         if start is None and carry.steps >= settings.warm_up:
             start = (time.perf_counter(), carry.steps, carry.learner_steps, carry.statistics.episodes)

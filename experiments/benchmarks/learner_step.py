@@ -1,29 +1,27 @@
-"""What Rainbow's parts cost: its learner step against that of C51, with the same network below the head.
+"""Cost of Rainbow's parts: its learner step against that of C51, with the same network below the head.
 
     python experiments/benchmarks/learner_step.py
 
-Two sizes: an MLP as the presets have it on CartPole-v1 (batch 128, 50 steps in one donated ``lax.scan``), and the
+Two sizes: an MLP as on CartPole-v1 (batch 128, 50 steps in one donated ``lax.scan``), and the
 convolutions of Mnih et al. on images of 84x84x4 (batch 32, one step in a dispatch). Every step learns from another
-batch. Beside the two stands C51 with each of Rainbow's parts alone, and Rainbow without what could be made smaller: the
-optimizer's state (sgd), the slow copy.
+batch. C51 with each of Rainbow's parts alone is measured too, and Rainbow without the parts that could be made smaller:
+the optimizer's state (sgd), the target network.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import timing
-from polyak.agents import AGENTS, dqn
+from polyak.agents import make_agent, make_configs
 from polyak.replay import EnvironmentSpec, Sample, Transition
 from polyak.updates import repeat
 
-PARTS = {"double": {"double": True}, "dueling": {"dueling": True}, "noisy": {"noisy": True}}
+PARTS = {"double": {"double": True}, "dueling": {"dueling": True}, "noisy": {"noisy_sigma": 0.1}}
 WITHOUT = {"sgd": {"optimizer": "sgd"}, "no target": {"target": "none"}}
 SIZES = {
-    "MLP, 50 steps in a scan": (((4,), np.float32), {"hidden_sizes": (120, 84), "batch_size": 128}, 50),
-    "Nature convolutions": (((84, 84, 4), np.uint8), {"hidden_sizes": (512,), "batch_size": 32}, 1),
+    "MLP, 50 steps in a scan": (((4,), np.float32), (120, 84), 128, 50),
+    "Nature convolutions": (((84, 84, 4), np.uint8), (512,), 32, 1),
 }
 
 
@@ -39,9 +37,12 @@ def batches(shape, dtype, number, size):
     return jax.device_put(Sample(transition, np.ones(leading, np.float32), np.zeros(leading, np.int32)))
 
 
-def side(config, spec, samples, steps, calls):
+def side(name, fields, spec, samples, steps, calls):
     """Measures one learner step of an agent."""
-    agent = dqn(config, spec, total_learner_steps=1_000_000, lowering="patches" if steps > 1 else "convolution")
+    # A support is given, since no rewards are there to derive it from.
+    config = make_configs(name, fields={"v_min": -10.0, "v_max": 10.0, **fields}).agent
+    lowering = "patches" if steps > 1 else "convolution"
+    agent = make_agent(config, spec, total_learner_steps=1_000_000, lowering=lowering)
     program = jax.jit(repeat(agent.learn) if steps > 1 else agent.learn, donate_argnums=1)
     given = [samples] if steps > 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], samples) for i in range(calls)]
     state, key, turn = agent.init(jax.random.key(0)), jax.random.key(1), 0
@@ -59,19 +60,20 @@ def side(config, spec, samples, steps, calls):
 def main():
     """Rainbow, C51, and C51 with one part more, at both sizes."""
     options = timing.arguments(__doc__, rounds=9)
-    for case, ((shape, dtype), sizes, steps) in list(SIZES.items())[: 1 if options.quick else None]:
+    for case, ((shape, dtype), hidden_sizes, batch_size, steps) in list(SIZES.items())[: 1 if options.quick else None]:
         spec, calls = EnvironmentSpec(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)), 2), 1 if options.quick else 10
         number = steps if steps > 1 else calls
-        samples = batches(shape, dtype, number, sizes["batch_size"])
-        c51 = dataclasses.replace(AGENTS["c51"], **sizes)
-        configs = {"C51": c51, "Rainbow": dataclasses.replace(AGENTS["rainbow"], **sizes)}
+        samples = batches(shape, dtype, number, batch_size)
+        agents = {"C51": ("c51", {}), "Rainbow": ("rainbow", {})}
         if not options.quick:
-            configs |= {f"C51, {name}": dataclasses.replace(c51, **part) for name, part in PARTS.items()}
-            rainbow = configs["Rainbow"]
-            configs |= {f"Rainbow, {name}": dataclasses.replace(rainbow, **part) for name, part in WITHOUT.items()}
-        sides = {name: side(config, spec, samples, steps, calls) for name, config in configs.items()}
+            agents |= {f"C51, {name}": ("c51", part) for name, part in PARTS.items()}
+            agents |= {f"Rainbow, {name}": ("rainbow", part) for name, part in WITHOUT.items()}
+        sides = {
+            label: side(name, {"hidden_sizes": hidden_sizes, **part}, spec, samples, steps, calls)
+            for label, (name, part) in agents.items()
+        }
         figures = timing.alternate(sides, options.rounds)
-        ratios = [(name, "C51") for name in configs if name != "C51"]
+        ratios = [(name, "C51") for name in agents if name != "C51"]
         timing.report(options, f"learner step, {case}", "µs", figures, ratios, {"Rainbow / C51": "at most 1.3"})
 
 

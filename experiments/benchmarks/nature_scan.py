@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import timing
-from polyak.agents import DQNConfig, dqn
+from polyak.agents import make_agent, make_configs
 from polyak.replay.types import EnvironmentSpec, Sample, Transition
 from polyak.updates import repeat
 
@@ -33,17 +33,9 @@ def batches(generator, image):
 
 def agent_with(lowering, image):
     """The DQN of Mnih et al., its optimizer apart."""
-    config = DQNConfig(
-        torso="nature",
-        hidden_sizes=(512,),
-        double=False,
-        n_steps=1,
-        batch_size=BATCH,
-        learning_rate=1e-4,
-        learning_rate_schedule="constant",
-        target="periodic:1000",
-    )
-    return dqn(config, EnvironmentSpec(jax.ShapeDtypeStruct(image, np.uint8), 6), lowering=lowering)
+    fields = {"torso": "nature", "hidden_sizes": (512,), "learning_rate": 1e-4, "target": "periodic:1000"}
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct(image, np.uint8), 6)
+    return make_agent(make_configs("dqn", fields=fields).agent, spec, lowering=lowering)
 
 
 def side(agent, scanned, start, samples, calls):

@@ -4,11 +4,11 @@
 
 All keep observation (4 float32), action, reward, next observation and whether the episode ended, and are filled to
 the last row before the clock starts: with a thousand steps of eight environments, over and over, whose episodes end at
-random every 50 steps or so. Draws are what a learner is given: NumPy arrays; SB3's are tensors over the same memory.
+random every 50 steps or so. Draws are NumPy arrays; SB3's are tensors over the same memory.
 
 - polyak: ``polyak.replay.host``. It stores an observation once, so that an episode's end takes a row more, and checks
   what it is given.
-- cpprb: ``ReplayBuffer``, with next observations stored beside the observations, the faster of its two ways.
+- cpprb: ``ReplayBuffer``, with next observations stored as well, the faster of its two ways.
 - SB3: ``ReplayBuffer`` with ``n_envs=8``, time limits told apart as its algorithms do.
 - bare: five NumPy arrays and a position (bare.py). No checks, and it does not tell a time limit from an end.
 
@@ -17,7 +17,7 @@ what has changed at the next draw and cpprb at the update, so that both in turn 
 
 Stacks of four frames of 84 x 84 bytes are drawn from 50 thousand steps. SB3 keeps each stack whole, twice: with its
 observation and as the next one of the step before. Polyak keeps each frame once. SB3's draws are tensors, and so the
-draw is measured until it is JAX's, too: what NumPy gives lies frame by frame in memory, and JAX lays it out anew.
+draw is also measured with the transfer to JAX, which lays the frames out in another order.
 """
 
 import itertools
@@ -26,8 +26,7 @@ import numpy as np
 
 import bare
 import timing
-from polyak.replay import host
-from polyak.replay.types import Step
+from polyak.replay import DrawNumbers, EnvironmentSpec, Step, host
 
 NUM_ENVS, BATCH = 8, 128
 ALPHA, BETA = 0.6, 0.4
@@ -49,21 +48,27 @@ def steps_of_eight(number=1_000):
 
 
 def polyak_store(capacity, steps):
-    """The two calls of polyak's host replay: add and draw."""
+    """Add and draw of polyak's host replay."""
     import jax
 
-    state = host.init(jax.ShapeDtypeStruct((4,), np.float32), num_envs=NUM_ENVS, capacity=capacity)
-    generator, given = np.random.default_rng(0), itertools.cycle(steps)
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
+    replay = host.make(spec, num_envs=NUM_ENVS, capacity=capacity, batch_size=BATCH)
+    state, given, next_key = replay.init(), itertools.cycle(steps), keys()
 
     def add():
         nonlocal state
-        state = host.add(state, next(given))
+        state = replay.add(state, next(given))
 
-    return add, lambda: host.sample(generator, state, BATCH)
+    return add, lambda: replay.sample(next(next_key), state, DrawNumbers())
+
+
+def keys():
+    """Keys of draws: the words of a run's key and the number of the draw."""
+    return (np.array([0, 0, number], np.uint32) for number in itertools.count())
 
 
 def bare_store(capacity, steps):
-    """The same of the ring written by hand."""
+    """Add and draw of the ring written by hand."""
     ring, given = bare.Ring(capacity, NUM_ENVS), itertools.cycle(steps)
 
     def add():
@@ -74,7 +79,7 @@ def bare_store(capacity, steps):
 
 
 def cpprb_store(capacity, steps):
-    """The same of cpprb."""
+    """Add and draw of cpprb."""
     import cpprb
 
     fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
@@ -89,7 +94,7 @@ def cpprb_store(capacity, steps):
 
 
 def sb3_store(capacity, steps):
-    """The same of SB3."""
+    """Add and draw of SB3."""
     import gymnasium
     from stable_baselines3.common.buffers import ReplayBuffer
 
@@ -104,23 +109,24 @@ def polyak_priorities(capacity, steps):
     """Draw and update of polyak's host replay by priority."""
     import jax
 
-    spec = jax.ShapeDtypeStruct((4,), np.float32)
-    state = host.init(spec, num_envs=NUM_ENVS, capacity=capacity, prioritized=True)
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
+    replay = host.make(spec, num_envs=NUM_ENVS, capacity=capacity, batch_size=BATCH, priority_exponent=ALPHA)
+    state, next_key, numbers = replay.init(), keys(), DrawNumbers(importance_exponent=BETA)
     for step in itertools.islice(itertools.cycle(steps), capacity // NUM_ENVS + len(steps)):
-        state = host.add(state, step)
-    generator = np.random.default_rng(0)
+        state = replay.add(state, step)
     starts = np.flatnonzero(~state.boundary)
-    host.update_priorities(state, state.writing[starts], generator.exponential(size=len(starts)), ALPHA)
+    priorities = np.random.default_rng(0).exponential(size=len(starts))
+    state = replay.update_priorities(state, state.writing[starts], priorities)
 
-    def draw():
-        drawn = host.sample(generator, state, BATCH, importance_exponent=BETA)
-        return drawn.rows
+    def update(rows, priorities):
+        nonlocal state
+        state = replay.update_priorities(state, rows, priorities)
 
-    return draw, lambda rows, priorities: host.update_priorities(state, rows, priorities, ALPHA)
+    return (lambda: replay.sample(next(next_key), state, numbers).rows), update
 
 
 def cpprb_priorities(capacity, steps):
-    """The same of cpprb."""
+    """Draw and update of cpprb by priority."""
     import cpprb
 
     fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
@@ -150,22 +156,26 @@ def polyak_stacks(capacity):
     import jax
 
     frame = np.random.default_rng(0).integers(256, size=(1, 84, 84), dtype=np.uint8)
-    state = host.init(jax.ShapeDtypeStruct((84, 84), np.uint8), num_envs=1, capacity=capacity, stack=4)
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((84, 84), np.uint8), num_actions=2)
+    replay = host.make(spec, num_envs=1, capacity=capacity, batch_size=32, stack=4)
+    state, next_key = replay.init(), keys()
     one = np.ones(1, np.float32)
     for number in range(capacity + 100):
         last = np.array([number % 500 == 499])
-        state = host.add(state, Step(frame, np.zeros(1, np.int32), one, one - last, last, frame))
-    generator = np.random.default_rng(0)
+        state = replay.add(state, Step(frame, np.zeros(1, np.int32), one, one - last, last, frame))
+
+    def draw():
+        return replay.sample(next(next_key), state, DrawNumbers())
 
     def given_to_jax():
-        transition = host.sample(generator, state, 32).transition
+        transition = draw().transition
         return jax.block_until_ready(jax.device_put((transition.obs_tm1, transition.obs_t)))
 
-    return {"polyak": lambda: host.sample(generator, state, 32), "polyak, to JAX": given_to_jax}
+    return {"polyak": draw, "polyak, to JAX": given_to_jax}
 
 
 def sb3_stacks(capacity):
-    """The same of SB3."""
+    """A draw of stacks from SB3's buffer."""
     import gymnasium
     from stable_baselines3.common.buffers import ReplayBuffer
 

@@ -1,4 +1,4 @@
-"""What a target rule costs inside a learner step: any rule against no update at all of a target that still changes.
+"""Cost of a target rule inside a learner step: any rule against no update at all of a target that still changes.
 
     python experiments/benchmarks/rule_cost.py
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import timing
-from polyak.agents import DQNConfig, dqn
+from polyak.agents import make_agent, make_configs
 from polyak.replay.types import EnvironmentSpec, Sample, Transition
 from polyak.updates import repeat
 
@@ -46,17 +46,9 @@ def batches(number):
 
 def agent_under(rule):
     """A DQN as it is on CartPole under CleanRL's settings."""
-    config = DQNConfig(
-        hidden_sizes=(120, 84),
-        double=False,
-        loss="squared",
-        n_steps=1,
-        batch_size=BATCH,
-        learning_rate=2.5e-4,
-        learning_rate_schedule="constant",
-        target=rule,
-    )
-    return dqn(config, EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 2), total_learner_steps=1_000_000)
+    fields = {"hidden_sizes": (120, 84), "error": "squared", "learning_rate": 2.5e-4, "target": rule}
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 2)
+    return make_agent(make_configs("dqn", fields=fields).agent, spec, total_learner_steps=1_000_000)
 
 
 def side(rule, start, samples, calls):

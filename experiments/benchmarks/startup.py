@@ -5,8 +5,8 @@
 A new process each time, with Python's compiled files on the disk from a run before. The first learner step is seen in
 the run's own records: by default learning starts at step 1000, where the first record that has learnt is written,
 after one dispatch of the learner. So the time holds the imports, the first checkpoint, 1000 steps of acting and all
-compilation; the file is looked at every 5 milliseconds. Beside the two stand what no program of this kind can do
-without: Python alone, and the imports of the libraries it is made of.
+compilation; the file is looked at every 5 milliseconds. Two further sides are a lower bound for any
+such program: Python alone, and the imports of its libraries.
 """
 
 import os

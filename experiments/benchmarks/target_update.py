@@ -6,7 +6,7 @@
   against ``optax.incremental_update`` and ``Tensor.lerp_`` (PyTorch's own number of threads).
 - 160 small leaves (80 layers of 64x64 weights and 64 biases): polyak without and with ``donate=True`` against optax.
 
-Every call is waited for, and moves a copy of its own towards one of two online trees in turn, so that values go on
+Every call is waited for, and moves a copy of its own towards one of two online trees in turn, so that values keep
 changing and no call can be saved. JAX runs with its own defaults, as in a library user's script.
 """
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating rounds, medians with their spread, a line of JSON for every result."""
+"""Functions of all benchmarks: alternating rounds, medians with their spread, a line of JSON for every result."""
 
 import argparse
 import datetime

@@ -35,12 +35,12 @@ class _Block(NamedTuple):
 class Actor:
     """Chooses the actions of a run; a function of the key, the loop step and what it is given, whatever came before.
 
-    Where every environment explores, an agent without memory and extras is not asked at all.
+    Where every environment explores, an agent without recurrent state and extras is not asked at all.
 
     Args:
         agent: the agent.
         key_data: ``[2]`` uint32, the run's key as raw data.
-        example: an agent state, memory and time step of the shapes to come.
+        example: Agent state, recurrent state and time step of the shapes to come.
         num_actions: of the environments.
         epsilon: the probability of a random action at an array of loop steps.
     """
@@ -53,22 +53,22 @@ class Actor:
         num_actions: int,
         epsilon: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        state, memory, timestep = example
+        state, recurrent_state, timestep = example
         self._key_data, self._num_actions, self._epsilon = key_data, num_actions, epsilon
         self._num_envs = len(timestep.first)
         self._masked = not isinstance(timestep.action_mask, tuple)
         self._block = _Block(0, [], [], [], [], [])
-        acted = jax.eval_shape(agent.act, jax.random.key(0), state, memory, timestep)
+        acted = jax.eval_shape(agent.act, jax.random.key(0), state, recurrent_state, timestep)
         self._has_extras = bool(jax.tree.leaves(acted.extras))
-        self._may_be_skipped = not self._has_extras and not jax.tree.leaves(acted.memory)
-        self._program, self._reads = _compile(agent, state, memory, timestep)
+        self._may_be_skipped = not self._has_extras and not jax.tree.leaves(acted.recurrent_state)
+        self._program, self._reads = _compile(agent, state, recurrent_state, timestep)
         self.follow(state)
 
     def follow(self, state: LearnerState) -> None:
         """Acts from here on with ``state``."""
         self._acting = self._reads.of_state(state)
 
-    def act(self, loop_step: int, memory: Tree, timestep: TimeStep) -> tuple[ActOutput, float]:
+    def act(self, loop_step: int, recurrent_state: Tree, timestep: TimeStep) -> tuple[ActOutput, float]:
         """Returns what the environments are to do, as NumPy arrays, and the probability of a random action."""
         block = self._block
         index = loop_step - block.start
@@ -79,16 +79,18 @@ class Actor:
             action = block.random[index]
             if self._masked:
                 action = epsilon_greedy(block.uniform[index], action, 1.0, self._num_actions, timestep.action_mask)
-            return ActOutput(action, memory), block.epsilon[index]
+            return ActOutput(action, recurrent_state), block.epsilon[index]
         key = (block.keys[index],) if self._reads.key else ()
-        chosen, memory, extras = self._program(key, self._acting, memory, self._reads.of_timestep(timestep))
+        chosen, recurrent_state, extras = self._program(
+            key, self._acting, recurrent_state, self._reads.of_timestep(timestep)
+        )
         action = np.asarray(chosen)
         if any_explores:
             uniform, epsilon = block.uniform[index], block.epsilon[index]
             action = epsilon_greedy(uniform, action, epsilon, self._num_actions, timestep.action_mask)
         if self._has_extras:
             extras = jax.tree.map(np.asarray, extras)
-        return ActOutput(action, memory, extras), block.epsilon[index]
+        return ActOutput(action, recurrent_state, extras), block.epsilon[index]
 
     def _draw(self, loop_step: int) -> _Block:
         keys, uniform = jax.device_get(_draw_block(self._key_data, np.uint32(loop_step), self._num_envs))
@@ -140,27 +142,29 @@ def _draw_many(key_data: jax.Array, first: jax.Array, num_envs: int) -> tuple[ja
 _draw_block = jax.jit(_draw_many, static_argnums=2)
 
 
-def _compile(agent: Agent, state: LearnerState, memory: Tree, timestep: TimeStep) -> tuple[Callable[..., Any], _Reads]:
+def _compile(
+    agent: Agent, state: LearnerState, recurrent_state: Tree, timestep: TimeStep
+) -> tuple[Callable[..., Any], _Reads]:
     """The program of ``act`` over the arrays that it reads; all others are left out, and never reach the device."""
-    jaxpr = jax.make_jaxpr(agent.act)(jax.random.key(0), state, memory, timestep).jaxpr
+    jaxpr = jax.make_jaxpr(agent.act)(jax.random.key(0), state, recurrent_state, timestep).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
     used |= {id(variable) for variable in jaxpr.outvars}
     flags = iter([id(variable) in used for variable in jaxpr.invars])
     reads_key = next(flags)
     state_shapes, structure = jax.tree.flatten(jax.tree.map(_shape, state))
     state_reads = [next(flags) for _ in state_shapes]
-    for _ in jax.tree.leaves(memory):
+    for _ in jax.tree.leaves(recurrent_state):
         next(flags)
     timestep_shapes = jax.tree.map(_shape, timestep)
     timestep_reads = [True in [next(flags) for _ in jax.tree.leaves(field)] for field in timestep]
 
     @jax.jit
-    def program(key: tuple[Any, ...], acting: list[Any], memory: Tree, seen: tuple[Any, ...]) -> Any:
+    def program(key: tuple[Any, ...], acting: list[Any], recurrent_state: Tree, seen: tuple[Any, ...]) -> Any:
         typed = jax.random.wrap_key_data(key[0]) if key else jax.random.key(0)
         leaves = _fill(state_shapes, state_reads, acting)
         fields = _fill(timestep_shapes, timestep_reads, seen)
-        acted = agent.act(typed, jax.tree.unflatten(structure, leaves), memory, TimeStep(*fields))
-        return acted.action, acted.memory, acted.extras
+        acted = agent.act(typed, jax.tree.unflatten(structure, leaves), recurrent_state, TimeStep(*fields))
+        return acted.action, acted.recurrent_state, acted.extras
 
     return program, _Reads(reads_key, _of_state(state, state_reads), _of_timestep(timestep_reads))
 

@@ -1,4 +1,4 @@
-"""The carry of a run, which is the whole of it but for the environments, and how it begins."""
+"""The carry of a run, which is the whole of it but for the environments; and how it begins."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...agents import Agent, AgentConfig, seen_spec
-from ...replay import host, stacking
-from ...replay.types import EnvironmentSpec, Sample, Sequence, TimeStep, Transition
+from ...agents import Agent, LoopConfig
+from ...agents.loop_config import Prioritized, Sequences
+from ...replay import HostReplay, Replay, host
+from ...replay.types import EnvironmentSpec, Sample, TimeStep
 from ...updates import LearnerState
 from ..environments.types import Environment
 from . import normalization
 from .episodes import EpisodeStatistics
-from .learning import AGREEMENT, CHURN, zeros
+from .learning import measured_names, zeros
 from .normalization import Normalization
+from .observations import observation_pipeline
+from .schedules import batches_per_dispatch
 
 Tree = Any
 
@@ -23,30 +26,28 @@ Tree = Any
 class Carry(NamedTuple):
     """The whole of a run but for the environments, whose snapshot a checkpoint keeps beside it.
 
-    A carry that the loop has yielded is consumed when the loop goes on.
+    A carry that the loop has yielded is consumed by the loop's next step.
 
     Attributes:
         key: ``[2, 2]`` uint32, the keys of acting and of learning as raw data (a typed key costs the host 30
-            microseconds a call). They stay as they are: what is drawn depends on them and on the counters.
-        agent: the state of the agent.
-        memory: what the agent remembers between steps, ``[N, ...]``.
-        replay: experience kept.
-        generator: what the draws from the replay come from.
-        timestep: what the agent sees next.
-        totals: sums of the learner's metrics since the last record.
-        statistics: of the episodes.
-        normalization: the statistics that observations and rewards are normalised with.
-        frames: ``[N, ..., S]``, the newest frames of each environment; ``()`` where no stack of them is shown.
-        steps: environment steps so far, over all environments.
-        learner_steps: learner steps so far.
-        learner_steps_recorded: the same at the last record.
+            microseconds a call). They never change: draws depend on them and on the counters.
+        agent: State of the agent.
+        recurrent_state: Recurrent state of the agent, leaves ``[N, ...]``; ``()`` for none.
+        replay: State of the replay.
+        timestep: Next observations, before the observation pipeline.
+        totals: Sums of the learner's metrics since the last record.
+        statistics: Statistics of the episodes.
+        normalization: Statistics that observations and rewards are normalised with.
+        frames: ``[N, ..., S]``, the newest frames of each environment; ``()`` without stacks of frames.
+        steps: Number of environment steps so far, over all environments.
+        learner_steps: Number of learner steps so far.
+        learner_steps_recorded: Number of learner steps at the last record.
     """
 
     key: jax.Array
     agent: LearnerState
-    memory: Tree
-    replay: host.HostReplay
-    generator: np.random.Generator
+    recurrent_state: Tree
+    replay: HostReplay
     timestep: TimeStep
     totals: dict[str, jax.Array]
     statistics: EpisodeStatistics
@@ -57,141 +58,112 @@ class Carry(NamedTuple):
     learner_steps_recorded: int = 0
 
 
-def mask_spec(spec: EnvironmentSpec) -> Any:
-    """Shape and dtype of the action mask that goes with one observation; ``()`` where there is none.
+def make_replay(
+    agent: Agent,
+    spec: EnvironmentSpec,
+    config: LoopConfig,
+    num_envs: int,
+    *,
+    burn_in: int = 0,
+    storage: pathlib.Path | None = None,
+) -> Replay:
+    """Makes the replay of a loop.
 
-    >>> mask_spec(EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2, action_mask=True))
-    ShapeDtypeStruct(shape=(2,), dtype=bool)
+    Args:
+        agent: Agent, whose extras are kept with each step.
+        spec: Spec of the environments, with observations of a single frame.
+        config: Config of the loop.
+        num_envs: Number of environments.
+        burn_in: Number of steps of a sequence before those that are learnt from.
+        storage: File for the observations, mapped into memory; None keeps them in memory.
+
+    Raises:
+        ValueError: if a number of the config does not suit the environments.
     """
-    return jax.ShapeDtypeStruct((spec.num_actions,), np.bool_) if spec.action_mask else ()
-
-
-def replay_options(config: AgentConfig) -> dict[str, Any]:
-    """How the replay is made for an agent: what :func:`polyak.replay.host.init` takes beside the specs.
-
-    >>> from polyak.agents import DQNConfig
-    >>> replay_options(DQNConfig(priority_exponent=0.5))
-    {'prioritized': True, 'stack': 1, 'sequence_period': 0}
-    """
-    return {
-        "prioritized": config.priority_exponent > 0,
-        "stack": config.frame_stack,
-        "sequence_period": config.sequence_period if config.sequence_length else 0,
-    }
+    draw, replay = config.draw, config.replay
+    batches = batches_per_dispatch(config, num_envs)
+    return host.make(
+        spec,
+        _extras(agent, observation_pipeline(config, spec).spec),
+        num_envs=num_envs,
+        capacity=replay.replay_capacity,
+        batch_size=draw.batch_size,
+        num_batches=batches if batches > 1 else None,
+        sequence_length=burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
+        sequence_period=draw.windows.sequence_period if isinstance(draw.windows, Sequences) else 1,
+        priority_exponent=draw.sampling.priority_exponent if isinstance(draw.sampling, Prioritized) else None,
+        stack=replay.frame_stack,
+        storage=storage,
+    )
 
 
 def initial_carry(
-    agent: Agent,
-    environment: Environment,
-    config: AgentConfig,
-    seed: int,
-    *,
-    storage: pathlib.Path | None = None,
-    reopen: bool = False,
+    agent: Agent, environment: Environment, replay: Replay, config: LoopConfig, seed: int, *, reopen: bool = False
 ) -> Carry:
     """The carry at step 0: agent initialised, replay allocated, environments reset.
 
     Args:
-        agent: the agent.
-        environment: its environments; reset.
-        config: of the agent.
-        seed: of everything that is random.
-        storage: a file for the replay's observations, mapped into memory; None: they lie in memory.
-        reopen: take up what lies in that file, for a carry that is restored.
+        agent: Agent.
+        environment: Its environments; reset.
+        replay: Replay from :func:`make_replay`.
+        config: Config of the loop.
+        seed: Seed of all random numbers.
+        reopen: Whether to keep what the replay's file holds, for a carry that is restored.
 
     Raises:
-        ValueError: the replay does not fit into memory, the environments cannot be reset, or their observations are
-            to be normalised and are images.
+        ValueError: if the replay does not fit into memory, the environments cannot be reset, or observations that are
+            images are to be normalised.
     """
-    init_key, memory_key, *keys = jax.random.split(jax.random.key(seed), 4)
+    init_key, recurrent_key, *keys = jax.random.split(jax.random.key(seed), 4)
     num_envs, spec = environment.num_envs, environment.spec
     moments = normalization.initial(
-        spec, num_envs, observations=config.normalize_observations, rewards=config.normalize_rewards
+        spec,
+        num_envs,
+        observations=config.normalization.normalize_observations,
+        rewards=config.normalization.normalize_rewards,
     )
-    sample, extras = specs(agent, spec, config, num_envs)
-    replay = host.init(
-        spec.observation,
-        extras,
-        mask_spec(spec),
-        num_envs=num_envs,
-        capacity=config.replay_capacity,
-        **replay_options(config),
-        storage=storage,
-        reopen=reopen,
-    )
-    state, memory = agent.init(init_key), agent.initial_memory(memory_key, num_envs)
-    measured = [*jax.eval_shape(agent.learn, keys[1], state, sample)[1].metrics]
-    measured += [f"target_distance/{name}" for name in agent.targets]
-    measured += [CHURN, AGREEMENT] if agent.greedy_actions is not None else []
-    timestep = first_timestep(environment.reset(), memory)
+    replay_state = replay.init(reopen=reopen)
+    state, recurrent_state = agent.init(init_key), agent.initial_recurrent_state(recurrent_key, num_envs)
+    timestep = first_timestep(environment.reset(), recurrent_state)
     return Carry(
         key=jnp.stack([jax.random.key_data(key) for key in keys]),
         agent=state,
-        memory=memory,
-        replay=replay,
-        generator=np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(0xD4A3,))),
+        recurrent_state=recurrent_state,
+        replay=replay_state,
         timestep=timestep,
-        totals=zeros(measured),
+        totals=zeros(measured_names(agent, state, one_batch(replay, config, num_envs), config.prioritized)),
         statistics=EpisodeStatistics.initial(num_envs),
         normalization=normalization.observe(moments, timestep.observation),
-        frames=first_frames(timestep, spec, config.frame_stack),
+        frames=observation_pipeline(config, spec).init(timestep),
     )
 
 
-def first_timestep(timestep: TimeStep, memory: Tree) -> TimeStep:
-    """The time step after a reset, with an action before it where the agent has a memory to show it to."""
-    if not jax.tree.leaves(memory):
+def first_timestep(timestep: TimeStep, recurrent_state: Tree) -> TimeStep:
+    """The time step after a reset, with an action before it where the agent has a recurrent state."""
+    if not jax.tree.leaves(recurrent_state):
         return timestep
     return timestep._replace(a_tm1=np.zeros(len(timestep.first), np.int32))
 
 
-def first_frames(timestep: TimeStep, spec: EnvironmentSpec, frame_stack: int) -> Any:
-    """The stacks of frames to show after a reset; ``()`` where no stack of them is shown."""
-    if frame_stack == 1:
-        return ()
-    frames = stacking.init(spec.observation, len(timestep.first), frame_stack)
-    return stacking.push(frames, timestep.observation, timestep.first)
+def one_batch(replay: Replay, config: LoopConfig, num_envs: int) -> Sample:
+    """Shapes of the sample of one learner step."""
+    sample = replay.sample_spec()
+    if batches_per_dispatch(config, num_envs) == 1:
+        return sample
+    one: Sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), sample)
+    return one
 
 
-def specs(agent: Agent, spec: EnvironmentSpec, config: AgentConfig, num_envs: int) -> tuple[Sample, Tree]:
-    """Shapes of a sample, and of the extras that the agent keeps with one step of one environment."""
-    shown, batch_size = seen_spec(config, spec).observation, config.batch_size
+def _extras(agent: Agent, seen: EnvironmentSpec) -> Tree:
+    """Shapes of the extras that an agent keeps with one step of one environment."""
 
-    def batch(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype)
+    def act(key: jax.Array) -> Any:
+        recurrent_state = agent.initial_recurrent_state(key, 1)
+        mask: Any = jnp.ones((1, seen.num_actions), bool) if seen.action_mask else ()
+        observation = jnp.zeros((1, *seen.observation.shape), seen.observation.dtype)
+        a_tm1: Any = jnp.zeros(1, jnp.int32) if jax.tree.leaves(recurrent_state) else ()
+        timestep = TimeStep(observation, jnp.zeros(1), jnp.ones(1, bool), mask, a_tm1)
+        return agent.act(key, agent.init(key), recurrent_state, timestep).extras
 
-    def seen(*leading: int) -> jax.ShapeDtypeStruct:
-        return batch(*leading, *shown.shape, dtype=shown.dtype)
-
-    def masks(*leading: int) -> Any:
-        return batch(*leading, spec.num_actions, dtype=jnp.bool_) if spec.action_mask else ()
-
-    state, memory = jax.eval_shape(lambda key: (agent.init(key), agent.initial_memory(key, num_envs)), _KEY)
-    a_tm1 = batch(num_envs, dtype=jnp.int32) if jax.tree.leaves(memory) else ()
-    timestep = TimeStep(seen(num_envs), batch(num_envs), batch(num_envs, dtype=jnp.bool_), masks(num_envs), a_tm1)
-    acted = jax.eval_shape(agent.act, _KEY, state, memory, timestep)
-    extras = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), acted.extras)
-    kept = jax.tree.map(lambda leaf: batch(batch_size, *leaf.shape, dtype=leaf.dtype), extras)
-    drawn: Transition | Sequence
-    if config.sequence_length:
-        steps = config.burn_in + config.sequence_length
-        drawn = Sequence(
-            obs=seen(batch_size, steps + 1),
-            a_tm1=batch(batch_size, steps, dtype=jnp.int32),
-            r_t=batch(batch_size, steps),
-            discount_t=batch(batch_size, steps),
-            valid=batch(batch_size, steps, dtype=jnp.bool_),
-            first=batch(batch_size, dtype=jnp.bool_),
-            complete=batch(batch_size, dtype=jnp.bool_),
-            extras=kept,
-            action_mask=masks(batch_size, steps + 1),
-        )
-    else:
-        a_tm1, r_t = batch(batch_size, dtype=jnp.int32), batch(batch_size)
-        drawn = Transition(
-            seen(batch_size), a_tm1, r_t, r_t, seen(batch_size), kept, masks(batch_size), masks(batch_size)
-        )
-    return Sample(drawn, batch(batch_size), batch(batch_size, dtype=jnp.int32)), extras
-
-
-_KEY = jax.eval_shape(lambda: jax.random.key(0))
+    extras = jax.eval_shape(act, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), extras)

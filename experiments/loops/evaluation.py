@@ -5,14 +5,13 @@ import warnings
 import jax
 import numpy as np
 
-from ...agents import Agent, evaluation_state
-from ...replay import stacking
-from ...replay.types import TimeStep
+from ...agents import Agent, LoopConfig, evaluation_state
 from ...updates import LearnerState
 from ..environments.types import Environment
 from .acting import Actor
-from .carry import first_frames, first_timestep
-from .normalization import NO_SCALING, Scaling, normalize_timestep
+from .carry import first_timestep
+from .normalization import NO_SCALING, Scaling
+from .observations import observation_pipeline
 
 LANES = 10  # environments stepped together at most
 
@@ -30,13 +29,13 @@ def evaluate(
     agent: Agent,
     state: LearnerState,
     environment: Environment,
+    config: LoopConfig,
     *,
     episodes: int,
     seed: int = 0,
     epsilon: float = 0.0,
     max_episode_steps: int = 27_000,
     scaling: Scaling = NO_SCALING,
-    frame_stack: int = 1,
 ) -> np.ndarray:
     """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
 
@@ -48,14 +47,14 @@ def evaluate(
         agent: the agent.
         state: its state; not changed.
         environment: environments of their own, not the training ones.
-        episodes: how many, at least 1.
+        config: Config of the loop, for the observation pipeline.
+        episodes: Number of episodes, at least 1.
         seed: of the actions (ties aside, greedy actions draw nothing).
         epsilon: the probability of a random action.
         max_episode_steps: an episode still going then (by default after the 108 000 frames of an Atari game, 4 a step)
             is counted as it stands, with a warning; what follows in that
             environment counts as the next episode.
         scaling: what observations and rewards were normalised with in training; it stays as it is.
-        frame_stack: frames that the agent is shown as one observation.
 
     Returns:
         ``[episodes]`` float64, undiscounted returns.
@@ -69,24 +68,21 @@ def evaluate(
         raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    memory_key, key = jax.random.split(jax.random.key(seed))
-    memory = agent.initial_memory(memory_key, num_envs)
-    timestep = first_timestep(environment.reset(), memory)
-    frames = first_frames(timestep, environment.spec, frame_stack)
-    remembers, stacks = bool(jax.tree.leaves(memory)), frame_stack > 1
-    state, agent = evaluation_state(state), agent._replace(act=agent.act_greedily or agent.act)
-
-    def seen() -> TimeStep:
-        return normalize_timestep(scaling, timestep._replace(observation=frames) if stacks else timestep)
-
+    recurrent_key, key = jax.random.split(jax.random.key(seed))
+    recurrent_state = agent.initial_recurrent_state(recurrent_key, num_envs)
+    timestep = first_timestep(environment.reset(), recurrent_state)
+    pipeline = observation_pipeline(config, environment.spec)
+    frames = pipeline.init(timestep)
+    state, agent = evaluation_state(state), agent._replace(act=agent.evaluate_act)
     running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
 
     key_data, num_actions = jax.random.key_data(key), environment.spec.num_actions
-    actor = Actor(agent, key_data, (state, memory, seen()), num_actions, lambda steps: np.full(len(steps), epsilon))
+    example = (state, recurrent_state, pipeline.view(scaling, frames, timestep))
+    actor = Actor(agent, key_data, example, num_actions, lambda steps: np.full(len(steps), epsilon))
     loop_step = 0
     while share.any():
-        acted, _ = actor.act(loop_step, memory, seen())
-        memory, loop_step = acted.memory, loop_step + 1
+        acted, _ = actor.act(loop_step, recurrent_state, pipeline.view(scaling, frames, timestep))
+        recurrent_state, loop_step = acted.recurrent_state, loop_step + 1
         outcome = environment.step(acted.action)
         running += outcome.r_t * outcome.valid
         length += outcome.valid
@@ -101,7 +97,7 @@ def evaluate(
             returns.append(running[lane])
             share[lane] -= 1
         running[over] = length[over] = 0
+        remembers = not isinstance(timestep.a_tm1, tuple)
         timestep = outcome.timestep._replace(a_tm1=acted.action) if remembers else outcome.timestep
-        if stacks:
-            frames = stacking.push(frames, timestep.observation, timestep.first)
+        frames = pipeline.push(frames, timestep)
     return np.asarray(returns)

@@ -10,21 +10,23 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from ...agents import Agent, AgentConfig
-from ...replay import host, stacking
-from ...replay.types import Sample, Step, TimeStep
-from ..environments.types import Environment, EnvironmentFailure
+from ...agents import ActOutput, Agent, LoopConfig
+from ...replay import Replay
+from ...replay.types import Step
+from ..environments.types import Environment, EnvironmentFailure, EnvironmentStep
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Record, compile_agent, finite_priorities, measured, zeros
-from .schedules import batches_per_dispatch, epsilon_at, importance_exponent_at
+from .learning import Programs, Record, calibrated, compile_agent, finite_priorities, measured, zeros
+from .observations import ObservationPipeline, observation_pipeline
+from .schedules import batches_per_dispatch, draw_numbers
 
 
 def host_loop(
     agent: Agent,
     environment: Environment,
-    config: AgentConfig,
+    replay: Replay,
+    config: LoopConfig,
     carry: Carry,
     *,
     steps: int,
@@ -34,139 +36,150 @@ def host_loop(
 ) -> Iterator[tuple[Carry, Record]]:
     """Runs an agent on environments; yields the carry and a record at every multiple of ``record_every`` steps.
 
-    A round of learning is due at every multiple of ``config.train_every`` environment steps from
-    ``config.learning_starts`` on: ``config.learner_steps`` learner steps on fresh draws, in one dispatch. With several
-    environments the rounds of one loop step share a dispatch where their number is the same in every loop step.
+    A round of learning is due at every multiple of ``train_every`` environment steps from ``learning_starts`` on:
+    ``learner_steps`` learner steps on fresh draws, in one dispatch. With several environments the rounds of one loop
+    step share a dispatch where their number is the same in every loop step.
 
     Args:
-        agent: the agent.
-        environment: one or more environments; between two calls they must be left alone.
-        config: cadence, draws and exploration.
-        carry: from :func:`initial_carry` or a checkpoint; consumed.
-        steps: environment steps at which the run ends; the last loop step may overshoot it by ``num_envs - 1``.
-        record_every: environment steps between two records; the last record may cover fewer.
-        yield_every: environment steps between two further yields, with an empty record where none is due (for
-            checkpoints between records); None for no more than the records.
-        stop: asked once per loop step; when it says True, the carry is yielded with an empty record and the loop ends.
+        agent: Agent.
+        environment: One or more environments; between two calls they must be left alone.
+        replay: Replay from :func:`make_replay`.
+        config: Cadence, draws, exploration and normalization.
+        carry: Carry from :func:`initial_carry` or a checkpoint; consumed.
+        steps: Number of environment steps at which the run ends; the last loop step may overshoot it by
+            ``num_envs - 1``.
+        record_every: Number of environment steps between two records; the last record may cover fewer.
+        yield_every: Number of environment steps between two further yields, with an empty record where none is due
+            (for checkpoints between records); None for no more than the records.
+        stop: Function that is called once per loop step; when it returns True, the carry is yielded with an empty
+            record and the loop ends.
 
     Yields:
         ``(carry, record)``; the record is a dictionary of numbers, ``returns`` and ``lengths`` being those of the
-        episodes that ended since the record before, and what the learner measures None where it has not learnt.
+        episodes that ended since the record before, and the learner's metrics None where it has not learnt.
         In a vector environment that spends a call on resetting (``NEXT_STEP``), that call counts as a step, and so
         does one in which an environment was restarted.
 
     Raises:
         EnvironmentFailure: an environment raised, or its process ended or hung; where a checkpoint can still be made,
             the carry was yielded before, with an empty record.
-        ValueError: an observation or a reward is not finite (the message names environment and step), or a metric of
-            the learner is not, because training has diverged; with ``skip_nonfinite``, every learner step since the
-            record before was skipped.
+        ValueError: an observation or a reward is not finite (the message names environment and step), a support
+            cannot be derived from the rewards, or a metric of the learner is not finite, because training has
+            diverged; with ``skip_nonfinite``, every learner step since the record before was skipped.
     """
-    num_envs = environment.num_envs
-    batches = batches_per_dispatch(config, num_envs)
-    rounds_per_dispatch = batches // config.learner_steps
-    prioritized = config.priority_exponent > 0
-    programs = compile_agent(agent, batches, prioritized=prioritized)
-    key, state, memory, replay, generator, timestep, totals, statistics, moments, frames, step, *rest = carry
-    learner_steps, recorded = rest
-    started, first_step = time.perf_counter(), step
-    normalizes, by = bool(jax.tree.leaves(moments)), normalization.scaling(moments)
-    remembers, stacks = bool(jax.tree.leaves(memory)), config.frame_stack > 1
-
-    def snapshot() -> Carry:
-        counters = (step, learner_steps, recorded)
-        return Carry(key, state, memory, replay, generator, timestep, totals, statistics, moments, frames, *counters)
-
-    def seen() -> TimeStep:
-        shown = timestep._replace(observation=frames) if stacks else timestep
-        return normalization.normalize_timestep(by, shown) if normalizes else shown
-
-    act_key, learn_key = key
+    num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
+    programs = compile_agent(agent, batches, prioritized=config.prioritized)
+    pipeline, scaling = observation_pipeline(config, environment.spec), normalization.scaling(carry.normalization)
+    started, first_step = time.perf_counter(), carry.steps
     actor = Actor(
         agent,
-        act_key,
-        (state, memory, seen()),
+        carry.key[0],
+        (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep)),
         environment.spec.num_actions,
-        lambda loop_step: epsilon_at(config, loop_step * num_envs, steps),
+        lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps),
     )
-    while step < steps:
+    while carry.steps < steps:
         if stop():
-            yield snapshot(), {}
+            yield carry, {}
             return
-        (action, next_memory, extras), epsilon = actor.act(step // num_envs, memory, seen())
+        seen = pipeline.view(scaling, carry.frames, carry.timestep)
+        acted, epsilon = actor.act(carry.steps // num_envs, carry.recurrent_state, seen)
         try:
-            outcome = environment.step(action)
+            outcome = environment.step(acted.action)
         except EnvironmentFailure as failure:
             if failure.intact:  # The carry still stands before the step.
-                yield snapshot(), {}
+                yield carry, {}
             raise
-        obs_tm1, mask_tm1, memory = timestep.observation, timestep.action_mask, next_memory
-        r_t, discount_t, last, obs_t, timestep, valid, mask_t, restarted = outcome
-        if remembers:
-            timestep = timestep._replace(a_tm1=action)
-        if stacks:
-            frames = stacking.push(frames, timestep.observation, timestep.first)
-        if restarted is not None:
-            replay = host.end_episode(replay, restarted)
-            statistics.restart_failed(restarted)
-        taken = Step(obs_tm1, action, r_t, discount_t, last, obs_t, extras, mask_tm1, mask_t)
-        replay = host.add(replay, taken, valid)
-        statistics.add(step, outcome)
-        if normalizes:
-            moments = normalization.add(moments, outcome, config.discount)
-            by = normalization.scaling(moments)
-        before = step
-        step += num_envs
-
-        if step >= config.learning_starts:
-            rounds = step // config.train_every - before // config.train_every
-            importance_exponent = importance_exponent_at(config, step, steps) if prioritized else 0.0
-            scales = (by,) if normalizes else ()
-            for _ in range(rounds // rounds_per_dispatch):
-                sample = _draw(config, generator, replay, batches, importance_exponent)
-                watch = np.bool_(learner_steps == recorded)
-                state, totals, priorities = programs.learn(
-                    learn_key, np.uint32(learner_steps), state, watch, totals, sample, *scales
-                )
-                learner_steps += batches
-                actor.follow(state)
-                if prioritized:
-                    found = finite_priorities(priorities, step)
-                    replay = host.update_priorities(replay, sample.rows, found, config.priority_exponent)
-
-        if step // record_every > before // record_every or step >= steps:
+        before = carry.steps
+        discount = draw_numbers(config, before, steps).discount if config.normalization.normalize_rewards else 0.0
+        carry = advance(carry, pipeline, replay, acted, outcome, discount)
+        scaling = normalization.scaling(carry.normalization)
+        if carry.steps >= config.cadence.learning_starts:
+            due = carry.steps // config.cadence.train_every - before // config.cadence.train_every
+            for _ in range(due * config.cadence.learner_steps // batches):
+                carry = learn(carry, agent, replay, config, programs, scaling, batches, steps)
+                actor.follow(carry.agent)
+        if carry.steps // record_every > before // record_every or carry.steps >= steps:
+            count = carry.learner_steps - carry.learner_steps_recorded
             record = {
-                "step": step,
-                "learner_steps": learner_steps,
+                "step": carry.steps,
+                "learner_steps": carry.learner_steps,
                 "epsilon": epsilon,
-                "replay_size": host.size(replay),
+                "replay_size": replay.size(carry.replay),
             }
-            record |= statistics.record() | measured(programs.diagnose, state, totals, learner_steps - recorded, step)
-            if config.normalize_rewards:
-                record["reward_scale"] = float(by.reward_scale)
+            record |= carry.statistics.record()
+            record |= measured(programs.diagnose, carry.agent, carry.totals, count, carry.steps)
+            if config.normalization.normalize_rewards:
+                record["reward_scale"] = float(scaling.reward_scale)
             seconds = time.perf_counter() - started
-            record |= {"seconds": seconds, "steps_per_second": (step - first_step) / seconds}
-            totals, recorded = zeros(totals), learner_steps
-            yield snapshot(), record
-        elif yield_every is not None and step // yield_every > before // yield_every:
-            yield snapshot(), {}
+            record |= {"seconds": seconds, "steps_per_second": (carry.steps - first_step) / seconds}
+            carry = carry._replace(totals=zeros(carry.totals), learner_steps_recorded=carry.learner_steps)
+            yield carry, record
+        elif yield_every is not None and carry.steps // yield_every > before // yield_every:
+            yield carry, {}
 
 
-def _draw(
-    config: AgentConfig, generator: np.random.Generator, replay: host.HostReplay, batches: int, exponent: float
-) -> Sample:
-    """What a dispatch of learning is given: transitions, or sequences for an agent that remembers."""
-    draw: Callable[..., Sample] = host.sample
-    steps = config.n_steps
-    if config.sequence_length:
-        draw, steps = host.sample_sequences, config.burn_in + config.sequence_length
-    num_batches = batches if batches > 1 else None
-    return draw(
-        generator,
-        replay,
-        config.batch_size,
-        steps,
-        config.discount,
-        num_batches=num_batches,
-        importance_exponent=exponent,
+def advance(
+    carry: Carry,
+    pipeline: ObservationPipeline,
+    replay: Replay,
+    acted: ActOutput,
+    outcome: EnvironmentStep,
+    discount: float,
+) -> Carry:
+    """The carry after one step of the environments: added to the replay, counted, and seen next."""
+    tm1, timestep, replay_state = carry.timestep, outcome.timestep, carry.replay
+    if not isinstance(tm1.a_tm1, tuple):
+        timestep = timestep._replace(a_tm1=acted.action)
+    if outcome.restarted is not None:
+        replay_state = replay.end_episode(replay_state, outcome.restarted)
+        carry.statistics.restart_failed(outcome.restarted)
+    step = Step(
+        tm1.observation,
+        acted.action,
+        outcome.r_t,
+        outcome.discount_t,
+        outcome.last,
+        outcome.obs_t,
+        acted.extras,
+        tm1.action_mask,
+        outcome.action_mask_t,
     )
+    carry.statistics.add(carry.steps, outcome)
+    return carry._replace(
+        recurrent_state=acted.recurrent_state,
+        replay=replay.add(replay_state, step, outcome.valid),
+        timestep=timestep,
+        normalization=normalization.add(carry.normalization, outcome, discount),
+        frames=pipeline.push(carry.frames, timestep),
+        steps=carry.steps + len(outcome.last),
+    )
+
+
+def learn(
+    carry: Carry,
+    agent: Agent,
+    replay: Replay,
+    config: LoopConfig,
+    programs: Programs,
+    scaling: normalization.Scaling,
+    batches: int,
+    steps: int,
+) -> Carry:
+    """The carry after one dispatch of learning on fresh draws."""
+    if agent.calibrate is not None and not carry.learner_steps:
+        state = calibrated(agent, carry.agent, replay.rewards(carry.replay), config, scaling)
+        carry = carry._replace(agent=state)
+    learn_key, learner_steps = carry.key[1], np.uint32(carry.learner_steps)
+    numbers = draw_numbers(config, carry.steps, steps)
+    sample = replay.sample(np.append(np.asarray(learn_key), learner_steps), carry.replay, numbers)
+    watch = np.bool_(carry.learner_steps == carry.learner_steps_recorded)
+    scales = (scaling,) if jax.tree.leaves(scaling) else ()
+    state, totals, priorities = programs.learn(
+        learn_key, learner_steps, carry.agent, watch, carry.totals, sample, *scales
+    )
+    replay_state = carry.replay
+    if config.prioritized:
+        found = finite_priorities(priorities, carry.steps)
+        replay_state = replay.update_priorities(replay_state, sample.rows, found)
+    return carry._replace(agent=state, totals=totals, replay=replay_state, learner_steps=carry.learner_steps + batches)

@@ -1,5 +1,6 @@
 """Learning as a loop does it: the compiled programs, and what is measured of them between two records."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...agents import Agent
+from ... import networks
+from ...agents import Agent, LoopConfig
 from ...replay.types import Sample
-from ...updates import LearnerState, TargetRule, diagnostics, repeat, target
+from ...updates import LearnerState, Variables, diagnostics, repeat, rules_by_part, target
 from . import normalization
 from .normalization import Scaling
 
@@ -19,10 +21,11 @@ LEAST_PRIORITY = np.float32(1e-6)  # the small constant of Schaul et al. (2016),
 # Measured once between two records: the part of a batch's observations whose greedy action a dispatch of learning
 # changed, and that where the target network's greedy action is the same.
 CHURN, AGREEMENT = "policy_churn", "target_agreement"
+_SAMPLING = ("priority", "importance_weight")  # of a prioritized replay
 
 
 class Programs(NamedTuple):
-    """What a loop compiles of an agent.
+    """Compiled programs of an agent.
 
     Attributes:
         learn: ``(key data, learner steps, state, watch, totals, sample, scaling) -> (state, totals, priorities)``, the
@@ -35,65 +38,107 @@ class Programs(NamedTuple):
 
 
 def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> Programs:
-    """The programs of learning, of ``batches`` learner steps in a dispatch.
+    """Compiles the programs of learning, of ``batches`` learner steps in a dispatch."""
+    learn = functools.partial(learner_round, agent, batches, prioritized)
+    return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)))
 
-    What ``learn`` draws depends on the key and the learner steps before it.
+
+def learner_round(
+    agent: Agent,
+    batches: int,
+    prioritized: bool,
+    key: jax.Array,
+    learner_steps: Any,
+    state: LearnerState,
+    watch: Any,
+    totals: dict[str, jax.Array],
+    sample: Sample,
+    by: Scaling = normalization.NO_SCALING,
+) -> tuple[LearnerState, dict[str, jax.Array], Any]:
+    """One dispatch of learning, and its metrics added to the totals; a pure function.
+
+    Args:
+        agent: Agent.
+        batches: Number of learner steps; with more than one, the sample is ``[batches, B, ...]``.
+        prioritized: Whether priorities are returned.
+        key: Raw data of the run's learning key; what is drawn depends on it and on ``learner_steps``.
+        learner_steps: Number of learner steps before these.
+        state: State of the agent.
+        watch: Whether churn and agreement are measured, which takes a few passes of the network.
+        totals: Sums of metrics.
+        sample: Sample as it was drawn.
+        by: Scaling of observations and rewards.
     """
-    greedy_actions: Any = agent.greedy_actions
+    sample = sample._replace(transition=normalization.normalize_drawn(by, sample.transition))
+    learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
+    last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
+    before, _ = _greedy(agent, watch, state, last)
+    state, output = (repeat(agent.learn) if batches > 1 else agent.learn)(learn_key, state, sample)
+    measured = _of_kept_steps(output.metrics)
+    if prioritized:
+        measured |= {"priority": jnp.mean(output.priorities), "importance_weight": jnp.mean(sample.weights)}
+        measured = {name: batches * value if name in _SAMPLING else value for name, value in measured.items()}
+    # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
+    distances = diagnostics.distances(agent.targets, state.params, state.targets)
+    measured |= {f"target_distance/{name}": batches * value for name, value in distances.items()}
+    after, of_target = _greedy(agent, watch, state, last)
+    acted = before >= 0
+    parts = {CHURN: before != after, AGREEMENT: after == of_target}
+    measured |= {name: watch * jnp.sum(part & acted) / jnp.maximum(jnp.sum(acted), 1) for name, part in parts.items()}
+    totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
+    return state, totals, output.priorities if prioritized else ()
+
+
+def _greedy(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> Any:
+    """Greedy actions of the policy and of the main target on one batch; zeros unless watched."""
     name, main = next(iter(agent.targets.items()))
 
-    def greedy(watch: Any, state: LearnerState, sample: Sample) -> Any:
-        """The greedy actions of the policy and of the main target, at the last batch; zeros unless watched."""
-        last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
+    def actions() -> tuple[jax.Array, jax.Array]:
+        slow = target.read(main.rule, main.select(state.params), state.targets[name], state.state)
+        policy = agent.greedy_actions(Variables(state.params, state.state), sample)
+        return policy, agent.greedy_actions(Variables(*slow), sample)
 
-        def actions() -> tuple[jax.Array, jax.Array]:
-            slow, _ = target.read(main.rule, main.select(state.params), state.targets[name])
-            return greedy_actions(state.params, last), greedy_actions(slow, last)
+    shapes = jax.eval_shape(actions)
+    return jax.lax.cond(watch, actions, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
-        if greedy_actions is None:
-            return jnp.zeros(1), jnp.zeros(1)
-        shapes = jax.eval_shape(actions)
-        return jax.lax.cond(watch, actions, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
-    def learn(
-        key: jax.Array,
-        learner_steps: Any,
-        state: LearnerState,
-        watch: Any,
-        totals: dict[str, jax.Array],
-        sample: Sample,
-        by: Scaling = normalization.NO_SCALING,
-    ) -> Any:
-        sample = sample._replace(transition=normalization.normalize_drawn(by, sample.transition))
-        learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
-        before, _ = greedy(watch, state, sample)
-        state, output = (repeat(agent.learn) if batches > 1 else agent.learn)(learn_key, state, sample)
-        # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
-        measured = _of_kept_steps(output.metrics)
-        measured |= {name: batches * value for name, value in _distances(agent, state).items()}
-        after, of_target = greedy(watch, state, sample)
-        acted = before >= 0
-        parts = {CHURN: before != after, AGREEMENT: after == of_target}
-        measured |= {
-            name: watch * jnp.sum(part & acted) / jnp.maximum(jnp.sum(acted), 1) for name, part in parts.items()
-        }
-        totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
-        return state, totals, output.priorities if prioritized else ()
+def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
+    """Means of the totals over ``count`` learner steps, and what is read off the state."""
+    kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
+    every = ("skipped", *_SAMPLING, *(name for name in totals if name.startswith("target_distance/")))
+    parts = {name: count if name in every else kept for name in totals} | dict.fromkeys((CHURN, AGREEMENT), 1)
+    found = {name: total / parts[name] for name, total in totals.items()}
+    since = diagnostics.steps_since_updates(agent.targets, state.targets)
+    found |= {f"steps_since_update/{name}": value for name, value in since.items()}
+    support = networks.support(state.state)
+    return found if support is None else found | {"v_min": support[0], "v_max": support[1]}
 
-    @jax.jit
-    def diagnose(state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
-        kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
-        once = (CHURN, AGREEMENT)
-        of_all = ("skipped", *(f"target_distance/{name}" for name in agent.targets))
-        parts = {name: count if name in of_all else kept for name in totals} | dict.fromkeys(once, 1)
-        found = {name: total / parts[name] for name, total in totals.items()}
-        for name, named in agent.targets.items():
-            if isinstance(named.rule, TargetRule):
-                since = diagnostics.steps_since_update(named.rule, state.targets[name])
-                found[f"steps_since_update/{name}"] = since
-        return found
 
-    return Programs(jax.jit(learn, donate_argnums=(2, 4)), diagnose)
+def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritized: bool) -> list[str]:
+    """Names of the metrics whose totals a run keeps.
+
+    Args:
+        agent: Agent.
+        state: State of the agent, or its shapes.
+        sample: Shapes of the sample of one learner step.
+        prioritized: Whether rows are drawn by priority.
+    """
+    key = jax.random.key(0)
+    metrics = jax.eval_shape(agent.learn, key, state, sample)[1].metrics
+    rules = rules_by_part({name: named.rule for name, named in agent.targets.items()})
+    distances = [f"target_distance/{name}" for name in rules]
+    return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT]
+
+
+def calibrated(agent: Agent, state: LearnerState, rewards: Any, config: LoopConfig, by: Scaling) -> LearnerState:
+    """The state with the support of its atoms derived from the rewards of the first steps, as the learner sees them.
+
+    Raises:
+        ValueError: if no support follows from them; the message says which numbers to give.
+    """
+    assert agent.calibrate is not None
+    scaled = rewards if isinstance(by.reward_scale, tuple) else rewards * by.reward_scale
+    return agent.calibrate(state, scaled, config.draw.discount.extremes[1])
 
 
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -102,15 +147,6 @@ def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return metrics
     kept = metrics["skipped"] == 0
     return {name: value if name == "skipped" else jnp.where(kept, value, 0) for name, value in metrics.items()}
-
-
-def _distances(agent: Agent, state: LearnerState) -> dict[str, jax.Array]:
-    return {
-        f"target_distance/{name}": diagnostics.target_distance(
-            named.rule, named.select(state.params), state.targets[name]
-        )
-        for name, named in agent.targets.items()
-    }
 
 
 def zeros(totals: Iterable[str]) -> dict[str, jax.Array]:

@@ -40,7 +40,7 @@ def panel(
     >>> record = {"step": 500, "seconds": 90.5, "return_last": 12.0, "return_mean": 15.25}
     >>> drawn = panel(RunConfig(steps=2000), {}, record, width=76, curve=[9.0, 10.0, 14.0, 15.25])
     >>> Console(width=80, force_terminal=False).print(drawn)
-    ╭─ dqn on CartPole-v1, seed 0 ─────────────────────────────────────────────╮
+    ╭─ n_step_double_dqn on CartPole-v1, seed 0 ───────────────────────────────╮
     │ ━━━━━━━━━━━                                    25 %    500 / 2,000 steps │
     │ return    last 12.0, mean 15.2      ▁▂▇█                                 │
     │ time      1 min 30 s                loss      from step 1,000 on         │
@@ -125,10 +125,10 @@ def _numbers(
     time = duration(record["seconds"]) if "seconds" in record else "-"
     speed = record.get("steps_per_second") if speed is None else speed
     compiled = f"{number('compile_seconds', '.1f')} s, {number('compilations', ',')} programs"
-    capacity = config.agent.replay_capacity
+    capacity = config.loop.replay.replay_capacity
     replay = [f"{_percent(record['replay_size'] / capacity)} of {capacity:,}"] if "replay_size" in record else []
     replay += [decimal(resolved["replay_bytes"])] if "replay_bytes" in resolved else []
-    starts = config.agent.learning_starts
+    starts = config.loop.cadence.learning_starts
     return [
         ("time", f"{time}, {left}" if left else time),
         ("speed", "-" if speed is None else f"{speed:,.0f} steps/s"),

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...agents import AGENTS
-from ..runs.config import RunConfig, to_json
+from ...agents.parts import leaves
+from ...agents.presets import make_configs
+from ..runs.config import RunConfig
 from ..runs.files import read_json
 from ..runs.folders import read_config
 from ..runs.records import read_jsonl
@@ -23,6 +24,7 @@ class FoundRun(NamedTuple):
     Attributes:
         folder: where it stands.
         agent: its agent's name.
+        preset: Name of the numbers that the agent began with.
         environment: the id of its environment.
         seed: its seed.
         fields: what else its learning depends on, by name: fields of the agent and of the run.
@@ -34,6 +36,7 @@ class FoundRun(NamedTuple):
 
     folder: pathlib.Path
     agent: str
+    preset: str
     environment: str
     seed: int
     fields: Mapping[str, Any]
@@ -74,20 +77,20 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         ValueError: no run stands there, or a file of it cannot be read.
     """
     try:
-        fields = to_json(read_config(folder))
+        fields = leaves(read_config(folder))
     except (ValueError, TypeError) as error:  # of a config alone, which does not know where it was read
         message = str(error)
         raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
-    agent = fields.pop("agent")
-    name, environment, seed = agent.pop("name"), fields.pop("env"), fields.pop("seed")
+    name, preset, environment, seed = (fields.pop(name) for name in ("agent_name", "preset", "env", "seed"))
     metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     records = list(read_jsonl(metrics)) if metrics.is_file() else []
     return FoundRun(
         folder,
         name,
+        preset,
         environment,
         seed,
-        {name: value for name, value in (agent | fields).items() if name not in _CHANGES_NO_LEARNING},
+        {name: value for name, value in fields.items() if name not in _CHANGES_NO_LEARNING},
         step=records[-1]["step"] if records else 0,
         returns=np.array([value for record in records for value in record["returns"]], np.float64),
         ended_at=np.array([step for record in records for step in record["ended_at"]], np.float64),
@@ -152,10 +155,9 @@ def _labels(runs: Sequence[FoundRun]) -> list[str]:
 
 
 def _departures(run: FoundRun) -> dict[str, Any]:
-    """The fields in which a run is not its agent as it comes."""
-    fields = to_json(RunConfig(AGENTS[run.agent], run.agent))
-    own = fields.pop("agent") | fields
-    return {name: value for name, value in run.fields.items() if own[name] != value}
+    """The fields in which a run is not its agent under its preset."""
+    own = leaves(RunConfig()) | leaves(make_configs(run.agent, run.preset))
+    return {name: value for name, value in run.fields.items() if own.get(name) != value}
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The scores of docs/agents.md: every agent as it comes, on CartPole-v1, three seeds of 100 000 environment steps.
+"""The scores of docs/agents.md: every agent with its defaults on CartPole-v1, three seeds of 100 000 environment steps.
 
     python experiments/reproduce/agents.py [--agents NAME ...] [--seeds SEED ...] [--table-only]
 
@@ -23,7 +23,7 @@ import numpy as np
 from polyak.agents import AGENTS
 from polyak.experiments.loops.episodes import RECENT
 from polyak.experiments.reports.comparison import steps_to
-from polyak.experiments.runs.config import from_json
+from polyak.experiments.runs.config import from_json, make_run_config
 from polyak.experiments.runs.records import read_jsonl, running_mean
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,20 +58,21 @@ def train(agent, seed, steps):
         "greedy_standard_error": evaluation["standard_error"],
         "seconds": records[-1]["seconds"],
         "versions": config["versions"],
-        "config": config["config"]["agent"],
+        "config": config["config"],
     }
 
 
 def known(path, steps):
-    """The lines of the file that are of the agents as they are now, by agent and seed; of equals the last."""
+    """Lines of the file whose config is the one that their agent has now, by agent and seed; the last repeat counts."""
     lines = read_jsonl(path) if path.exists() else []
     return {(line["agent"], line["seed"]): line for line in lines if line["steps"] == steps and _is_current(line)}
 
 
 def _is_current(line):
+    fields = {"steps": line["steps"], "seed": line["seed"]}
     try:
-        return from_json({"agent": line["config"]}).agent == AGENTS.get(line["agent"])
-    except (ValueError, TypeError):  # of an older polyak, with other fields
+        return from_json(line["config"]) == make_run_config(line["agent"], fields=fields)
+    except (ValueError, TypeError):  # of another version, with other agents or fields
         return False
 
 

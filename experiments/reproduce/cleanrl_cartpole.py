@@ -7,6 +7,7 @@ Writes docs/results/cleanrl_cartpole.jsonl, a line per seed. About seven minutes
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,10 @@ from polyak.experiments.runs.records import read_jsonl
 ROOT = pathlib.Path(__file__).parents[2]
 SEEDS = (1, 2, 3)
 OPTIONS = (
-    "--steps 500000 --hidden-sizes 120 84 --no-double --loss squared --optimizer adam --learning-rate 2.5e-4 "
-    "--learning-rate-schedule constant --max-gradient-norm None --discount 0.99 --n-steps 1 --batch-size 128 "
-    "--target periodic:500env --average none --replay-capacity 10000 --learning-starts 10000 --train-every 10 "
-    "--learner-steps 1 --epsilon-initial 1.0 --epsilon-final 0.05 --epsilon-fraction 0.5 "
-    "--log-every 5000 --checkpoint-every 100000"
+    "--steps 500000 --hidden-sizes 120 84 --no-double --error squared --optimizer adam --learning-rate 2.5e-4 "
+    "--max-gradient-norm None --discount 0.99 --n-steps 1 --batch-size 128 --target periodic:500env --average none "
+    "--replay-capacity 10000 --learning-starts 10000 --train-every 10 --learner-steps 1 "
+    "--epsilon linear(1,0.05,50%) --log-every 5000 --checkpoint-every 100000"
 )
 
 
@@ -35,7 +35,7 @@ def main(seeds=SEEDS):
             records = list(read_jsonl(folder / "metrics.jsonl"))
             lines.append(
                 {
-                    "command": f"polyak train dqn {OPTIONS} --seed {seed}",
+                    "command": shlex.join(["polyak", "train", "dqn", *OPTIONS.split(), "--seed", str(seed)]),
                     "seed": seed,
                     "training_return": records[-1]["return_mean"],
                     "curve": [[record["step"], record["return_mean"]] for record in records],

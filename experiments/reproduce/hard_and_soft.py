@@ -1,4 +1,4 @@
-"""Hard against soft targets on CartPole-v1: ``polyak train`` under two rules, five seeds each, all else as it comes.
+"""Hard against soft targets on CartPole-v1: ``polyak train`` under two rules, five seeds each, with all other defaults.
 
     python experiments/reproduce/hard_and_soft.py
 

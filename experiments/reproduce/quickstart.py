@@ -55,7 +55,7 @@ def draw(runs, path):
     axes.set(xlim=(0, 51_000), ylim=(0, 510), xlabel="environment steps", ylabel="return")
     target = runs[0]["config"]["agent"]["target"]
     axes.set_title(
-        f"DQN on CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10
+        f"polyak train, CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10
     )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.92))

@@ -1,4 +1,4 @@
-"""The picture of docs/targets.md: one number that is learnt, and the slow copies that follow it under four rules.
+"""The picture of docs/targets.md: one number that is learnt, and the targets that follow it under four rules.
 
     python experiments/reproduce/target_rules.py
 
@@ -20,7 +20,7 @@ RULES = ("periodic:100", "incremental:0.02", "incremental:0.005", "frozen")
 
 
 def online_parameter(steps=600):
-    """What learning makes of one number: it rises to 1, and never stands still."""
+    """One parameter under learning: it rises to 1 with noise."""
     noise = np.random.default_rng(0).normal(size=steps)
     wander = [0.0]
     for change in noise[1:]:
@@ -29,7 +29,7 @@ def online_parameter(steps=600):
 
 
 def follow(rule, online):
-    """The slow copy after every learner step."""
+    """The target after every learner step."""
 
     def step(slow, params):
         slow = target.update(rule, params, slow)

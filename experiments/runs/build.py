@@ -1,7 +1,6 @@
 """What a config builds: the agent and the environments of a run, and what follows from it."""
 
 import dataclasses
-import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -10,15 +9,16 @@ from typing import Any
 import jax
 
 from ... import __version__
-from ...agents import Agent, dqn
+from ...agents import Agent, make_agent
 from ...networks import Lowering
-from ...replay import host
+from ...replay import Replay
 from ...replay.types import EnvironmentSpec
-from ...updates import TargetRule
+from ...updates import rules_by_part
 from ..environments.local import Environments
 from ..environments.make import make
 from ..environments.workers import WorkerEnvironments
-from ..loops.carry import mask_spec, replay_options, specs
+from ..loops.carry import make_replay
+from ..loops.observations import observation_pipeline
 from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
 
@@ -62,26 +62,37 @@ def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
 
 
 def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
-    updates_in_all = total_learner_steps(config.agent, config.steps, config.num_envs)
+    updates_in_all = total_learner_steps(config.loop, config.steps, config.num_envs)
     if updates_in_all < 1:
+        cadence = config.loop.cadence
         raise ValueError(
-            f"train_every: got {config.agent.train_every}, and no multiple of it lies between learning_starts "
-            f"{config.agent.learning_starts} and steps {config.steps}, so nothing would be learnt. Lower either."
+            f"train_every: got {cadence.train_every}, and no multiple of it lies between learning_starts "
+            f"{cadence.learning_starts} and steps {config.steps}, so nothing would be learnt. Lower either."
         )
     # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
-    scanned = batches_per_dispatch(config.agent, config.num_envs) > 1
+    scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
-    return dqn(config.agent, spec, total_learner_steps=updates_in_all, lowering=lowering)
+    return make_agent(
+        config.agent,
+        observation_pipeline(config.loop, spec).spec,
+        total_learner_steps=updates_in_all,
+        environment_steps_per_learner_step=config.loop.environment_steps_per_learner_step,
+        lowering=lowering,
+    )
+
+
+def replay_of(parts: Parts, storage: pathlib.Path | None = None) -> Replay:
+    """Makes the replay of a run; its observations lie in the file ``storage``, if given."""
+    config, environment = parts.config, parts.environment
+    burn_in = config.agent.burn_in
+    return make_replay(parts.agent, environment.spec, config.loop, config.num_envs, burn_in=burn_in, storage=storage)
 
 
 def describe_targets(parts: Parts) -> dict[str, Any]:
-    """Each target's rule as text, and its period in learner and in environment steps."""
-    unit = parts.config.agent.environment_steps_per_learner_step
+    """Rule of each target and part of one as text, with its period in learner and in environment steps."""
+    unit = parts.config.loop.environment_steps_per_learner_step
     described = {}
-    for name, named in parts.agent.targets.items():
-        rule = named.rule
-        if not isinstance(rule, TargetRule):
-            continue
+    for name, rule in rules_by_part({name: named.rule for name, named in parts.agent.targets.items()}).items():
         moves = rule.period > 0 and rule.step_size > 0
         described[name] = {
             "rule": str(rule),
@@ -93,30 +104,20 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
 
 
 def resolved(parts: Parts) -> dict[str, Any]:
-    """What ``config.json`` holds: the config, what follows from it, and the versions it ran on."""
+    """Content of ``config.json``: the config, what follows from it, and the versions it ran on."""
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
-    _, extras = specs(parts.agent, spec, config.agent, config.num_envs)
-    bytes_of = functools.partial(
-        host.nbytes,
-        spec.observation,
-        extras,
-        mask_spec(spec),
-        num_envs=config.num_envs,
-        capacity=config.agent.replay_capacity,
-        **replay_options(config.agent),
-    )
-    in_memory = bytes_of(storage=pathlib.Path("replay.bin") if config.replay_storage == "mmap" else None)
+    nbytes = replay_of(parts, pathlib.Path("replay.bin") if config.replay_storage == "mmap" else None).nbytes
     return {
         "config": to_json(config),
         "resolved": {
             "targets": describe_targets(parts),
-            "learner_steps": total_learner_steps(config.agent, config.steps, config.num_envs),
+            "learner_steps": total_learner_steps(config.loop, config.steps, config.num_envs),
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,
             "action_mask": spec.action_mask,
-            "replay_bytes": in_memory,
-            "replay_file_bytes": bytes_of() - in_memory,
+            "replay_bytes": nbytes.memory,
+            "replay_file_bytes": nbytes.file,
         },
         "versions": {
             "polyak": __version__,

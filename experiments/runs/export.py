@@ -12,7 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from ... import __version__
-from .config import known
+from ...agents.agent import network_arguments
+from ...agents.parts import check_name
+from ...networks import support, value_network_in_words
+from ...replay.types import EnvironmentSpec
+from ..loops.normalization import CLIP, EPSILON
+from ..loops.observations import observation_pipeline
+from .config import RunConfig, to_json
 from .files import Tree, fitted, read_arrays, read_json, write_arrays, write_json
 
 Format = Literal["safetensors", "npz"]
@@ -30,6 +36,52 @@ class Exported(NamedTuple):
 
     manifest: dict[str, Any]
     arrays: dict[str, np.ndarray]
+
+
+def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, Any]:
+    """Description of a run's network for a manifest: config, observations, and how to build and feed it.
+
+    Args:
+        config: Config of the run.
+        spec: Spec of its environments.
+        state: Module state of its agent, which may hold the support of the head's atoms.
+    """
+    seen = observation_pipeline(config.loop, spec).spec
+    arguments, core = network_arguments(config.agent, seen), config.agent.network.core
+    if (found := support(state)) is not None:
+        arguments |= {"v_min": float(found[0]), "v_max": float(found[1])}
+    about: dict[str, Any] = {
+        "config": to_json(config),
+        "observation": {"shape": list(seen.observation.shape), "dtype": str(seen.observation.dtype)},
+        "num_actions": spec.num_actions,
+        "network": {
+            "function": f"polyak.networks.{'value_network' if core is None else 'make_network'}",
+            "arguments": arguments,
+            "in_words": value_network_in_words(**arguments),
+        },
+    }
+    if config.loop.normalization.normalize_observations:
+        about["normalization"] = {
+            "of": "observations",
+            "mean": "normalization/observation/mean",
+            "variance": "normalization/observation/variance",
+            "epsilon": EPSILON,
+            "clip": CLIP,
+            "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
+        }
+    if config.loop.normalization.normalize_rewards and core is not None:
+        about["reward_normalization"] = {
+            "variance": "normalization/returns/variance",
+            "epsilon": EPSILON,
+            "clip": CLIP,
+            "in_words": "clip(reward / sqrt(variance + epsilon), -clip, clip) goes into the LSTM",
+        }
+    if (stack := config.loop.replay.frame_stack) > 1:
+        about["frames"] = (
+            f"an observation is the newest {stack} frames of the episode along the last axis, the oldest first; before "
+            "its first frame that frame is repeated"
+        )
+    return about
 
 
 def write_exported(
@@ -53,7 +105,7 @@ def write_exported(
     >>> exported.manifest["file"], exported.manifest["env"], exported.arrays["params/w"].tolist()
     ('parameters.npz', 'CartPole-v1', [1.0, 1.0])
     """
-    file = f"parameters.{known(format, get_args(Format), 'format')}"
+    file = f"parameters.{check_name(format, get_args(Format), 'format')}"
     write_arrays(folder / file, arrays)
     described = [_entry(name, array) for name, array in arrays.items()]
     write_json(folder / MANIFEST, {"format": FORMAT, "polyak": __version__, **about, "file": file, "arrays": described})

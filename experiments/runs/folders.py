@@ -9,6 +9,7 @@ from typing import Any
 from ... import __version__
 from .config import RunConfig, from_json
 from .files import read_json
+from .version_0_1_0 import config_from_0_1_0
 
 
 def prepare_folder(folder: pathlib.Path) -> None:
@@ -42,11 +43,37 @@ def default_folder(config: RunConfig) -> pathlib.Path:
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
-    """Reads the config of the run in ``folder``.
+    """Reads the config of the run in ``folder``; that of a run of version 0.1.0 is converted.
 
     Raises:
-        ValueError: there is none, or it is not one that this version of polyak knows.
+        ValueError: if there is none, or it is not one that this version of polyak knows.
     """
+    written = _read_written(folder)
+    try:
+        return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
+
+
+def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
+    """Reads the config of a run that is to be continued, which must be of this version.
+
+    Raises:
+        ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
+    """
+    if "format" not in _read_written(folder)["config"]:
+        if (folder / "evaluation.json").is_file():
+            way_out = f"It has ended; evaluate it with: polyak evaluate {shlex.quote(str(folder))}"
+        else:
+            way_out = "Finish it with polyak 0.1 (pip install 'polyak<0.2'), or start a new run"
+            has_parameters = (folder / "parameters.npz").is_file()
+            way_out += f" from its parameters: --initial {shlex.quote(str(folder))}" if has_parameters else "."
+        raise ValueError(f"{folder}: the run was begun by polyak 0.1.0, and cannot be continued by this one. {way_out}")
+    return read_config(folder)
+
+
+def _read_written(folder: pathlib.Path) -> dict[str, Any]:
+    """The content of ``config.json``."""
     if folder.is_file():
         raise ValueError(
             f"{folder} is a file; expected the folder of a run. Parameters in a .npz or .safetensors can start a run "
@@ -64,10 +91,7 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     written = read_json(folder / "config.json")
     if not isinstance(written.get("config"), dict):
         raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
-    try:
-        return from_json(written["config"])
-    except (ValueError, TypeError) as error:
-        raise _of_another_version(folder, written, error) or error from None
+    return written
 
 
 def resume_command(folder: pathlib.Path) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ...agents import AgentConfig
-from ...updates import Target, TargetRule
+from ...agents import AgentConfig, LoopConfig
+from ...agents.config import Ensemble
+from ...updates import Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
 
@@ -17,7 +18,7 @@ CLIPPED = 0.05  # of the bootstrap targets
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
-    """Says which targets hardly move in a run of ``learner_steps``.
+    """Warns of targets, and parts of targets, that hardly move in a run of ``learner_steps``.
 
     >>> from polyak.updates import incremental, periodic
     >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
@@ -25,10 +26,9 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
     target q: periodic:30000 moves every 30000 learner steps, and the run has 24500, so it never moves. Give a shorter
     period, or frozen if that is meant.
     """
-    for name, named in targets.items():
-        rule = named.rule
-        if not isinstance(rule, TargetRule) or not rule.period or not rule.step_size:
-            continue  # none and frozen say themselves what they are
+    for name, rule in rules_by_part({name: named.rule for name, named in targets.items()}).items():
+        if not rule.period or not rule.step_size:
+            continue  # none and frozen never move
         updates = learner_steps // int(rule.period)
         step_size = float(rule.step_size) / (2 if rule.horizon else 1)  # a cosine has half of it in the mean
         moved = 1.0 if step_size == 1 else -math.expm1(updates * math.log1p(-step_size))
@@ -44,23 +44,27 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
             )
 
 
-def of_exploration(config: AgentConfig) -> Iterator[str]:
-    """Says where an agent stops exploring for good: no epsilon in the end, no noise, no ensemble.
+def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
+    """Warns of an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
 
-    >>> from polyak.agents import DQNConfig
-    >>> for text in of_exploration(DQNConfig(epsilon_final=0.0)):
+    >>> from polyak.agents import make_configs
+    >>> configs = make_configs("dqn", fields={"epsilon": "linear(1,0,25%)"})
+    >>> for text in of_exploration(configs.agent, configs.loop):
     ...     print(text)
-    epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it explores in the first 25 % of the run
-    alone. Give 0.05, for example.
-    >>> list(of_exploration(DQNConfig(epsilon_final=0.0, noisy=True)))
+    epsilon: got linear(1,0,25%), which ends at 0, and the agent has neither noise nor an ensemble, so it stops
+    exploring. Try linear(1,0.05,25%).
+    >>> configs = make_configs("noisy_dqn")
+    >>> list(of_exploration(configs.agent, configs.loop))
     []
     """
-    if config.epsilon_final == 0 and not config.noisy and config.head != "ensemble":
-        part = config.epsilon_fraction if config.epsilon_initial else 0.0
-        explores = f"explores in the first {100 * part:g} % of the run alone" if part else "never explores"
+    epsilon = loop.exploration.epsilon
+    ends_at = epsilon.initial if epsilon.final is None else epsilon.final
+    explores = isinstance(agent.head, Ensemble) or agent.head.noisy_sigma is not None
+    if ends_at == 0 and not explores:
+        how = "never explores" if epsilon.is_constant else "stops exploring"
         yield (
-            f"epsilon_final: got 0, and the agent has neither noise nor an ensemble, so it {explores}. Give 0.05, for "
-            "example."
+            f"epsilon: got {epsilon}, which ends at 0, and the agent has neither noise nor an ensemble, so it {how}. "
+            "Try linear(1,0.05,25%)."
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...replay import host, stacking
+from ...replay import HostReplay, Replay, stacking
 from ..environments.types import Environment
 from ..loops import normalization
 from ..loops.carry import Carry
@@ -19,7 +19,7 @@ def _arrays(carry: Carry) -> Any:
     """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
     statistics = carry.statistics
     running = (statistics.running_return, statistics.running_length)
-    parts = (carry.key, carry.agent, carry.memory, carry.replay, carry.timestep, carry.totals, running)
+    parts = (carry.key, carry.agent, carry.recurrent_state, carry.replay, carry.timestep, carry.totals, running)
     return (*parts, carry.normalization, carry.frames)
 
 
@@ -28,7 +28,7 @@ def _without_observations(carry: Carry) -> Carry:
     return carry._replace(replay=carry.replay._replace(observation=nothing))
 
 
-def _next_rows(replay: host.HostReplay, count: int) -> np.ndarray:
+def _next_rows(replay: HostReplay, count: int) -> np.ndarray:
     """The rows that the next ``count`` to be opened of each lane lie in, of those that were written before."""
     per_lane = len(replay.boundary) // len(replay.head)
     ahead = (replay.head[:, None] + np.arange(min(count, per_lane))) % per_lane  # the open row among them
@@ -62,7 +62,6 @@ def save_carry(
         "steps": carry.steps,
         "learner_steps": carry.learner_steps,
         "learner_steps_recorded": carry.learner_steps_recorded,
-        "generator": carry.generator.bit_generator.state,
         "recent": statistics.recent,
         "finished": statistics.finished,
         "episodes": statistics.episodes,
@@ -81,15 +80,16 @@ def save_carry(
 
 
 def restore_carry(
-    carry: Carry, environment: Environment, folder: pathlib.Path, *, mapped: bool = False
+    carry: Carry, environment: Environment, replay: Replay, folder: pathlib.Path, *, mapped: bool = False
 ) -> tuple[Carry, int]:
     """Reads the newest checkpoint and leads the environments back to where they stood.
 
     Args:
         carry: the carry at step 0 of the same run, which says the shapes; consumed.
-        environment: the environments of the run.
-        folder: of all checkpoints of the run.
-        mapped: whether the replay's observations lie in a file, which the carry has reopened.
+        environment: Environments of the run.
+        replay: Replay of the run.
+        folder: Folder of all checkpoints of the run.
+        mapped: Whether the replay's observations lie in a file, which the carry has reopened.
 
     Returns:
         The carry, and the length of the metrics file when it was saved.
@@ -101,25 +101,37 @@ def restore_carry(
     observation = carry.replay.observation
     carry = _without_observations(carry) if mapped else carry
     tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
-    key, agent, memory, replay, timestep, totals, (running_return, running_length), moments, frames = tree
+    key, agent, recurrent_state, replay_state, timestep, totals, running, moments, frames = tree
     if mapped:
         observation[snapshot.pop(_ROWS)] = snapshot.pop(_OBSERVATIONS)
-        replay = replay._replace(observation=observation)
-    generator, statistics = carry.generator, carry.statistics
-    generator.bit_generator.state = metadata["generator"]
-    statistics.running_return, statistics.running_length = running_return, running_length
+        replay_state = replay_state._replace(observation=observation)
+    statistics = carry.statistics
+    statistics.running_return, statistics.running_length = running
     statistics.recent, statistics.episodes = metadata["recent"], metadata["episodes"]
     statistics.env_restarts = metadata.get("env_restarts", 0)
     statistics.finished = [tuple(episode) for episode in metadata["finished"]]
     resumed, restarted = environment.restore(snapshot)
     if restarted.any():
         # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
-        timestep, replay = resumed._replace(a_tm1=timestep.a_tm1), host.end_episode(replay, restarted)
+        timestep = resumed._replace(a_tm1=timestep.a_tm1)
+        replay_state = replay.end_episode(replay_state, restarted)
         statistics.restart(restarted)
         if jax.tree.leaves(frames):
             anew = stacking.push(frames, resumed.observation, restarted)
             frames = np.where(np.expand_dims(restarted, tuple(range(1, anew.ndim))), anew, frames)
         moments = normalization.restart(moments, resumed, restarted)
-    counters = (metadata["steps"], metadata["learner_steps"], metadata["learner_steps_recorded"])
-    restored = Carry(key, agent, memory, replay, generator, timestep, totals, statistics, moments, frames, *counters)
+    restored = Carry(
+        key,
+        agent,
+        recurrent_state,
+        replay_state,
+        timestep,
+        totals,
+        statistics,
+        moments,
+        frames,
+        metadata["steps"],
+        metadata["learner_steps"],
+        metadata["learner_steps_recorded"],
+    )
     return restored, metadata["metrics_bytes"]

@@ -26,12 +26,12 @@ from ..loops.host import host_loop
 from ..loops.learning import Record
 from ..loops.schedules import total_learner_steps
 from . import checkpoint, health
-from .build import Parts, build, resolved
+from .build import Parts, build, replay_of, resolved
 from .compile_time import compilations
 from .config import RunConfig, without_workers
 from .export import load_initial
 from .files import load_variables, locked, read_json, save_variables, write_json
-from .folders import prepare_folder, read_config, resume_command
+from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
 from .interrupts import interrupts, postponed
 from .learning_curve import learning_curve
 from .loggers import check_installed, open_loggers
@@ -91,7 +91,7 @@ def resume(
         ValueError: no run stands in ``folder``, or its checkpoint is of another run.
         EnvironmentFailure, OSError: as :func:`train`.
     """
-    config = read_config(folder)
+    config = read_config_to_resume(folder)
     check_installed(config.loggers)
     with locked(folder):
         parts = build(config)
@@ -123,7 +123,7 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
         ValueError: the file cannot be read, or does not fit the config.
     """
     state = parts.agent.init(jax.random.key(0))._replace(targets={})
-    fields = parts.config.agent
+    fields = parts.config.loop.normalization
     moments = normalization.initial(
         parts.environment.spec, 0, observations=fields.normalize_observations, rewards=fields.normalize_rewards
     )
@@ -151,7 +151,8 @@ def _mapped_for(config: RunConfig) -> int | None:
 def _first_carry(parts: Parts, folder: pathlib.Path) -> Carry:
     """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
     config, agent = parts.config, parts.agent
-    carry = initial_carry(agent, parts.environment, config.agent, config.seed, storage=_storage(config, folder))
+    replay = replay_of(parts, _storage(config, folder))
+    carry = initial_carry(agent, parts.environment, replay, config.loop, config.seed)
     if config.initial is None:
         return carry
     learnt = {"params": carry.agent.params, "state": carry.agent.state}
@@ -178,11 +179,11 @@ def _resume(
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
         storage = _storage(config, folder)
         try:
-            carry = initial_carry(
-                parts.agent, parts.environment, config.agent, config.seed, storage=storage, reopen=storage is not None
+            replay, mapped = replay_of(parts, storage), storage is not None
+            carry = initial_carry(parts.agent, parts.environment, replay, config.loop, config.seed, reopen=mapped)
+            carry, metrics_bytes = restore_carry(
+                carry, parts.environment, replay, folder / "checkpoints", mapped=mapped
             )
-            mapped = storage is not None
-            carry, metrics_bytes = restore_carry(carry, parts.environment, folder / "checkpoints", mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
@@ -222,11 +223,11 @@ def _go_on(
         open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
         compilations() as compiled,
     ):
-        learner_steps = total_learner_steps(config.agent, config.steps, config.num_envs)
-        odd = health.of_targets(parts.agent.targets, learner_steps), health.of_exploration(config.agent)
+        learner_steps = total_learner_steps(config.loop, config.steps, config.num_envs)
+        odd = health.of_targets(parts.agent.targets, learner_steps), health.of_exploration(config.agent, config.loop)
         for text in itertools.chain(*odd):
             report(f"warning: {text}")
-        watch, mapped_for = health.Watch(config.agent.discount, carry.steps), _mapped_for(config)
+        watch, mapped_for = health.Watch(config.loop.draw.discount.extremes[1], carry.steps), _mapped_for(config)
         # What a mapped replay overwrites is in the checkpoints only while they are made in time.
         may_fail = SAVES_THAT_MAY_FAIL if mapped_for is None else 1
         if saved < 0:
@@ -235,7 +236,8 @@ def _go_on(
         loop = host_loop(
             parts.agent,
             parts.environment,
-            config.agent,
+            replay_of(parts, _storage(config, folder)),
+            config.loop,
             carry,
             steps=config.steps,
             record_every=config.log_every,
@@ -304,11 +306,11 @@ def _evaluate(
         parts.agent,
         state,
         environment,
+        parts.config.loop,
         episodes=episodes,
         seed=seed,
         epsilon=epsilon,
         scaling=scaling,
-        frame_stack=parts.config.agent.frame_stack,
     )
     environment.close()
     error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None

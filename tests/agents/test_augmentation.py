@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polyak.agents import DQNConfig, dqn
+from agent_samples import make_config, random_sample, random_state
+from polyak.agents import make_agent
 from polyak.agents.augmentation import make_augmentation, shift, shift_and_intensity
-from polyak.experiments.loops.carry import specs
 from polyak.replay import EnvironmentSpec
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SIDE, PAD = 6, 4
 PLACES = 2 * PAD + 1  # along one side
@@ -124,57 +126,43 @@ def test_what_is_no_image_is_refused(name, shape):
         make_augmentation(name, shape)
 
 
-TINY = {
-    "torso": "mlp",
-    "hidden_sizes": (2,),
-    "activation": "tanh",
-    "batch_size": 4,
-    "optimizer": "sgd",
-    "target": "none",
-    "learning_rate_schedule": "constant",
-}
+TINY = {"torso": "mlp", "hidden_sizes": (2,), "activation": "tanh", "optimizer": "sgd", "target": "none"}
 FRAME = EnvironmentSpec(jax.ShapeDtypeStruct((6, 6, 1), np.dtype(np.uint8)), num_actions=1)
 
 
 @functools.cache
-def learner(config):
-    """Its state, its compiled learner step, and a sample of random images."""
-    agent, rng = dqn(config, FRAME), np.random.default_rng(1)
-
-    def fill(leaf):
-        images = leaf.dtype == np.uint8
-        return rng.integers(0, 256, leaf.shape).astype(leaf.dtype) if images else np.ones(leaf.shape, leaf.dtype)
-
-    sample = jax.tree.map(fill, specs(agent, FRAME, config, num_envs=1)[0])
-    only_action = sample.transition._replace(a_tm1=np.zeros_like(sample.transition.a_tm1))
-    return agent.init(jax.random.key(0)), jax.jit(agent.learn), sample._replace(transition=only_action)
+def learner(augmentation, **fields):
+    """State, compiled learner step, and the config, of an agent."""
+    config = make_config(augmentation=augmentation, **TINY, **fields)
+    agent = make_agent(config, FRAME)
+    return random_state(agent), jax.jit(agent.learn), config
 
 
-def learnt(config, **replaced):
-    """What two learner steps on the same images, each with a key of its own, report."""
-    state, learn, sample = learner(config)
+def learnt(augmentation, steps=None, fields=(), **replaced):
+    """Output of two learner steps on the same images, each with a key of its own."""
+    state, learn, config = learner(augmentation, **dict(fields))
+    sample = random_sample(config, FRAME, steps=steps, seed=1)
     sample = sample._replace(transition=sample.transition._replace(**replaced))
     return [learn(jax.random.key(seed), state, sample)[1] for seed in (1, 2)]
 
 
-def test_a_learner_step_sees_augmented_images_anew_each_time_and_none_without():
-    plain, shifted = (
-        [float(output.metrics["loss"]) for output in learnt(DQNConfig(augmentation=name, **TINY))]
-        for name in ("none", "shift")
-    )
+def test_a_learner_step_augments_images_by_its_key_and_leaves_them_alone_without():
+    plain, shifted = ([float(output.metrics["loss"]) for output in learnt(name)] for name in ("none", "shift"))
     assert plain[0] == plain[1]  # nothing is drawn
     assert len({*plain, *shifted}) == 3
 
 
-def test_the_value_and_its_target_are_of_different_looks():
-    """With one action, no copy, no reward and no discount lost, one look at one image would leave no error."""
+def test_the_two_observations_of_a_transition_are_augmented_apart():
+    """With one action, no copy, no reward and no discount lost, one shift of one image would leave no error."""
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 1)).astype(np.uint8)
-    config = DQNConfig(augmentation="shift", **TINY)
-    for output in learnt(config, obs_tm1=images, obs_t=images, r_t=np.zeros(4, np.float32)):
+    one = {"r_t": np.zeros(4, np.float32), "discount_t": np.ones(4, np.float32)}
+    for output in learnt("shift", obs_tm1=images, obs_t=images, **one):
         assert (np.asarray(output.priorities) > 1e-6).all()
+    for output in learnt("none", obs_tm1=images, obs_t=images, **one):
+        np.testing.assert_allclose(output.priorities, 0, atol=1e-6)
 
 
-def test_the_sequences_of_an_agent_that_remembers_are_augmented_too():
-    memory = {"memory": "lstm", "lstm_size": 2, "sequence_length": 1, "n_steps": 1}
-    one, other = learnt(DQNConfig(augmentation="shift", **memory, **TINY))
+@pytest.mark.parametrize("fields", [{}, {"core": "lstm", "lstm_size": 2}])
+def test_sequences_are_augmented_too(fields):
+    one, other = learnt("shift", steps=2, fields=fields)
     assert one.metrics["loss"] != other.metrics["loss"]  # nothing else of it is drawn

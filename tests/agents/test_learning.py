@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def greedy_and_best(folder):
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    best = max(record["return_mean"] or 0 for record in records)
+    best = max(record["return_mean"] for record in records if record["return_mean"] is not None)
     return json.loads((folder / "evaluation.json").read_text())["mean"], best
 
 
@@ -33,7 +33,7 @@ def test_the_quickstart_learns_under_other_targets_with_nothing_else_changed(tar
 
 
 # Environment steps by which an agent has reached 400 with some to spare; docs/agents.md has three seeds of 100 000.
-SOON = ("dqn", "c51", "noisy_dqn", "rainbow", "hl_gauss", "bootstrapped_dqn", "drq")
+SOON = ("n_step_double_dqn", "c51", "noisy_dqn", "rainbow", "hl_gauss", "bootstrapped_dqn", "drq")
 STEPS = dict.fromkeys(AGENTS, 150_000) | dict.fromkeys(SOON, 100_000)
 
 
@@ -42,6 +42,13 @@ def test_every_agent_reaches_400_on_cartpole(name, tmp_path):
     assert cli.run(["train", name, "--steps", str(STEPS[name]), "--out", str(tmp_path / "run")]) == 0
     _, best = greedy_and_best(tmp_path / "run")
     assert best >= 400  # a mean over a hundred training episodes
+
+
+@pytest.mark.parametrize("name", ["c51", "rainbow", "hl_gauss"])
+def test_agents_with_a_derived_support_learn_acrobot(name, tmp_path):
+    assert cli.run(["train", name, "--env", "Acrobot-v1", "--steps", "100000", "--out", str(tmp_path / "run")]) == 0
+    _, best = greedy_and_best(tmp_path / "run")
+    assert best >= -120
 
 
 def test_cleanrls_settings_reach_cleanrls_return(tmp_path):

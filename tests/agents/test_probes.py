@@ -1,7 +1,5 @@
 """The five probe environments: worlds so small that the values to be learnt are known."""
 
-import dataclasses
-
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -10,27 +8,28 @@ import pytest
 import rlax
 
 from polyak import networks
-from polyak.agents import AGENTS, DQNConfig, dqn, network_arguments
+from polyak.agents import AGENTS, make_configs
+from polyak.agents.agent import network_arguments
+from polyak.agents.config import LSTM, Munchausen
+from polyak.agents.parts import leaves
 from polyak.experiments.environments.make import adapt
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
-from polyak.experiments.loops.host import host_loop
 from polyak.replay import Sample, TimeStep, Transition
+from small_runs import run_loop
 
 DISCOUNT = 0.9
+IN_THE_SUITE = "the action matches the sign"
 STEPS = 16_000
-CONFIG = DQNConfig(
-    hidden_sizes=(32,),
-    discount=DISCOUNT,
-    n_steps=1,
-    batch_size=64,
-    learning_rate=3e-3,
-    target="periodic:50",
-    replay_capacity=STEPS,
-    learning_starts=200,
-    train_every=32,
-    learner_steps=8,
-)
+FIELDS = {
+    "hidden_sizes": (32,),
+    "discount": DISCOUNT,
+    "learning_rate": "linear(0.003,0,100%)",
+    "target": "periodic:50",
+    "replay_capacity": STEPS,
+    "learning_starts": 200,
+    "train_every": 32,
+    "learner_steps": 8,
+}
 
 
 class Probe(gymnasium.Env):
@@ -76,52 +75,50 @@ VALUES = {
 ACTIONS = {"reward is the action": {0.0: 1}, "the action matches the sign": {1.0: 1, -1.0: 0}}
 
 
-def train(probe, config, steps):
+def train(probe, configs, steps):
     environment = adapt([probe], seed=0)
-    agent = dqn(config, environment.spec, total_learner_steps=steps // 4)
-    carry = initial_carry(agent, environment, config, seed=0)
-    for last, record in host_loop(agent, environment, config, carry, steps=steps, record_every=steps):
-        state = last.agent
-        assert record["step"] == steps
-    return environment, agent, state
+    agent, carry, [record] = run_loop(configs, environment, steps=steps, total_learner_steps=steps // 4)
+    assert record["step"] == steps
+    return environment, agent, carry.agent
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == IN_THE_SUITE else pytest.mark.slow) for name in PROBES]
+)
 def test_the_values_are_learnt(name):
-    environment, agent, state = train(PROBES[name], CONFIG, STEPS)
+    configs = make_configs("double_dqn", fields={**FIELDS, "error": "squared", "batch_size": 64})
+    environment, agent, state = train(PROBES[name], configs, STEPS)
     for observation, value in VALUES[name].items():
         q_values = values_of(agent, state, observation, environment.spec.num_actions)
         assert np.max(q_values) == pytest.approx(value, abs=0.1)
         assert np.argmax(q_values) == ACTIONS.get(name, {}).get(observation, 0)
 
 
-def preset(name, **fields):
-    """An agent's own config with the sizes of the probes, and a support that holds their returns."""
-    config = AGENTS[name]
-    of_the_probes = {
-        field: getattr(CONFIG, field)
-        for field in ("hidden_sizes", "discount", "learning_rate", "target", "learning_starts", "learner_steps")
-    }
-    sequences = {"sequence_length": 6, "burn_in": 2, "sequence_period": 2} if config.sequence_length else {}
-    supports = {"v_min": -2.0, "v_max": 2.0, "num_atoms": 21}
-    rest = {"train_every": 32, "replay_capacity": STEPS, "batch_size": 32, "lstm_size": 16, "learner_steps": 8}
-    return dataclasses.replace(config, **{**of_the_probes, **supports, **rest, **sequences, **fields})
+def configs_of(name, **fields):
+    """An agent's own configs with the sizes of the probes, and a support that holds their returns."""
+    own = leaves(make_configs(name))
+    parts = {"v_min": -2.0, "v_max": 2.0, "num_atoms": 21, "lstm_size": 16}
+    parts |= {"sequence_length": 6, "burn_in": 2, "sequence_period": 2}
+    parts = {leaf: value for leaf, value in parts.items() if leaf in own}
+    return make_configs(name, fields={**FIELDS, **parts, "batch_size": 32, **fields})
 
 
-def q_values_of(name, config, agent, environment, state, observation):
+def q_values_of(configs, agent, environment, state, observation):
     """Q-values of one observation, the first of an episode, as the agent has them when it explores no more."""
-    arguments, seen = network_arguments(config, environment.spec), np.float32([[observation]])
-    if config.memory == "lstm":
-        network, memory = networks.recurrent_value_network(**arguments), agent.initial_memory(jax.random.key(0), 1)
-        output, _ = network.apply(state.params, seen, np.zeros(1, np.int32), np.zeros(1, np.float32), FIRST, memory)
-        return np.asarray(output.q_values[0])
-    return np.asarray(networks.value_network(**arguments).apply(state.params, None, seen).q_values[0])
+    network, seen = (
+        networks.make_network(**network_arguments(configs.agent, environment.spec)),
+        np.float32([[observation]]),
+    )
+    hidden, _ = network.encode(state.params, state.state, None, seen, False)
+    if network.core is not None:
+        before = (np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), np.ones((1, 1), bool))
+        hidden = network.core(state.params, hidden[:, None], *before, network.initial_recurrent_state(1))[0][:, 0]
+    output, _ = network.value(state.params, state.state, None, hidden, seen, False)
+    return np.asarray(output.q_values[0])
 
 
-FIRST = np.ones(1, bool)
-# A probe for agents of every kind of head and loss (memory has one of its own below); in .ci/run two for all agents.
-IN_THE_SUITE = "the action matches the sign"
-OF_THE_SUITE = {"prioritized_dqn", "c51", "iqn", "munchausen_dqn", "bootstrapped_dqn"}
+# A probe for agents of every kind of head and loss (a recurrent core has one of its own below); in .ci/run two for all.
+OF_THE_SUITE = {"prioritized_dqn", "munchausen_dqn"}
 
 
 @pytest.mark.parametrize(
@@ -130,19 +127,20 @@ OF_THE_SUITE = {"prioritized_dqn", "c51", "iqn", "munchausen_dqn", "bootstrapped
         pytest.param(name, probe, marks=() if probe == IN_THE_SUITE and name in OF_THE_SUITE else pytest.mark.slow)
         for name in AGENTS
         for probe in (IN_THE_SUITE, "delayed reward")
-        if name != "dqn"
+        if name != "n_step_double_dqn"
     ],
 )
 def test_every_agent_learns_the_values(name, probe):
-    config = preset(name)
-    environment, agent, state = train(PROBES[probe], config, 6_000)
+    configs = configs_of(name)
+    environment, agent, state = train(PROBES[probe], configs, 6_000)
     for observation, value in VALUES[probe].items():
-        q_values = q_values_of(name, config, agent, environment, state, observation)
+        q_values = q_values_of(configs, agent, environment, state, observation)
         assert np.argmax(q_values) == ACTIONS.get(probe, {}).get(observation, 0)
-        if probe == "delayed reward" and observation == 1.0 and config.memory == "lstm":
+        if probe == "delayed reward" and observation == 1.0 and isinstance(configs.agent.network.core, LSTM):
             continue  # to an agent that remembers, it is not the second observation of an episode
-        if not config.munchausen:  # whose values have the logarithm of the policy in them
-            wanted = rlax.signed_hyperbolic(value) if config.value_rescaling else value
+        if not isinstance(configs.agent.bootstrap, Munchausen):  # whose values have the logarithm of the policy in them
+            rescaled = leaves(configs.agent).get("value_rescaling", False)
+            wanted = rlax.signed_hyperbolic(value) if rescaled else value
             assert np.max(q_values) == pytest.approx(float(wanted), abs=0.15)
 
 
@@ -163,11 +161,12 @@ class Recall(gymnasium.Env):
         return np.zeros(1, np.float32), float(over and 2 * action - 1 == self.sign), over, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "solves"), [("r2d2", True), ("double_dqn", False)])
 def test_what_was_seen_before_is_remembered_by_the_recurrent_agent_alone(name, solves):
-    config = preset(name, n_steps=1, epsilon_initial=1.0, epsilon_final=1.0)
-    _, agent, state = train(Recall(), config, 12_000)
-    returns = evaluate(agent, state, adapt([Recall()], seed=1), episodes=40)
+    configs = configs_of(name, n_steps=1, epsilon=1)
+    _, agent, state = train(Recall(), configs, 12_000)
+    returns = evaluate(agent, state, adapt([Recall()], seed=1), configs.loop, episodes=40)
     assert (returns.mean() == 1.0) if solves else (0.2 < returns.mean() < 0.8)
 
 

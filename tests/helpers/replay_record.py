@@ -5,11 +5,59 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from polyak.replay import HostReplay, Step, _windows, add, init, size
+from polyak.replay import DrawNumbers, EnvironmentSpec, HostReplay, Replay, Sample, Step, _walk, host
 
 SPEC = jax.ShapeDtypeStruct((3,), np.int32)
 EXTRAS = {"memory": jax.ShapeDtypeStruct((2,), np.float32), "mask": jax.ShapeDtypeStruct((), np.bool_)}
-MASK = jax.ShapeDtypeStruct((4,), np.bool_)
+NUM_ACTIONS = 4
+
+
+def make(observation: Any = SPEC, extras: Any = EXTRAS, *, action_mask: bool = True, **options: Any) -> Replay:
+    """A replay for the steps of a record."""
+    spec = EnvironmentSpec(observation, NUM_ACTIONS, action_mask)
+    return host.make(spec, extras, **{"batch_size": 8} | options)
+
+
+def plain(observation: Any, **options: Any) -> Replay:
+    """A replay for steps without extras and masks."""
+    return make(observation, (), action_mask=False, **options)
+
+
+def replay_of(state: HostReplay, **options: Any) -> Replay:
+    """A replay of which this could be the state, with other draws or another priority exponent."""
+
+    def spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    num_envs = len(state.head)
+    given: dict[str, Any] = {"num_envs": num_envs, "capacity": num_envs * steps_kept(state)}
+    given |= {"stack": max(1, len(state.lags)), "priority_exponent": 1.0 if state.priorities else None}
+    if len(state.sequence_start):
+        given |= {"sequence_length": 1, "sequence_period": int(state.sequence_period)}
+    masks = not isinstance(state.action_mask, tuple)
+    return make(spec_of(state.observation), jax.tree.map(spec_of, state.extras), action_mask=masks, **given | options)
+
+
+def key_of(source: int | np.random.Generator) -> np.ndarray:
+    """Key of a draw, of a number or of a generator, which moves on."""
+    if isinstance(source, np.random.Generator):
+        return source.integers(2**32, size=3, dtype=np.uint32)
+    return np.array([1, 2, source], np.uint32)
+
+
+def draw(
+    source: int | np.random.Generator,
+    state: HostReplay,
+    batch_size: int,
+    n_steps: Any = 1,
+    discount: Any = 0.99,
+    *,
+    importance_exponent: Any = 0.0,
+    **options: Any,
+) -> Sample:
+    """One draw of a replay of which this is the state."""
+    numbers = DrawNumbers(n_steps, discount, importance_exponent)
+    return replay_of(state, batch_size=batch_size, **options).sample(key_of(source), state, numbers)
 
 
 class Expected(NamedTuple):
@@ -113,6 +161,11 @@ def assert_as_recorded(record: Record, transition: Any, n: int, discount: float)
     return set(starts)
 
 
+def steps_kept(state: HostReplay) -> int:
+    """Steps of an endless episode that a lane keeps."""
+    return len(state.boundary) // len(state.head) - max(1, len(state.lags))
+
+
 def rows_kept(state: HostReplay) -> int:
     """Rows of a lane without those that only are the history of stacks."""
     return len(state.boundary) // len(state.head) - max(0, len(state.lags) - 1)
@@ -121,9 +174,9 @@ def rows_kept(state: HostReplay) -> int:
 def assert_drawable(record: Record, state: HostReplay, n: int, discount: float) -> None:
     """Every start row, gathered: exactly the steps of the record that are alive, each once, all fields right."""
     rows = np.flatnonzero(~state.boundary)
-    transition = newest_of(_windows.transitions(state, rows, n, discount), state)
+    transition = newest_of(_walk.transitions(state, rows, n, discount), state)
     starts = assert_as_recorded(record, transition, n, discount)
-    assert len(starts) == len(rows) == size(state)
+    assert len(starts) == len(rows) == replay_of(state).size(state)
     assert starts == record.alive(rows_kept(state))
 
 
@@ -157,9 +210,10 @@ def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tu
 
 def filled(
     num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0, **options: Any
-) -> tuple[Record, HostReplay]:
+) -> tuple[Record, Replay, HostReplay]:
     generator = np.random.default_rng(seed)
-    record, state = Record(num_envs), init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=capacity, **options)
+    record, replay = Record(num_envs), make(num_envs=num_envs, capacity=capacity, **options)
+    state = replay.init()
     for _ in range(steps):
-        state = add(state, record.add(*random_ends(generator, num_envs, end)))
-    return record, state
+        state = replay.add(state, record.add(*random_ends(generator, num_envs, end)))
+    return record, replay, state

@@ -1,31 +1,96 @@
-"""Runs of seconds: their options, their configs, their records."""
+"""Runs and loops of seconds: their options, their configs, their records."""
 
-from polyak.experiments.runs.config import from_json
+import signal
+
+import numpy as np
+
+from polyak.agents import make_agent
+from polyak.experiments.loops.carry import initial_carry, make_replay
+from polyak.experiments.loops.host import host_loop
+from polyak.experiments.loops.observations import observation_pipeline
+from polyak.experiments.runs.config import make_run_config
 from polyak.experiments.runs.records import TIMES, read_jsonl
 
-SMALL = {
-    "--steps": 600,
-    "--log-every": 100,
-    "--checkpoint-every": 200,
-    "--evaluation-episodes": 2,
-    "--hidden-sizes": 8,
-    "--batch-size": 8,
-    "--learning-starts": 50,
-    "--replay-capacity": 300,
+FIELDS = {
+    "steps": 600,
+    "log_every": 100,
+    "checkpoint_every": 200,
+    "evaluation_episodes": 2,
+    "hidden_sizes": (8,),
+    "batch_size": 8,
+    "learning_starts": 50,
+    "replay_capacity": 300,
 }
 
 
 def arguments(command, folder, **changed):
-    options = SMALL | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
-    texts = [text for name, value in options.items() for text in (name, *str(value).split(" "))]
+    """Command line of a small run."""
+    flags = {f"--{name.replace('_', '-')}": value for name, value in (FIELDS | changed).items()}
+    texts = [text for name, value in flags.items() for text in (name, *_texts(value))]
     return [*command, *texts, "--out", str(folder), "--quiet"]
 
 
+def _texts(value):
+    return map(str, value) if isinstance(value, tuple) else [str(value)]
+
+
+def config_of(agent="n_step_double_dqn", preset="classic", **changed):
+    """Config of a small run, by the names of its leaves."""
+    return make_run_config(agent, preset, FIELDS | changed)
+
+
 def records(folder):
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_jsonl(folder / "metrics.jsonl")]
+    return [without_times(record) for record in read_jsonl(folder / "metrics.jsonl")]
 
 
-def config_of(**changed):
-    agent = {"hidden_sizes": [8], "batch_size": 8, "learning_starts": 50, "replay_capacity": 300}
-    fields = {"steps": 600, "log_every": 100, "checkpoint_every": 200, "evaluation_episodes": 2, **changed}
-    return from_json({**fields, "agent": {**agent, **changed.get("agent", {})}})
+def silent(_):
+    """Report or record of which nothing is wanted."""
+
+
+def interrupt_at(step):
+    """An ``on_record`` that does what Ctrl-C does, at the record of ``step``."""
+
+    def on_record(record):
+        if record["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_record
+
+
+def assert_same_run(folder, other):
+    """Records, evaluation and parameters are equal, to the bit."""
+    assert records(folder) == records(other)
+    assert (folder / "evaluation.json").read_text() == (other / "evaluation.json").read_text()
+    with np.load(folder / "parameters.npz") as ours, np.load(other / "parameters.npz") as theirs:
+        assert ours.files == theirs.files
+        for name in theirs.files:
+            assert ours[name].tobytes() == theirs[name].tobytes()
+
+
+def without_times(record):
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+def begin(configs, environment, agent=None, *, seed=0, total_learner_steps=100, **options):
+    """Agent, replay and carry at step 0."""
+    agent = agent or make_agent(
+        configs.agent,
+        observation_pipeline(configs.loop, environment.spec).spec,
+        total_learner_steps=total_learner_steps,
+        **options,
+    )
+    burn_in = configs.agent.burn_in
+    replay = make_replay(agent, environment.spec, configs.loop, environment.num_envs, burn_in=burn_in)
+    return agent, replay, initial_carry(agent, environment, replay, configs.loop, seed)
+
+
+def run_loop(configs, environment, agent=None, *, steps, record_every=None, stop=lambda: False, **options):
+    """Agent, last carry and records of a loop from its beginning."""
+    agent, replay, carry = begin(configs, environment, agent, **options)
+    records = []
+    for last, record in host_loop(
+        agent, environment, replay, configs.loop, carry, steps=steps, record_every=record_every or steps, stop=stop
+    ):
+        carry = last
+        records.append(without_times(record))
+    return agent, carry, records

@@ -25,7 +25,7 @@ class TestOutputs:
             ("quantile", True, {"quantiles": (2, 4, 3), "taus": (2, 4)}),
             ("implicit_quantile", False, {"quantiles": (2, 4, 3), "taus": (2, 4)}),
             ("implicit_quantile", True, {"quantiles": (2, 4, 3), "taus": (2, 4)}),
-            ("ensemble", False, {"heads": (2, 2, 3)}),
+            ("ensemble", False, {"members": (2, 2, 3)}),
         ],
     )
     @pytest.mark.parametrize("key", [None, KEY], ids=["no key", "key"])
@@ -218,29 +218,31 @@ class TestImplicitQuantiles:
 
 class TestEnsemble:
     def test_members_differ_and_their_mean_is_the_value(self) -> None:
-        net = small_network("ensemble", num_heads=3)
+        net = small_network("ensemble", num_members=3)
         observation = random_floats(4, 4)
         out = net.apply(random_params(net, observation), None, observation)
-        np.testing.assert_allclose(out.q_values, (out.heads[:, 0] + out.heads[:, 1] + out.heads[:, 2]) / 3, rtol=1e-5)
-        assert not np.allclose(out.heads[:, 0], out.heads[:, 1])
+        np.testing.assert_allclose(
+            out.q_values, (out.members[:, 0] + out.members[:, 1] + out.members[:, 2]) / 3, rtol=1e-5
+        )
+        assert not np.allclose(out.members[:, 0], out.members[:, 1])
 
     def test_the_prior_is_a_network_of_its_own_that_is_added_in_proportion(self) -> None:
         observation = random_floats(4, 4)
         params = random_params(small_network("ensemble"), observation)
         without = small_network("ensemble", prior_scale=0.0)
         assert without.init(KEY, observation).keys() == {name for name in params if not name.startswith("prior/")}
-        heads = without.apply(params, None, observation).heads
+        heads = without.apply(params, None, observation).members
         of_prior = {name.removeprefix("prior/"): leaves for name, leaves in params.items() if "prior/" in name}
-        prior = without.apply(of_prior, None, observation).heads
+        prior = without.apply(of_prior, None, observation).members
         for scale in (1.0, 2.5):
             out = small_network("ensemble", prior_scale=scale).apply(params, None, observation)
-            np.testing.assert_allclose(out.heads, heads + scale * prior, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(out.members, heads + scale * prior, rtol=1e-4, atol=1e-5)
 
     def test_no_gradient_reaches_the_prior(self) -> None:
         net = small_network("ensemble", prior_scale=3.0)
         observation = random_floats(4, 4)
         params = random_params(net, observation)
-        grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, None, observation).heads ** 2)))(params)
+        grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, None, observation).members ** 2)))(params)
         for path, grad in jax.tree_util.tree_leaves_with_path(grads):
             assert bool((grad != 0).any()) == (not path[0].key.startswith("prior/")), path
 
@@ -255,7 +257,7 @@ class TestEnsemble:
         ({"num_atoms": 1}, ValueError, r"num_atoms: got 1; expected an integer >= 2"),
         ({"num_atoms": 51.0}, TypeError, r"num_atoms: got 51.0, a float"),
         ({"num_quantiles": 0}, ValueError, r"num_quantiles: got 0; expected an integer >= 1"),
-        ({"num_heads": 0}, ValueError, r"num_heads: got 0; expected an integer >= 1"),
+        ({"num_members": 0}, ValueError, r"num_members: got 0; expected an integer >= 1"),
         ({"v_min": 1.0}, ValueError, r"v_min: got 1.0; expected less than v_max, 1.0. Give the range"),
         ({"v_max": np.inf}, ValueError, r"v_max: got inf; expected a finite number"),
         ({"v_min": "0"}, TypeError, r"v_min: got '0', a str; expected a number. Convert it with float\(\)"),

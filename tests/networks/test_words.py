@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from network_tools import KEY, random_floats, random_params
+from network_tools import KEY, random_floats, random_params, unroll
 from polyak import networks
 
-SMALL: Any = {"num_atoms": 5, "v_min": -1.5, "v_max": 4.0, "num_quantiles": 3, "num_heads": 2, "prior_scale": 2.5}
+SMALL: Any = {"num_atoms": 5, "v_min": -1.5, "v_max": 4.0, "num_quantiles": 3, "num_members": 2, "prior_scale": 2.5}
 NUMBER = r"(-?[\d.]+)"
 
 
@@ -78,9 +78,11 @@ class Rebuilt:
         return out.reshape([int(size) for size in shape.groups()]) if shape else out
 
     def q_values(self, observation: Any) -> Any:
-        words = self.words
         x = np.float64(observation) / (255 if observation.dtype == np.uint8 else 1)
-        features = self.features(x, "")
+        return self.values(self.features(x, ""), x)
+
+    def values(self, features: Any, x: Any) -> Any:
+        words = self.words
         if "fractions tau" in words:
             count, middle, slices = found(rf"each of (\d+) fractions tau, \(i \+ {NUMBER}\) / (\d+)", words)
             (last,) = found(r"cos\(pi \* j \* tau\), for j from 0 to (\d+)", words)
@@ -172,18 +174,19 @@ def test_the_arguments_are_those_of_the_network() -> None:
     assert params.keys() == {"torso/mlp/~/linear_0", "head/q_values"}
 
 
-@pytest.mark.parametrize("dueling", [False, True])
-def test_numpy_remembers_by_the_words_alone(dueling: bool) -> None:
-    arguments = {"torso": "mlp", "hidden_sizes": (6,), "activation": "tanh", "dueling": dueling, "lstm_size": 4}
+@pytest.mark.parametrize(("head", "dueling"), [("q", True), *((head, False) for head in get_args(networks.HeadName))])
+def test_numpy_unrolls_by_the_words_alone(head: str, dueling: bool) -> None:
+    arguments = {"torso": "mlp", "hidden_sizes": (6,), "activation": "tanh", "head": head, "dueling": dueling}
+    arguments |= {"lstm_size": 4, **SMALL}
     words = networks.value_network_in_words(3, **arguments)
-    net = networks.recurrent_value_network(3, **arguments)
+    net = networks.make_network(3, **arguments)
     rng = np.random.default_rng(0)
     observations, a_tm1, r_tm1 = rng.normal(size=(1, 5, 2)).astype(np.float32), [[2, 1, 0, 0, 2]], [[9.0, 1, -1, 0, 2]]
     first = np.array([[True, False, False, True, False]])
-    shapes = jax.eval_shape(net.init, KEY, observations[:, 0])
+    shapes, _ = jax.eval_shape(net.init, KEY, observations[:, 0])
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    inputs = (observations, np.int32(a_tm1), np.float32(r_tm1), first, net.initial_memory(1))
-    expected = net.unroll(params, *inputs)[0].q_values[0]
+    inputs = (observations, np.int32(a_tm1), np.float32(r_tm1), first, net.initial_recurrent_state(1))
+    expected = unroll(net, params, *inputs)[0].q_values[0]
     rebuilt = Rebuilt(words, params)
     (size,) = found(r"two vectors of (\d+)", words)
     h = c = np.zeros(int(size))
@@ -194,7 +197,7 @@ def test_numpy_remembers_by_the_words_alone(dueling: bool) -> None:
         i, g, f, o = np.split(rebuilt.linear(np.concatenate([x, h]), "lstm/linear"), 4)
         c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
-        np.testing.assert_allclose(rebuilt.numbers(h), expected[t], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rebuilt.values(h, observations[0, t]), expected[t], rtol=1e-4, atol=1e-5)
 
 
 def sigmoid(x: Any) -> Any:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.replay import HostReplay, Step, add, check_valid, end_episode, init, sample, sum_tree, update_priorities
-from replay_record import EXTRAS, MASK, SPEC, Record, assert_as_recorded, assert_drawable, filled, random_ends
+from polyak.replay import HostReplay, Step, check_valid, sum_tree
+from replay_record import (
+    Record,
+    assert_as_recorded,
+    assert_drawable,
+    draw,
+    filled,
+    make,
+    random_ends,
+    replay_of,
+)
 
 Id = tuple[int, int, int]
 
@@ -43,10 +52,12 @@ def check_all(record: Record, expected: Priorities, state: HostReplay) -> None:
     np.testing.assert_allclose(state.largest_priority, expected.largest, rtol=1e-15)
 
 
-def draw(record: Record, expected: Priorities, state: HostReplay, generator: np.random.Generator, **more: Any) -> Any:
+def checked_draw(
+    record: Record, expected: Priorities, state: HostReplay, generator: np.random.Generator, **more: Any
+) -> Any:
     """A draw of which every field agrees with the record, and every weight with the priorities."""
     n, exponent = int(generator.integers(1, len(state.boundary) // len(state.head))), float(generator.random())
-    drawn = sample(generator, state, 4, n, 0.9, importance_exponent=exponent, **more)
+    drawn = draw(generator, state, 4, n, 0.9, importance_exponent=exponent, **more)
     assert assert_as_recorded(record, drawn.transition, n, 0.9) <= record.alive(len(state.boundary) // len(state.head))
     steps = [tuple(obs) for obs in drawn.transition.obs_tm1.reshape(-1, 3).tolist()]
     for row, step in zip(drawn.rows.reshape(-1).tolist(), steps, strict=True):
@@ -78,27 +89,28 @@ def test_any_order_of_steps_draws_and_updates(
 ) -> None:
     generator = np.random.default_rng(seed)
     record, expected, seen = Record(num_envs), Priorities(), []
-    state = init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=num_envs * per_lane, prioritized=True)
+    replay = make(num_envs=num_envs, capacity=num_envs * per_lane, priority_exponent=1.0)
+    state = replay.init()
     for kind, mask in events:
         lanes = np.array([mask >> env & 1 for env in range(num_envs)], np.bool_)
         if kind == "restart":
             record.end(lanes)
-            state = end_episode(state, lanes)
+            state = replay.end_episode(state, lanes)
         elif kind in ("go", "end", "some"):
             stepped = lanes if kind == "some" else np.ones_like(lanes)
             last = lanes if kind == "end" else np.zeros_like(lanes)
             step = record.add(last, generator.random(num_envs) < 0.5, stepped)
             expected.added(step, stepped)
-            state = add(state, step, stepped if kind == "some" else None)
+            state = replay.add(state, step, stepped if kind == "some" else None)
         elif kind == "draw" and state.num_valid.any():
-            drawn = draw(record, expected, state, generator, num_batches=[None, 1, 3][mask % 3])
+            drawn = checked_draw(record, expected, state, generator, num_batches=[None, 1, 3][mask % 3])
             seen.append(drawn.rows)
         elif kind == "update" and seen:
             rows = seen[int(generator.integers(len(seen)))]  # it may be of long ago, and some of it overwritten
             priorities = generator.choice([0.0, 0.1, 1.0, 3.0], rows.shape)
             exponent = float(generator.choice([0.0, 0.5, 1.0]))
             expected.update(rows, priorities, exponent, record.alive(per_lane + 1))
-            state = update_priorities(state, rows, priorities, exponent)
+            state = replay_of(state, priority_exponent=exponent).update_priorities(state, rows, priorities)
         check_all(record, expected, state)
 
 
@@ -106,17 +118,18 @@ def test_any_order_of_steps_draws_and_updates(
 def test_thousands_of_wraps(num_envs: int, per_lane: int) -> None:
     generator = np.random.default_rng(num_envs)
     record, expected, late = Record(num_envs), Priorities(), []
-    state = init(SPEC, EXTRAS, MASK, num_envs=num_envs, capacity=num_envs * per_lane, prioritized=True)
+    replay = make(num_envs=num_envs, capacity=num_envs * per_lane, priority_exponent=1.0)
+    state = replay.init()
     everyone = np.ones(num_envs, np.bool_)
     for i in range(10_000):
         step = record.add(*random_ends(generator, num_envs, 0.2))
         expected.added(step, everyone)
-        state = add(state, step)
+        state = replay.add(state, step)
         if i % 11 == 0 and state.num_valid.any():
-            late.append(draw(record, expected, state, generator).rows)
+            late.append(checked_draw(record, expected, state, generator).rows)
             rows, priorities = late[-min(len(late), 1 + i % 2)], generator.exponential(size=4)
             expected.update(rows, priorities, 1.0, record.alive(per_lane + 1))
-            state = update_priorities(state, rows, priorities)
+            state = replay.update_priorities(state, rows, priorities)
         if i % 97 == 0:
             check_all(record, expected, state)
     assert (state.written > 1900 * (per_lane + 1)).all()
@@ -124,11 +137,11 @@ def test_thousands_of_wraps(num_envs: int, per_lane: int) -> None:
 
 def with_priorities(num_envs: int = 3, seed: int = 0, **filling: Any) -> tuple[Record, HostReplay, np.ndarray]:
     """A replay whose steps all have another priority, some of them 0; and the probability of every row."""
-    record, state = filled(num_envs, 30 * num_envs, 80, prioritized=True, seed=seed, **filling)
+    record, _, state = filled(num_envs, 30 * num_envs, 80, priority_exponent=1.0, seed=seed, **filling)
     starts = np.flatnonzero(~state.boundary)
     generator = np.random.default_rng(seed)
     priorities = np.where(generator.random(len(starts)) < 0.2, 0.0, generator.exponential(size=len(starts)))
-    state = update_priorities(state, state.writing[starts], priorities, 0.7)
+    state = replay_of(state, priority_exponent=0.7).update_priorities(state, state.writing[starts], priorities)
     check_valid(state)
     exact = np.zeros(len(state.boundary))
     exact[starts] = priorities**0.7
@@ -139,7 +152,7 @@ def with_priorities(num_envs: int = 3, seed: int = 0, **filling: Any) -> tuple[R
 def test_frequencies_are_the_probabilities(num_batches: int | None) -> None:
     _, state, exact = with_priorities()
     size = 4000 if num_batches is None else 1
-    draws = [sample(np.random.default_rng(s), state, size, num_batches=num_batches).rows.reshape(-1) for s in range(20)]
+    draws = [draw(s, state, size, num_batches=num_batches).rows.reshape(-1) for s in range(20)]
     counts = np.bincount(np.concatenate(draws) % len(exact), minlength=len(exact))
     likely = exact > 0
     assert counts[~likely].sum() == 0
@@ -154,43 +167,45 @@ def test_frequencies_are_the_probabilities(num_batches: int | None) -> None:
 
 
 def test_new_steps_are_drawn_like_the_most_surprising_one() -> None:
-    record, state = filled(1, 10, 3, end=0.0, prioritized=True)
+    record, replay, state = filled(1, 10, 3, end=0.0, priority_exponent=1.0)
     assert state.priorities.leaves[:3].tolist() == [1.0, 1.0, 1.0]
-    state = update_priorities(state, np.array([0]), np.array([9.0]), 0.5)
-    state = update_priorities(state, np.array([0]), np.array([0.5]))
-    state = add(state, record.add(np.array([False]), np.array([False])))
+    state = replay_of(state, priority_exponent=0.5).update_priorities(state, np.array([0]), np.array([9.0]))
+    state = replay.update_priorities(state, np.array([0]), np.array([0.5]))
+    state = replay.add(state, record.add(np.array([False]), np.array([False])))
     assert state.priorities.leaves[:5].tolist() == [0.5, 1.0, 1.0, 3.0, 0.0]
     assert float(state.largest_priority) == 3.0
 
 
 def test_weights_by_hand() -> None:
-    _, state = filled(1, 10, 3, end=0.0, prioritized=True)
-    state = update_priorities(state, np.array([0, 1, 2]), np.array([1.0, 2.0, 5.0]))
+    _, replay, state = filled(1, 10, 3, end=0.0, priority_exponent=1.0)
+    state = replay.update_priorities(state, np.array([0, 1, 2]), np.array([1.0, 2.0, 5.0]))
     # P = 1/8, 2/8, 5/8 of N = 3 steps; N * P = 0.375, 0.75, 1.875; the slices [0, 1), .., [7, 8) hit each in turn.
-    drawn = sample(np.random.default_rng(0), state, 8, importance_exponent=1.0)
+    drawn = draw(0, state, 8, importance_exponent=1.0)
     assert drawn.rows.tolist() == [0, 1, 1, 2, 2, 2, 2, 2]
     np.testing.assert_allclose(drawn.weights, [1.0, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2], rtol=1e-7)
-    half = sample(np.random.default_rng(0), state, 8, importance_exponent=0.5).weights
+    half = draw(0, state, 8, importance_exponent=0.5).weights
     np.testing.assert_allclose(half[[0, 1, 3]], [1.0, 0.75**-0.5 / 0.375**-0.5, 1.875**-0.5 / 0.375**-0.5], rtol=1e-6)
-    assert sample(np.random.default_rng(0), state, 8).weights.tolist() == [1.0] * 8
+    assert draw(0, state, 8).weights.tolist() == [1.0] * 8
     # Each batch by its own largest. Of two slices the first holds 1, 2 and a fifth of 5, the second the rest of 5.
-    several = sample(np.random.default_rng(0), state, 2, num_batches=40, importance_exponent=1.0)
+    several = draw(0, state, 2, num_batches=40, importance_exponent=1.0)
     assert (several.weights.max(axis=-1) == 1).all()
     assert {0.2, 0.4, 1.0} == {round(float(weight), 6) for weight in several.weights.reshape(-1)}
 
 
 def test_an_exponent_of_0_is_uniform() -> None:
-    _, state = filled(1, 10, 4, end=0.0, prioritized=True)
-    state = update_priorities(state, np.arange(4), np.array([0.0, 1e-9, 3.0, 1e9]), 0.0)
+    _, _, state = filled(1, 10, 4, end=0.0, priority_exponent=1.0)
+    state = replay_of(state, priority_exponent=0.0).update_priorities(
+        state, np.arange(4), np.array([0.0, 1e-9, 3.0, 1e9])
+    )
     assert state.priorities.leaves[:5].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
     assert float(state.largest_priority) == 1.0
 
 
 def test_where_all_priorities_are_0_draws_are_uniform() -> None:
-    record, state = filled(2, 20, 12, prioritized=True)
+    record, replay, state = filled(2, 20, 12, priority_exponent=1.0)
     starts = np.flatnonzero(~state.boundary)
-    state = update_priorities(state, state.writing[starts], np.zeros(len(starts)))
-    drawn = sample(np.random.default_rng(0), state, 5000, importance_exponent=0.7, num_batches=2)
+    state = replay.update_priorities(state, state.writing[starts], np.zeros(len(starts)))
+    drawn = draw(0, state, 5000, importance_exponent=0.7, num_batches=2)
     assert_as_recorded(record, drawn.transition, 1, 0.99)
     assert (drawn.weights == 1).all()
     counts = np.bincount(drawn.rows.reshape(-1) % len(state.boundary), minlength=len(state.boundary))
@@ -199,44 +214,46 @@ def test_where_all_priorities_are_0_draws_are_uniform() -> None:
     statistic = ((counts[starts] - expected) ** 2 / expected).sum()
     assert abs(statistic - freedom) < 4 * np.sqrt(2 * freedom)
     # What is drawn so can be given a priority again.
-    state = update_priorities(state, drawn.rows[0, :1], np.array([2.0]))
-    assert (sample(np.random.default_rng(0), state, 9).rows == drawn.rows[0, 0]).all()
+    state = replay.update_priorities(state, drawn.rows[0, :1], np.array([2.0]))
+    assert (draw(0, state, 9).rows == drawn.rows[0, 0]).all()
 
 
 def test_steps_that_were_overwritten_are_passed_over() -> None:
-    record, state = filled(1, 4, 4, end=0.0, prioritized=True)
+    record, replay, state = filled(1, 4, 4, end=0.0, priority_exponent=1.0)
     rows = np.arange(4)
     for _ in range(2):  # rows 4 and 0 become starts, row 1 the head
-        state = add(state, record.add(np.array([False]), np.array([False])))
-    state = update_priorities(state, rows, np.array([7.0, 8.0, 2.0, 3.0]))
+        state = replay.add(state, record.add(np.array([False]), np.array([False])))
+    state = replay.update_priorities(state, rows, np.array([7.0, 8.0, 2.0, 3.0]))
     assert state.priorities.leaves[:5].tolist() == [1.0, 0.0, 2.0, 3.0, 1.0]
     assert float(state.largest_priority) == 3.0  # nor do they count for it
-    state = end_episode(state, np.array([True]))  # row 2 becomes the head
-    state = update_priorities(state, rows, np.full(4, 0.5))
+    state = replay.end_episode(state, np.array([True]))  # row 2 becomes the head
+    state = replay.update_priorities(state, rows, np.full(4, 0.5))
     assert state.priorities.leaves[:5].tolist() == [1.0, 0.0, 0.0, 0.5, 1.0]
     # The rows drawn now tell the second writing of row 0 from the first.
-    assert set(sample(np.random.default_rng(0), state, 99).rows.tolist()) == {5, 3, 4}
+    assert set(draw(0, state, 99).rows.tolist()) == {5, 3, 4}
     check_valid(state)
 
 
 def test_of_a_step_that_was_drawn_twice_the_last_priority_counts() -> None:
-    _, state = filled(1, 10, 3, end=0.0, prioritized=True)
-    state = update_priorities(state, np.array([[1, 0, 1], [2, 1, 0]]), np.array([[9.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    _, replay, state = filled(1, 10, 3, end=0.0, priority_exponent=1.0)
+    state = replay.update_priorities(
+        state, np.array([[1, 0, 1], [2, 1, 0]]), np.array([[9.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    )
     assert state.priorities.leaves[:3].tolist() == [6.0, 5.0, 4.0]
 
 
 def test_a_priority_may_come_as_the_learner_has_it() -> None:
-    _, state = filled(1, 10, 3, end=0.0, prioritized=True)
-    state = update_priorities(state, jax.numpy.array([0, 2]), jax.numpy.array([0.25, 4.0]), 1)
+    _, replay, state = filled(1, 10, 3, end=0.0, priority_exponent=1.0)
+    state = replay.update_priorities(state, jax.numpy.array([0, 2]), jax.numpy.array([0.25, 4.0]))
     assert state.priorities.leaves[:3].tolist() == [0.25, 1.0, 4.0]
     before = jax.tree.map(np.copy, state)
-    state = update_priorities(state, np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+    state = replay.update_priorities(state, np.zeros((0, 3), np.int64), np.zeros((0, 3)))
     jax.tree.map(np.testing.assert_array_equal, before, state)
 
 
 def test_several_batches_have_a_draw_in_every_slice() -> None:
     record, state, exact = with_priorities()
-    drawn = sample(np.random.default_rng(4), state, 6, 3, num_batches=50)
+    drawn = draw(4, state, 6, 3, num_batches=50)
     assert drawn.rows.shape == drawn.weights.shape == (50, 6)
     assert_as_recorded(record, drawn.transition, 3, 0.99)
     reached = exact.cumsum()[drawn.rows % len(exact)] * 6
@@ -244,12 +261,11 @@ def test_several_batches_have_a_draw_in_every_slice() -> None:
     assert (reached > np.arange(6)).all()
 
 
-def test_the_generator_alone_decides_the_draw() -> None:
+def test_draws_of_one_key_are_equal_and_fresh() -> None:
     _, state, _ = with_priorities()
-    generator = np.random.default_rng(6)
-    first, second = sample(generator, state, 32), sample(generator, state, 32)
+    first, second = draw(6, state, 32), draw(7, state, 32)
     before = jax.tree.map(np.copy, state)
-    jax.tree.map(np.testing.assert_array_equal, first, sample(np.random.default_rng(6), state, 32))
+    jax.tree.map(np.testing.assert_array_equal, first, draw(6, state, 32))
     assert (first.rows != second.rows).any()
     jax.tree.map(np.testing.assert_array_equal, before, state)
     assert not any(np.shares_memory(a, b) for a in jax.tree.leaves(first) for b in jax.tree.leaves(state))
@@ -257,22 +273,21 @@ def test_the_generator_alone_decides_the_draw() -> None:
 
 def test_a_prioritized_replay_goes_through_a_pytree_and_goes_on_equally() -> None:
     record, state, _ = with_priorities()
+    replay = replay_of(state)
     leaves, structure = jax.tree.flatten(state)
     assert all(type(leaf) is np.ndarray for leaf in leaves)
     restored = jax.tree.unflatten(structure, [leaf.copy() for leaf in leaves])
     step = record.add(np.array([True, False, False]), np.zeros(3, np.bool_))
-    state, restored = add(state, step), add(restored, step)
-    drawn = [sample(np.random.default_rng(1), each, 32) for each in (state, restored)]
+    state, restored = replay.add(state, step), replay.add(restored, step)
+    drawn = [draw(1, each, 32) for each in (state, restored)]
     jax.tree.map(np.testing.assert_array_equal, *drawn)
     jax.tree.map(np.testing.assert_array_equal, state, restored)
 
 
 def test_a_uniform_replay_draws_as_before_whatever_the_importance_exponent() -> None:
-    _, state = filled(2, 40, 60)
+    _, _, state = filled(2, 40, 60)
     assert state.priorities == state.largest_priority == state.writing == ()
-    plain, weighed = (
-        sample(np.random.default_rng(0), state, 9, importance_exponent=exponent) for exponent in (0.0, 1.0)
-    )
+    plain, weighed = (draw(0, state, 9, importance_exponent=exponent) for exponent in (0.0, 1.0))
     jax.tree.map(np.testing.assert_array_equal, plain, weighed)
     assert (plain.rows < len(state.boundary)).all()
 
@@ -280,7 +295,7 @@ def test_a_uniform_replay_draws_as_before_whatever_the_importance_exponent() -> 
 def test_priorities_change_nothing_but_the_draw() -> None:
     record, state, _ = with_priorities()
     assert_drawable(record, state, n=4, discount=0.9)
-    _, plain = filled(3, 90, 80)
+    _, _, plain = filled(3, 90, 80)
     for field in HostReplay._fields[:10]:
         jax.tree.map(np.testing.assert_array_equal, getattr(plain, field), getattr(state, field))
 
@@ -298,34 +313,34 @@ def test_priorities_change_nothing_but_the_draw() -> None:
         (0, -1.0, 0.5, ValueError, r"^priorities\[\]: got -1.0"),
         ([0, 1], [1.0], 0.5, ValueError, r"^priorities: got shape \(1,\); expected \(2,\)"),
         ([0.0, 1.0], [1.0, 1.0], 0.5, TypeError, r"^rows: got dtype float64; expected int64"),
-        ([0, 1], [1.0, 1.0], 1.1, ValueError, r"^exponent: got 1.1; expected a number in \[0, 1\]"),
-        ([0, 1], [1.0, 1.0], float("nan"), ValueError, r"^exponent: got nan"),
+        ([0, 1], [1.0, 1.0], 1.1, ValueError, r"^priority_exponent: got 1.1; expected a number in \[0, 1\]"),
+        ([0, 1], [1.0, 1.0], float("nan"), ValueError, r"^priority_exponent: got nan"),
     ],
 )
 def test_priorities_that_cannot_be(rows: Any, priorities: Any, exponent: Any, error: type, message: str) -> None:
-    _, state = filled(1, 10, 3, end=0.0, prioritized=True)
+    _, _, state = filled(1, 10, 3, end=0.0, priority_exponent=1.0)
     before = jax.tree.map(np.copy, state)
     with pytest.raises(error, match=message):
-        update_priorities(state, np.array(rows), np.array(priorities), exponent)
+        replay_of(state, priority_exponent=exponent).update_priorities(state, np.array(rows), np.array(priorities))
     jax.tree.map(np.testing.assert_array_equal, before, state)
 
 
 def test_a_uniform_replay_has_no_priorities() -> None:
-    _, state = filled(1, 10, 3)
-    with pytest.raises(ValueError, match=r"^state: got a replay without priorities.*prioritized=True"):
-        update_priorities(state, np.array([0]), np.array([1.0]))
+    _, replay, state = filled(1, 10, 3)
+    with pytest.raises(ValueError, match=r"^state: got a replay without priorities.*priority_exponent=1.0"):
+        replay.update_priorities(state, np.array([0]), np.array([1.0]))
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_importance_exponent_is_in_the_unit_interval(prioritized: bool) -> None:
-    _, state = filled(1, 10, 3, prioritized=prioritized)
+    _, _, state = filled(1, 10, 3, priority_exponent=1.0 if prioritized else None)
     with pytest.raises(ValueError, match=r"^importance_exponent: got 1.5; expected a number in \[0, 1\]"):
-        sample(np.random.default_rng(0), state, 4, importance_exponent=1.5)
+        draw(0, state, 4, importance_exponent=1.5)
 
 
 def test_an_empty_prioritized_replay_says_to_add_steps() -> None:
     with pytest.raises(ValueError, match="Add steps first"):
-        sample(np.random.default_rng(0), init(SPEC, num_envs=2, capacity=10, prioritized=True), 4)
+        draw(0, make(num_envs=2, capacity=10, priority_exponent=1.0).init(), 4)
 
 
 def broken_leaf(state: HostReplay, index: int, value: float) -> None:
@@ -346,8 +361,8 @@ def broken_leaf(state: HostReplay, index: int, value: float) -> None:
     ],
 )
 def test_broken_priorities_are_told(damage: Any, message: str | None) -> None:
-    _, state = filled(1, 10, 4, end=0.0, prioritized=True)
-    sample(np.random.default_rng(0), state, 4)
+    _, _, state = filled(1, 10, 4, end=0.0, priority_exponent=1.0)
+    draw(0, state, 4)
     check_valid(state)
     damage(state)
     if message is None:  # told as stale, and so not broken

@@ -8,28 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.replay import (
-    HostReplay,
-    Step,
-    add,
-    check_valid,
-    end_episode,
-    init,
-    nbytes,
-    sample,
-    size,
-    stacking,
-    update_priorities,
-)
+from polyak.replay import Replay, Step, check_valid, stacking
 from replay_record import (
-    EXTRAS,
-    MASK,
     Record,
     assert_as_recorded,
     assert_drawable,
     assert_stacks,
+    draw,
     framed,
+    make,
     newest_of,
+    plain,
     random_ends,
     rows_kept,
 )
@@ -38,9 +27,9 @@ FRAME = jax.ShapeDtypeStruct((1, 3), np.int32)
 CHANNEL = jax.ShapeDtypeStruct((1, 3, 1), np.int32)
 
 
-def stacked(num_envs: int, per_lane: int, stack: int, channel: bool = False, **options: Any) -> HostReplay:
+def stacked(num_envs: int, per_lane: int, stack: int, channel: bool = False, **options: Any) -> Replay:
     spec = CHANNEL if channel else FRAME
-    return init(spec, EXTRAS, MASK, num_envs=num_envs, capacity=num_envs * per_lane, stack=stack, **options)
+    return make(spec, num_envs=num_envs, capacity=num_envs * per_lane, stack=stack, **options)
 
 
 @pytest.mark.parametrize("channel", [False, True])
@@ -52,14 +41,15 @@ def test_what_can_be_drawn_is_what_the_record_holds(
     num_envs: int, per_lane: int, stack: int, end: float, channel: bool
 ) -> None:
     generator = np.random.default_rng(num_envs + per_lane)
-    record, state = Record(num_envs), stacked(num_envs, per_lane, stack, channel)
+    record, replay = Record(num_envs), stacked(num_envs, per_lane, stack, channel)
+    state = replay.init()
     for _ in range(150):
-        state = add(state, framed(record.add(*random_ends(generator, num_envs, end)), channel))
+        state = replay.add(state, framed(record.add(*random_ends(generator, num_envs, end)), channel))
         check_valid(state)
         n, discount = int(generator.integers(1, per_lane + 1)), float(generator.choice([0.0, 0.99, 1.0]))
         assert_drawable(record, state, n, discount)
-        if size(state):
-            transition = newest_of(sample(generator, state, 8, n, discount, num_batches=2).transition, state)
+        if replay.size(state):
+            transition = newest_of(draw(generator, state, 8, n, discount, num_batches=2).transition, state)
             assert assert_as_recorded(record, transition, n, discount) <= record.alive(rows_kept(state))
 
 
@@ -78,26 +68,30 @@ def test_any_order_of_steps_ends_restarts_and_draws(
     num_envs: int, per_lane: int, stack: int, n: int, prioritized: bool, events: list[tuple[str, int]]
 ) -> None:
     generator = np.random.default_rng(0)
-    record, state = Record(num_envs), stacked(num_envs, per_lane, stack, prioritized=prioritized)
+    record, replay = (
+        Record(num_envs),
+        stacked(num_envs, per_lane, stack, priority_exponent=1.0 if prioritized else None),
+    )
+    state = replay.init()
     drawn, n = {}, min(n, per_lane)
     for kind, mask in events:
         lanes = np.array([mask >> env & 1 for env in range(num_envs)], np.bool_)
         if kind == "restart":
             record.end(lanes)
-            state = end_episode(state, lanes)
+            state = replay.end_episode(state, lanes)
         elif kind == "draw":
-            if size(state):
-                batch = sample(generator, state, 4, n, importance_exponent=0.5)
+            if replay.size(state):
+                batch = draw(generator, state, 4, n, importance_exponent=0.5)
                 steps = assert_stacks(batch.transition.obs_tm1, stack).tolist()
                 drawn |= dict(zip(batch.rows.tolist(), map(tuple, steps), strict=True)) if prioritized else {}
         else:
             stepped = lanes if kind == "some" else np.ones_like(lanes)
             last = lanes if kind == "end" else np.zeros_like(lanes)
-            state = add(state, framed(record.add(last, ~last, stepped)), stepped)
+            state = replay.add(state, framed(record.add(last, ~last, stepped)), stepped)
         check_valid(state)
         assert_drawable(record, state, n, 0.9)
         if drawn:  # the steps that were ever drawn and are still there get a priority, and no others
-            state = update_priorities(state, np.array(list(drawn)), np.full(len(drawn), 0.5))
+            state = replay.update_priorities(state, np.array(list(drawn)), np.full(len(drawn), 0.5))
             with_it = state.observation[np.flatnonzero(state.priorities.leaves[: len(state.boundary)] == 0.5), 0]
             assert {tuple(step) for step in with_it.tolist()} == set(drawn.values()) & record.alive(rows_kept(state))
             check_valid(state)
@@ -105,16 +99,17 @@ def test_any_order_of_steps_ends_restarts_and_draws(
 
 def test_thousands_of_wraps() -> None:
     generator = np.random.default_rng(0)
-    record, state = Record(2), stacked(2, 3, 4, prioritized=True)
+    record, replay = Record(2), stacked(2, 3, 4, priority_exponent=1.0)
+    state = replay.init()
     for i in range(6000):
         lanes = generator.random(2) < 0.7
         if i % 5 == 0:
             record.end(lanes)
-            state = end_episode(state, lanes)
+            state = replay.end_episode(state, lanes)
         elif i % 2 == 0:
-            state = add(state, framed(record.add(*random_ends(generator, 2, 0.2), lanes)), lanes)
+            state = replay.add(state, framed(record.add(*random_ends(generator, 2, 0.2), lanes)), lanes)
         else:
-            state = add(state, framed(record.add(*random_ends(generator, 2, 0.2))))
+            state = replay.add(state, framed(record.add(*random_ends(generator, 2, 0.2))))
         if i % 29 == 0:
             check_valid(state)
             assert_drawable(record, state, n=2, discount=0.9)
@@ -124,23 +119,25 @@ def test_thousands_of_wraps() -> None:
 @pytest.mark.parametrize("steps", [9, 10, 11, 14, 21, 22, 23, 40])
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_capacity_steps_of_an_endless_episode_fit(num_envs: int, steps: int) -> None:
-    record, state = Record(num_envs), stacked(num_envs, 10, 4)
+    record, replay = Record(num_envs), stacked(num_envs, 10, 4)
+    state = replay.init()
     never = np.zeros(num_envs, np.bool_)
     for _ in range(steps):
-        state = add(state, framed(record.add(never, never)))
-    assert size(state) == min(steps, 10) * num_envs
+        state = replay.add(state, framed(record.add(never, never)))
+    assert replay.size(state) == min(steps, 10) * num_envs
     assert_drawable(record, state, n=10, discount=0.9)
-    with pytest.raises(ValueError, match="n: got 11; expected at most 10"):
-        sample(np.random.default_rng(0), state, 4, n=11)
+    with pytest.raises(ValueError, match="n_steps: got 11; expected at most 10"):
+        draw(0, state, 4, 11)
 
 
 def test_by_hand() -> None:
-    state = init(jax.ShapeDtypeStruct((1, 1), np.uint8), num_envs=1, capacity=10, stack=3)
+    replay = plain(jax.ShapeDtypeStruct((1, 1), np.uint8), num_envs=1, capacity=10, stack=3)
+    state = replay.init()
     for number, last in ((1, False), (2, False), (3, True), (7, False)):  # 4 is the true last observation
         obs = np.full((1, 1, 1), number, np.uint8)
         one = np.ones(1, np.float32)
-        state = add(state, Step(obs, np.zeros(1, np.int32), one, one, np.array([last]), obs + np.uint8(1)))
-    drawn = sample(np.random.default_rng(0), state, 200, n=2).transition
+        state = replay.add(state, Step(obs, np.zeros(1, np.int32), one, one, np.array([last]), obs + np.uint8(1)))
+    drawn = draw(0, state, 200, 2).transition
     stacks = zip(drawn.obs_tm1.reshape(-1, 3).tolist(), drawn.obs_t.reshape(-1, 3).tolist(), strict=True)
     pairs = {(tuple(obs_tm1), tuple(obs_t)) for obs_tm1, obs_t in stacks}
     assert pairs == {((1, 1, 1), (1, 2, 3)), ((1, 1, 2), (2, 3, 4)), ((1, 2, 3), (2, 3, 4)), ((7, 7, 7), (7, 7, 8))}
@@ -162,7 +159,8 @@ def test_what_is_acted_on_is_what_is_drawn(num_envs: int, stack: int, channel: b
     spec = CHANNEL if channel else FRAME
     frames = stacking.init(spec, num_envs, stack)
     assert frames.dtype == np.int32
-    state = init(spec, EXTRAS, MASK, num_envs=num_envs, capacity=100, stack=stack)
+    replay = make(spec, num_envs=num_envs, capacity=100, stack=stack)
+    state = replay.init()
     acted, first = {}, np.ones(num_envs, np.bool_)
     for mask in ends:
         last = np.array([mask >> env & 1 for env in range(num_envs)], np.bool_)
@@ -172,8 +170,8 @@ def test_what_is_acted_on_is_what_is_drawn(num_envs: int, stack: int, channel: b
         for observation, seen in zip(step.obs_tm1.reshape(-1, 3).tolist(), frames, strict=True):
             acted[tuple(observation)] = seen
         assert_stacks(frames, stack)
-        state, first = add(state, step), last
-    drawn = sample(np.random.default_rng(0), state, 64).transition
+        state, first = replay.add(state, step), last
+    drawn = draw(0, state, 64).transition
     if stack == 1:  # the replay keeps the shape of single observations
         drawn = drawn._replace(obs_tm1=drawn.obs_tm1.reshape(64, 1, 3, 1))
     for observation in drawn.obs_tm1:
@@ -195,15 +193,16 @@ def test_stacks_go_on_from_any_layout() -> None:
 
 def test_an_atari_step_takes_little_more_than_its_frame() -> None:
     frame = jax.ShapeDtypeStruct((84, 84), np.uint8)
-    per_step = nbytes(frame, num_envs=1, capacity=1_000_000, stack=4, prioritized=True) / 1_000_000
+    per_step = plain(frame, num_envs=1, capacity=1_000_000, stack=4, priority_exponent=1.0).nbytes.memory / 1_000_000
     assert 84 * 84 < per_step < 7_200
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_what_is_counted_is_what_is_allocated(num_envs: int) -> None:
-    given = {"num_envs": num_envs, "capacity": 50, "stack": 4, "prioritized": True}
-    leaves = jax.tree.leaves(init(CHANNEL, EXTRAS, MASK, **given))
-    assert nbytes(CHANNEL, EXTRAS, MASK, **given) == sum(leaf.nbytes for leaf in leaves)
+    given = {"num_envs": num_envs, "capacity": 50, "stack": 4, "priority_exponent": 1.0}
+    replay = make(CHANNEL, **given)
+    leaves = jax.tree.leaves(replay.init())
+    assert replay.nbytes.memory == sum(leaf.nbytes for leaf in leaves)
     assert all(type(leaf) is np.ndarray for leaf in leaves)
 
 
@@ -211,19 +210,17 @@ def test_what_is_counted_is_what_is_allocated(num_envs: int) -> None:
 def test_only_frames_are_stacked(shape: tuple[int, ...]) -> None:
     spec = jax.ShapeDtypeStruct(shape, np.uint8)
     message = r"^observation: got shape .*; expected one frame, \(H, W\) or \(H, W, 1\), to make a stack of 4"
-    for call in (init, nbytes):
-        with pytest.raises(ValueError, match=message):
-            call(spec, num_envs=1, capacity=10, stack=4)
-        call(spec, num_envs=1, capacity=10, stack=1)
+    with pytest.raises(ValueError, match=message):
+        plain(spec, num_envs=1, capacity=10, stack=4)
+    plain(spec, num_envs=1, capacity=10, stack=1)
     with pytest.raises(ValueError, match=message):
         stacking.init(spec, 1, 4)
 
 
 @pytest.mark.parametrize("stack", [0, -1, 2.0, True, None])
 def test_a_stack_is_a_count(stack: Any) -> None:
-    for call in (init, nbytes):
-        with pytest.raises(ValueError, match=r"^stack: got"):
-            call(FRAME, num_envs=1, capacity=10, stack=stack)
+    with pytest.raises(ValueError, match=r"^stack: got"):
+        plain(FRAME, num_envs=1, capacity=10, stack=stack)
     with pytest.raises(ValueError, match=r"^stack: got"):
         stacking.init(FRAME, 1, stack)
 
@@ -251,10 +248,11 @@ def test_frames_that_do_not_fit(observation: Any, error: type, message: str) -> 
     ],
 )
 def test_a_broken_stack_is_told(damage: Any, message: str) -> None:
-    record, state = Record(1), stacked(1, 6, 3)
+    record, replay = Record(1), stacked(1, 6, 3)
+    state = replay.init()
     never = np.zeros(1, np.bool_)
     for _ in range(12):  # written 13 of 9 rows: the head is 3, and 4 and 5 are history
-        state = add(state, framed(record.add(never, never)))
+        state = replay.add(state, framed(record.add(never, never)))
     check_valid(state)
     damage(state)
     with pytest.raises(AssertionError, match=message):

@@ -8,7 +8,7 @@ import pytest
 
 from network_tools import primitives
 from polyak import updates
-from polyak.agents import DQNConfig, dqn
+from polyak.agents import make_agent, make_configs
 from polyak.replay import EnvironmentSpec, Sample, Transition
 from polyak.updates import LossOutput, Target, learner
 
@@ -153,8 +153,8 @@ def test_a_dqn_has_the_option():
     sample = Sample(
         Transition(ones, np.int32([0, 1]), reward, np.float32([1, 1]), ones), np.ones(2, np.float32), np.arange(2)
     )
-    config = DQNConfig(hidden_sizes=(2,), skip_nonfinite=True, learning_rate_schedule="constant")
-    agent = dqn(config, spec)
+    fields = {"hidden_sizes": (2,), "skip_nonfinite": True, "learning_rate": 0.001}
+    agent = make_agent(make_configs("double_dqn", fields=fields).agent, spec)
     state = agent.init(jax.random.key(0))
     after, output = agent.learn(jax.random.key(1), state, sample)
     assert in_bits(after) == in_bits(state)

@@ -183,19 +183,16 @@ def test_module_state_is_copied_when_the_rule_fires():
     assert int(kept.state["counter"]) == 4
 
 
-def test_partition_gives_labelled_parts_rules_of_their_own():
+def test_partition_gives_parts_rules_of_their_own():
     online = {"torso": {"w": jnp.ones(2)}, "head": {"w": jnp.ones(2)}, "gate": {"w": jnp.ones(2)}}
-    rule = updates.partition(
-        {"slow": updates.incremental(0.25), "copy": updates.periodic(2), "still": updates.frozen()},
-        lambda path: {"torso/w": "slow", "head/w": "copy", "gate/w": "still"}[path],
-    )
+    rule = updates.partition(updates.incremental(0.25), {"head": updates.periodic(2), "gate/w": updates.frozen()})
     state = target.init(rule, jax.tree.map(jnp.zeros_like, online))
     state = target.update(rule, online, state)
     assert [float(state.params[name]["w"][0]) for name in ("torso", "head", "gate")] == [0.25, 0, 0]
     state = jax.jit(lambda state: target.update(rule, online, state))(state)
     assert [float(state.params[name]["w"][0]) for name in ("torso", "head", "gate")] == [0.4375, 1, 0]
-    wrong = updates.partition({"slow": updates.frozen()}, lambda path: "fast")
-    with pytest.raises(ValueError, match="gate/w: got the label 'fast'; the rules are labelled 'slow'"):
+    wrong = updates.partition(updates.frozen(), {"fast": updates.none()})
+    with pytest.raises(ValueError, match="no parameter follows '/fast'; the modules are gate, head, torso"):
         target.init(wrong, online)
 
 

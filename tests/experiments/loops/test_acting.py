@@ -20,25 +20,25 @@ def agent_that(acts):
     targets = {"q": Target(updates.periodic(3))}
     learner = updates.learner(lambda *_: (0.0, LossOutput()), optax.adam(1.0), targets)
     init = lambda key: learner.init({"w": jnp.float32(1), "unread": jnp.zeros(1000)})  # noqa: E731
-    return Agent(init, lambda key, num_envs: (), acts, learner.step, targets)
+    return Agent(init, lambda key, num_envs: (), acts, learner.step, targets, acts, lambda variables, sample: None)
 
 
-def deterministic(key, state, memory, timestep):
+def deterministic(key, state, recurrent_state, timestep):
     score = state.params["w"] * timestep.observation[:, 0]
-    return ActOutput(score.astype(jnp.int32) % NUM_ACTIONS, memory)
+    return ActOutput(score.astype(jnp.int32) % NUM_ACTIONS, recurrent_state)
 
 
-def stochastic(key, state, memory, timestep):
-    return ActOutput(jax.random.randint(key, timestep.first.shape, 0, NUM_ACTIONS), memory)
+def stochastic(key, state, recurrent_state, timestep):
+    return ActOutput(jax.random.randint(key, timestep.first.shape, 0, NUM_ACTIONS), recurrent_state)
 
 
-def reading_the_reward(key, state, memory, timestep):
-    return ActOutput(timestep.reward.astype(jnp.int32), memory, extras={"seen": timestep.reward})
+def reading_the_reward(key, state, recurrent_state, timestep):
+    return ActOutput(timestep.reward.astype(jnp.int32), recurrent_state, extras={"seen": timestep.reward})
 
 
-def remembering(key, state, memory, timestep):
-    memory = jnp.where(timestep.first, 0, memory) + 1
-    return ActOutput(memory % NUM_ACTIONS, memory, extras=memory)
+def remembering(key, state, recurrent_state, timestep):
+    recurrent_state = jnp.where(timestep.first, 0, recurrent_state) + 1
+    return ActOutput(recurrent_state % NUM_ACTIONS, recurrent_state, extras=recurrent_state)
 
 
 def timestep_at(t):
@@ -54,19 +54,19 @@ def epsilon_at(t):
 def test_actions_are_those_of_the_definition(acts):
     agent, key_data = agent_that(acts), jax.random.key_data(jax.random.key(7))
     state = agent.init(jax.random.key(0))
-    memory = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
-    actor = Actor(agent, key_data, (state, memory, timestep_at(0)), NUM_ACTIONS, epsilon_at)
-    ours, theirs = memory, memory
+    recurrent_state = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
+    actor = Actor(agent, key_data, (state, recurrent_state, timestep_at(0)), NUM_ACTIONS, epsilon_at)
+    ours, theirs = recurrent_state, recurrent_state
     define = jax.jit(agent.act)
     for t in range(BLOCK + 40):
         if t == 30:
             state = state._replace(params=state.params | {"w": jnp.float32(2)})
             actor.follow(state)
         acted, epsilon = actor.act(t, ours, timestep_at(t))
-        ours = acted.memory
+        ours = acted.recurrent_state
         act_key, uniform = draw(key_data, t, NUM_ENVS)
         own = define(jax.random.wrap_key_data(act_key), state, theirs, timestep_at(t))
-        theirs = own.memory
+        theirs = own.recurrent_state
         wanted = epsilon_greedy(np.asarray(uniform), np.asarray(own.action), epsilon_at(t), NUM_ACTIONS)
         assert acted.action.tolist() == wanted.tolist()
         assert acted.action.dtype == np.int32
@@ -90,13 +90,13 @@ def test_a_run_taken_up_in_mid_block_draws_the_same():
 @pytest.mark.parametrize(("acts", "asked"), [(deterministic, 0), (reading_the_reward, 10), (remembering, 10)])
 def test_an_agent_is_asked_only_where_its_answer_counts(acts, asked):
     agent = agent_that(acts)
-    memory = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
-    example = (agent.init(jax.random.key(0)), memory, timestep_at(0))
+    recurrent_state = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
+    example = (agent.init(jax.random.key(0)), recurrent_state, timestep_at(0))
     actor = Actor(agent, jax.random.key_data(jax.random.key(0)), example, NUM_ACTIONS, lambda t: np.ones(len(t)))
     calls, program = [], actor._program
     actor._program = lambda *arguments: calls.append(arguments) or program(*arguments)
     for t in range(10):
-        actor.act(t, memory, timestep_at(t))
+        actor.act(t, recurrent_state, timestep_at(t))
     assert len(calls) == asked
 
 

@@ -3,34 +3,33 @@
 import json
 
 import gymnasium
-import hypothesis
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from hypothesis import strategies as st
 
 import polyak
 from polyak import networks
-from polyak.agents import DQNConfig, dqn, epsilon_greedy
+from polyak.agents import make_configs
 from polyak.experiments.environments.make import adapt
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
-from polyak.experiments.loops.host import host_loop
-from polyak.replay import EnvironmentSpec, Sample, TimeStep, Transition, host
+from polyak.replay import check_valid
 from scripted_environments import LANES, Foreign, Gates, Told, legal_at, shown_mask
+from small_runs import run_loop
 
-CONFIG = DQNConfig(
-    hidden_sizes=(8,),
-    n_steps=3,
-    batch_size=8,
-    replay_capacity=60,
-    learning_starts=20,
-    train_every=2,
-    learner_steps=1,
-    learning_rate_schedule="constant",
-    epsilon_fraction=0.5,
+CONFIGS = make_configs(
+    "n_step_double_dqn",
+    fields={
+        "hidden_sizes": (8,),
+        "n_steps": 3,
+        "batch_size": 8,
+        "replay_capacity": 60,
+        "learning_starts": 20,
+        "train_every": 2,
+        "learner_steps": 1,
+        "learning_rate": 0.001,
+        "epsilon": "linear(1,0.05,50%)",
+    },
 )
 BACKENDS = [None, *AutoresetMode]
 
@@ -41,96 +40,11 @@ def gates(mode, **told):
     return envs, env
 
 
-# --- Exploration and loss against brute force ------------------------------------------------------------------------
-
-
-@hypothesis.settings(deadline=None, max_examples=50)
-@hypothesis.given(
-    masks=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5),
-    epsilon=st.sampled_from([0.0, 0.5, 1.0]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_exploration_is_uniform_over_the_legal_actions(masks, epsilon, seed):
-    rng = np.random.default_rng(seed)
-    mask, num_envs = np.array(masks), len(masks)
-    uniform = rng.random((2, num_envs), np.float32)
-    uniform[:, 0] = [0.0, np.nextafter(np.float32(1), np.float32(0))]  # the last number below 1
-    own = np.int32(rng.integers(4, size=num_envs))
-    chosen = epsilon_greedy(uniform, own, epsilon, 4, mask)
-    expected = []
-    for lane, legal in enumerate(np.flatnonzero(row) for row in mask):
-        explores = uniform[0, lane] < np.float32(epsilon)
-        number = min(int(uniform[1, lane] * np.float32(len(legal))), max(len(legal) - 1, 0))
-        random = int(legal[number]) if len(legal) else 0
-        expected.append(random if explores else int(own[lane]))
-    assert chosen.tolist() == expected
-    assert chosen.dtype == np.int32
-    traced = epsilon_greedy(jnp.asarray(uniform), jnp.asarray(own), epsilon, 4, jnp.asarray(mask))
-    assert traced.tolist() == expected
-    every = epsilon_greedy(uniform, own, epsilon, 4, np.ones((num_envs, 4), np.bool_))
-    np.testing.assert_array_equal(every, epsilon_greedy(uniform, own, epsilon, 4))
-
-
-def table_agent(**fields):
-    """An agent whose Q-values are its observation times a weight, so that a batch says what they are."""
-
-    class Table:
-        def init(self, key, observation):
-            return {"w": jnp.ones(4)}
-
-        def apply(self, params, key, observation):
-            return networks.ValueOutput(observation * params["w"][None])
-
-    spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=4, action_mask=True)
-    config = DQNConfig(learning_rate_schedule="constant", **fields)
-    return dqn(config, spec, network=Table())
-
-
-@pytest.mark.parametrize("double", [False, True])
-def test_bootstraps_among_the_legal_actions(double):
-    rng, size = np.random.default_rng(0), 200
-    agent = table_agent(double=double)
-    state = agent.init(jax.random.key(0))
-    slow_w = np.float32([1.0, -2.0, 0.5, 3.0])
-    state = state._replace(targets={"q": state.targets["q"]._replace(params={"w": jnp.asarray(slow_w)})})
-    obs_tm1, obs_t = rng.normal(size=(2, size, 4)).astype(np.float32)
-    mask_tm1, mask_t = rng.random((2, size, 4)) < 0.5
-    mask_tm1[np.arange(size), rng.integers(4, size=size)] = True
-    discount_t = np.where(mask_t.any(axis=1), np.float32(0.9), np.float32(0))  # no legal action: it terminated
-    assert (discount_t == 0).any()
-    a_tm1 = np.int32([rng.choice(np.flatnonzero(row)) for row in mask_tm1])
-    r_t = rng.normal(size=size).astype(np.float32)
-    transition = Transition(obs_tm1, a_tm1, r_t, discount_t, obs_t, (), mask_tm1, mask_t)
-    _, output = jax.jit(agent.learn)(jax.random.key(1), state, Sample(transition, np.ones(size, np.float32), a_tm1))
-    errors, greedy = [], []
-    for row in range(size):
-        slow, online = obs_t[row] * slow_w, obs_t[row]
-        legal = np.flatnonzero(mask_t[row])
-        value = max(legal, key=lambda a: (online if double else slow)[a], default=0)
-        bootstrap = discount_t[row] * slow[value] if len(legal) else 0.0
-        errors.append(r_t[row] + bootstrap - obs_tm1[row, a_tm1[row]])
-        greedy.append(max(obs_tm1[row, np.flatnonzero(mask_tm1[row])]))
-    np.testing.assert_allclose(output.priorities, np.abs(errors), rtol=1e-5, atol=1e-6)
-    assert float(output.metrics["q"]) == pytest.approx(np.mean(greedy), rel=1e-5)
-
-
-def test_acts_greedily_among_the_legal_actions():
-    agent = table_agent()
-    state = agent.init(jax.random.key(0))
-    observation = np.float32([[9.0, -1.0, -2.0, -3.0], [-9.0, -8.0, -7.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
-    mask = np.array([[False, True, True, True], [True, True, False, False], [False] * 4])
-    timestep = TimeStep(observation, np.zeros(3, np.float32), np.ones(3, np.bool_), mask)
-    assert agent.act(jax.random.key(0), state, (), timestep).action.tolist() == [1, 1, 0]
-
-
 # --- Through the loop -------------------------------------------------------------------------------------------------
 
 
-def run(environment, steps=240, config=CONFIG):
-    agent = dqn(config, environment.spec, total_learner_steps=steps)
-    carry = initial_carry(agent, environment, config, seed=0)
-    [(carry, record)] = list(host_loop(agent, environment, config, carry, steps=steps, record_every=steps))
-    return agent, carry, record
+def run(environment):
+    return run_loop(CONFIGS, environment, steps=240, total_learner_steps=240)
 
 
 @pytest.mark.parametrize("mode", BACKENDS)
@@ -141,7 +55,7 @@ def test_no_illegal_action_is_taken_and_the_replay_keeps_each_mask_with_its_obse
     agent, carry, _ = run(environment)
     assert [env.illegal for env in envs] == [[], [], []]
     replay = carry.replay
-    host.check_valid(replay)
+    check_valid(replay)
     assert (replay.written > len(replay.boundary) // 3).all()  # it has wrapped
     heads = replay.head + np.arange(3) * (len(replay.boundary) // 3)
     checked = 0
@@ -153,7 +67,7 @@ def test_no_illegal_action_is_taken_and_the_replay_keeps_each_mask_with_its_obse
         checked += not replay.action_mask[row].any()
     assert checked > 3  # terminations, at which none is legal
     again, env = gates(mode)
-    assert len(evaluate(agent, carry.agent, adapt(env, action_mask=True), episodes=7, epsilon=0.5)) == 7
+    assert len(evaluate(agent, carry.agent, adapt(env, action_mask=True), CONFIGS.loop, episodes=7, epsilon=0.5)) == 7
     assert [env.illegal for env in again] == [[], [], []]
 
 
@@ -195,23 +109,22 @@ class Door(gymnasium.Env):
 
 def test_what_is_illegal_is_worth_nothing_however_good_it_looks():
     # The network has seen what action 2 is worth with a key, and never without: there it takes it for good as well.
-    config = DQNConfig(
-        hidden_sizes=(16,),
-        discount=0.9,
-        n_steps=1,
-        batch_size=64,
-        learning_rate=3e-3,
-        target="periodic:50",
-        learning_starts=200,
-        train_every=16,
-        learner_steps=4,
-        epsilon_final=1.0,
-    )
+    fields = {
+        "hidden_sizes": (16,),
+        "discount": 0.9,
+        "n_steps": 1,
+        "batch_size": 64,
+        "learning_rate": "linear(0.003,0,100%)",
+        "target": "periodic:50",
+        "learning_starts": 200,
+        "train_every": 16,
+        "learner_steps": 4,
+        "epsilon": 1,
+    }
+    configs = make_configs("n_step_double_dqn", fields=fields)
     environment = adapt([Door()], action_mask=True)
-    network = networks.value_network(3, torso="mlp", hidden_sizes=config.hidden_sizes)
-    agent = dqn(config, environment.spec, total_learner_steps=2_000, network=network)
-    carry = initial_carry(agent, environment, config, seed=0)
-    *_, (carry, _) = host_loop(agent, environment, config, carry, steps=8_000, record_every=8_000)
+    network = networks.value_network(3, torso="mlp", hidden_sizes=(16,))
+    _, carry, _ = run_loop(configs, environment, steps=8_000, total_learner_steps=2_000, network=network)
     observations = np.float32([[0, 0], [1, 0], [0, 1], [1, 1]])
     q_values = np.asarray(network.apply(carry.agent.params, None, observations).q_values)
     assert q_values[1, 2] > 4  # illegal, and it looks good

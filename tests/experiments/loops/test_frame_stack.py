@@ -1,19 +1,16 @@
 """A stack of frames, kept once and built when drawn, trains and evaluates as one that the environment stacks."""
 
-import dataclasses
-
 import gymnasium
 import jax
 import numpy as np
 import pytest
 
-from polyak.agents import AGENTS, dqn
-from polyak.experiments import RunConfig
+from polyak.agents import make_configs
 from polyak.experiments.environments.make import adapt
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
-from polyak.experiments.loops.host import host_loop
 from polyak.experiments.runs.build import build
+from polyak.experiments.runs.config import make_run_config
+from small_runs import run_loop
 
 STACK, STEPS = 3, 240
 CHANGES = {
@@ -22,7 +19,6 @@ CHANGES = {
     "batch_size": 8,
     "learning_starts": 40,
     "replay_capacity": 500,  # that nothing is overwritten: a replay of frames then lets go of a few steps earlier
-    "priority_exponent": 0.0,
     "n_steps": 3,
 }
 
@@ -56,13 +52,9 @@ def stacked():
 
 
 def train(environments, **fields):
-    config = dataclasses.replace(AGENTS["dqn"], **CHANGES, **fields)
-    environment = adapt(environments, seed=0)
-    agent = dqn(config, environment.spec, total_learner_steps=100)
-    carry = initial_carry(agent, environment, config, seed=0)
-    [(carry, record)] = host_loop(agent, environment, config, carry, steps=STEPS, record_every=STEPS)
-    returns = evaluate(agent, carry.agent, adapt([environments[0]], seed=1), episodes=3, frame_stack=config.frame_stack)
-    del record["seconds"], record["steps_per_second"]
+    configs = make_configs("n_step_double_dqn", fields=CHANGES | fields)
+    agent, carry, [record] = run_loop(configs, adapt(environments, seed=0), steps=STEPS)
+    returns = evaluate(agent, carry.agent, adapt([environments[0]], seed=1), configs.loop, episodes=3)
     return carry, record, returns
 
 
@@ -79,8 +71,7 @@ def test_frames_stacked_when_drawn_are_frames_stacked_by_the_environment():
 
 def test_the_bytes_of_a_run_are_those_of_its_frames():
     gymnasium.register("PolyakTestImages-v0", entry_point=Images)
-    config = dataclasses.replace(AGENTS["dqn"], **CHANGES, frame_stack=STACK)
-    parts = build(RunConfig(config, env="PolyakTestImages-v0", steps=1000))
+    parts = build(make_run_config(fields={**CHANGES, "frame_stack": STACK, "env": "PolyakTestImages-v0"}))
     parts.environment.close()
     gymnasium.registry.pop("PolyakTestImages-v0")
     assert parts.agent.init(jax.random.key(0)).params["torso/conv2_d"]["w"].shape == (3, 3, STACK, 16)
@@ -88,4 +79,4 @@ def test_the_bytes_of_a_run_are_those_of_its_frames():
 
 def test_vectors_are_not_stacked():
     with pytest.raises(ValueError, match=r"frame_stack: got 4 and observations of shape \(4,\).*images"):
-        build(RunConfig(dataclasses.replace(AGENTS["dqn"], frame_stack=4)))
+        build(make_run_config(fields={"frame_stack": 4}))

@@ -1,7 +1,5 @@
 """The host loop: what reaches the replay, when it learns, what each field does, what a seed decides."""
 
-import dataclasses
-
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -10,26 +8,28 @@ import optax
 import pytest
 
 from polyak import updates
-from polyak.agents import ActOutput, Agent, DQNConfig, dqn
+from polyak.agents import ActOutput, Agent, make_configs
+from polyak.agents.parts import replace
 from polyak.experiments.environments.make import adapt
-from polyak.experiments.loops.carry import initial_carry
-from polyak.experiments.loops.host import host_loop
-from polyak.experiments.loops.schedules import epsilon_at, total_learner_steps
-from polyak.experiments.runs.records import TIMES
-from polyak.replay import host
+from polyak.experiments.loops.schedules import total_learner_steps
+from polyak.replay import DrawNumbers, check_valid, host
 from polyak.updates import LossOutput, Target
+from small_runs import begin, run_loop
 
-CONFIG = DQNConfig(
-    n_steps=1,
-    hidden_sizes=(4,),
-    batch_size=4,
-    replay_capacity=200,
-    learning_starts=20,
-    train_every=2,
-    learner_steps=1,
-    target="periodic:3",
-    learning_rate_schedule="constant",
-    epsilon_fraction=0.5,
+CONFIGS = make_configs(
+    "double_dqn",
+    fields={
+        "error": "squared",
+        "hidden_sizes": (4,),
+        "batch_size": 4,
+        "replay_capacity": 200,
+        "learning_starts": 20,
+        "train_every": 2,
+        "learner_steps": 1,
+        "target": "periodic:3",
+        "learning_rate": 0.001,
+        "epsilon": "linear(1,0.05,50%)",
+    },
 )
 
 
@@ -61,21 +61,23 @@ def counting_agent():
     targets = {"q": Target(updates.periodic(3))}
     learner = updates.learner(loss, optax.sgd(1.0), targets)
 
-    def act(key, state, memory, timestep):
-        return ActOutput(jnp.full(timestep.reward.shape, 2, jnp.int32), memory)
+    def act(key, state, recurrent_state, timestep):
+        return ActOutput(jnp.full(timestep.reward.shape, 2, jnp.int32), recurrent_state)
 
-    return Agent(lambda key: learner.init({"w": jnp.zeros(())}), lambda key, num_envs: (), act, learner.step, targets)
+    def greedy_actions(variables, sample):
+        return jnp.full(sample.weights.shape, 2)
+
+    def init(key):
+        return learner.init({"w": jnp.zeros(())})
+
+    return Agent(init, lambda key, num_envs: (), act, learner.step, targets, act, greedy_actions)
 
 
-def run(agent=None, config=CONFIG, num_envs=1, steps=200, record_every=50, seed=0, stop=lambda: False):
+def run(agent=None, num_envs=1, steps=200, record_every=50, seed=0, stop=lambda: False, **fields):
     environment = adapt([Walk() for _ in range(num_envs)], seed=seed)
-    agent = agent or dqn(config, environment.spec, total_learner_steps=steps)
-    carry, records = initial_carry(agent, environment, config, seed), []
-    loop = host_loop(agent, environment, config, carry, steps=steps, record_every=record_every, stop=stop)
-    for last, record in loop:
-        carry = last
-        records.append({name: value for name, value in record.items() if name not in TIMES})
-    host.check_valid(carry.replay)
+    options = {"record_every": record_every, "seed": seed, "stop": stop, "total_learner_steps": steps}
+    _, carry, records = run_loop(replace(CONFIGS, fields), environment, agent, steps=steps, **options)
+    check_valid(carry.replay)
     return carry, records
 
 
@@ -96,10 +98,8 @@ CADENCES = [
 @pytest.mark.parametrize("cadence", CADENCES)
 def test_a_round_is_due_at_every_multiple_from_learning_starts_on(cadence):
     num_envs, train_every, learner_steps, learning_starts, steps = cadence
-    config = dataclasses.replace(
-        CONFIG, train_every=train_every, learner_steps=learner_steps, learning_starts=learning_starts
-    )
-    carry, records = run(counting_agent(), config, num_envs, steps, record_every=steps)
+    fields = {"train_every": train_every, "learner_steps": learner_steps, "learning_starts": learning_starts}
+    carry, records = run(counting_agent(), num_envs, steps, record_every=steps, **fields)
     wanted, step = 0, 0
     while step < steps:  # by the definition
         step += num_envs
@@ -107,13 +107,14 @@ def test_a_round_is_due_at_every_multiple_from_learning_starts_on(cadence):
             wanted += sum(k % train_every == 0 for k in range(step - num_envs + 1, step + 1)) * learner_steps
     assert carry.learner_steps == records[-1]["learner_steps"] == wanted
     assert float(carry.agent.params["w"]) == int(carry.agent.targets["q"].count) == wanted
-    assert total_learner_steps(config, steps, num_envs) == wanted
+    assert total_learner_steps(replace(CONFIGS, fields).loop, steps, num_envs) == wanted
     assert carry.steps == records[-1]["step"] == -(-steps // num_envs) * num_envs
 
 
 def test_the_replay_holds_what_a_plain_rollout_gives():
     carry, records = run(counting_agent(), num_envs=2, steps=120)
-    everything = host.sample(np.random.default_rng(0), carry.replay, 5000, discount=1.0).transition
+    many = host.make(adapt([Walk()]).spec, num_envs=2, capacity=200, batch_size=5000)
+    everything = many.sample(np.uint32([0, 1, 2]), carry.replay, DrawNumbers(discount=1.0)).transition
     drawn = {
         (*obs_tm1, action, reward, going_on, *obs_t)
         for obs_tm1, action, reward, going_on, obs_t in zip(
@@ -159,9 +160,9 @@ def test_the_replay_holds_what_a_plain_rollout_gives():
 def test_an_agent_may_touch_leaves_that_it_does_not_read():
     agent = counting_agent()
 
-    def act(key, state, memory, timestep):
+    def act(key, state, recurrent_state, timestep):
         jax.tree.map(lambda leaf: leaf.astype(jnp.float32) + 1, state)
-        return agent.act(key, state, memory, timestep)
+        return agent.act(key, state, recurrent_state, timestep)
 
     assert run(agent._replace(act=act), steps=40)[0].steps == 40
 
@@ -172,13 +173,11 @@ def test_one_seed_repeats_to_the_bit_and_another_differs_everywhere():
     for x, y in zip(jax.tree.leaves(first.agent), jax.tree.leaves(again.agent), strict=True):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
     assert records != others
-    # Initial parameters, exploration and draws each depend on the seed, not only on one another.
-    environment = adapt([Walk()], seed=0)
-    agent = dqn(CONFIG, environment.spec, total_learner_steps=100)
-    one, two = (initial_carry(agent, environment, CONFIG, seed) for seed in (3, 4))
+    # Initial parameters, and the keys of acting and of learning, each depend on the seed, not only on one another.
+    one, two = (begin(CONFIGS, adapt([Walk()], seed=0), seed=seed)[2] for seed in (3, 4))
     assert (one.agent.params["head/q_values"]["w"] != two.agent.params["head/q_values"]["w"]).any()
-    assert (one.key != two.key).any()
-    assert one.generator.integers(1 << 60) != two.generator.integers(1 << 60)
+    assert (one.key != two.key).any(axis=1).all()
+    assert (one.key[0] != one.key[1]).any()
 
 
 def test_no_key_is_used_twice():
@@ -189,38 +188,11 @@ def test_no_key_is_used_twice():
             jax.random.uniform(key) + jax.random.uniform(key)
 
 
-OF_THE_LOOP = {
-    "discount": 0.5,
-    "n_steps": 3,
-    "batch_size": 5,
-    "replay_capacity": 40,
-    "learning_starts": 60,
-    "train_every": 4,
-    "learner_steps": 2,
-    "epsilon_initial": 0.2,
-    "epsilon_final": 0.9,
-    "epsilon_fraction": 0.1,
-    "normalize_observations": True,
-    "normalize_rewards": True,
-}
-
-
-@pytest.fixture(scope="module")
-def base_records():
-    return run(steps=100)[1]
-
-
-@pytest.mark.parametrize("field", OF_THE_LOOP)
-def test_every_field_of_the_loop_matters(field, base_records):
-    _, records = run(config=dataclasses.replace(CONFIG, **{field: OF_THE_LOOP[field]}), steps=100)
-    assert records[-1]["loss"] != base_records[-1]["loss"]
-
-
 def test_epsilon_falls_linearly_and_stays():
-    config = dataclasses.replace(CONFIG, epsilon_initial=1.0, epsilon_final=0.2, epsilon_fraction=0.5)
-    assert np.round(epsilon_at(config, np.array([0, 25, 50, 99]), 100), 6).tolist() == [1.0, 0.6, 0.2, 0.2]
-    assert epsilon_at(dataclasses.replace(config, epsilon_fraction=0.0), 0, 100) == 0.2
-    carry, _ = run(counting_agent(), dataclasses.replace(config, epsilon_initial=0.0, epsilon_final=0.0))
+    _, records = run(counting_agent(), steps=100, record_every=1, epsilon="linear(1,0.2,50%)")
+    epsilon = [record["epsilon"] for record in records]
+    assert np.round([epsilon[step] for step in (0, 25, 50, 99)], 6).tolist() == [1.0, 0.6, 0.2, 0.2]
+    carry, _ = run(counting_agent(), epsilon=0)
     assert set(carry.replay.action[~carry.replay.boundary].tolist()) == {2}
 
 
@@ -245,13 +217,10 @@ def test_stop_yields_the_carry_without_a_record():
 
 def test_target_distance_is_a_mean_over_the_window_and_the_age_is_counted():
     # The weight grows by one a learner step and the target is copied every third: behind by 1, 2, 0, 1, 2, 0, ...
-    _, records = run(
-        counting_agent(), dataclasses.replace(CONFIG, learning_starts=0, train_every=1), steps=60, record_every=6
-    )
+    every = {"learning_starts": 0, "train_every": 1}
+    _, records = run(counting_agent(), steps=60, record_every=6, **every)
     assert {record["target_distance/q"] for record in records} == {1.0}
-    _, records = run(
-        counting_agent(), dataclasses.replace(CONFIG, learning_starts=0, train_every=1), steps=16, record_every=8
-    )
+    _, records = run(counting_agent(), steps=16, record_every=8, **every)
     assert [record["steps_since_update/q"] for record in records] == [8 % 3, 16 % 3]
 
 
@@ -271,8 +240,8 @@ def failing_agent(fails):
 
 @pytest.mark.parametrize("learner_steps", [1, 3])
 def test_skipped_steps_are_counted_and_left_out_of_the_means(learner_steps):
-    config = dataclasses.replace(CONFIG, learner_steps=learner_steps)
-    carry, records = run(failing_agent(lambda key: jax.random.bernoulli(key, 0.3)), config, record_every=50)
+    agent = failing_agent(lambda key: jax.random.bernoulli(key, 0.3))
+    carry, records = run(agent, learner_steps=learner_steps, record_every=50)
     before = kept = 0
     for record in records:
         made = record["learner_steps"] - before
@@ -303,22 +272,18 @@ class Rare(Walk):
 
 def test_a_run_goes_on_where_a_few_steps_are_not_finite():
     environment = adapt([Rare()], seed=0)
-    config = dataclasses.replace(CONFIG, skip_nonfinite=True)
 
-    def records(config):
-        agent = dqn(config, environment.spec, total_learner_steps=100)
-        carry = initial_carry(agent, environment, config, 0)
-        return [record for _, record in host_loop(agent, environment, config, carry, steps=100, record_every=50)]
+    def records(configs):
+        return run_loop(configs, environment, steps=100, record_every=50)[2]
 
-    assert all(0 < record["skipped"] < 1 and 0 < record["loss"] < 1e9 for record in records(config))
+    skipping = replace(CONFIGS, {"skip_nonfinite": True})
+    assert all(0 < record["skipped"] < 1 and 0 < record["loss"] < 1e9 for record in records(skipping))
     with pytest.raises(ValueError, match=r"(loss|gradient_norm|q|td_error): got (inf|nan) .*training has diverged"):
-        records(CONFIG)
+        records(CONFIGS)
 
 
 @pytest.mark.parametrize(("num_envs", "learner_steps"), [(1, 1), (1, 3), (8, 1)])
 def test_one_trace_for_a_whole_run(num_envs, learner_steps):
-    config = dataclasses.replace(CONFIG, learner_steps=learner_steps)
-
     def traces(steps):
         agent, traced = counting_agent(), {"act": 0, "learn": 0}
 
@@ -330,7 +295,7 @@ def test_one_trace_for_a_whole_run(num_envs, learner_steps):
             return counted
 
         counted = agent._replace(act=count("act", agent.act), learn=count("learn", agent.learn))
-        run(counted, config, num_envs, steps=steps)
+        run(counted, num_envs, steps=steps, learner_steps=learner_steps)
         return traced
 
     short, long = traces(40), traces(160)

@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 
 import polyak
 from polyak import networks, updates
-from polyak.agents import ActOutput, Agent, DQNConfig, dqn
+from polyak.agents import ActOutput, Agent, make_configs
 from polyak.experiments.environments.make import adapt
 from polyak.experiments.environments.types import EnvironmentStep
 from polyak.experiments.loops import normalization
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.evaluation import evaluate
-from polyak.experiments.loops.host import host_loop
 from polyak.experiments.loops.normalization import Moments, Normalization, Scaling
 from polyak.replay import EnvironmentSpec, TimeStep, Transition
 from polyak.updates import LossOutput, Target
 from scripted_environments import LANES, Story, draw
+from small_runs import begin, run_loop
 
 DISCOUNT = 0.9
 
@@ -250,18 +249,23 @@ def test_an_export_says_how_to_normalise(run, tmp_path):
         assert run.act(np.float32(observation)) == int(np.argmax(q_values))
 
 
+def no_actions(variables, sample):
+    return jnp.full(sample.weights.shape, -1)
+
+
 def test_what_is_acted_on_is_normalised_with_all_that_was_shown_so_far():
     targets = {"q": Target(updates.none())}
     learner = updates.learner(lambda *_: (jnp.zeros(()), LossOutput()), optax.sgd(1.0), targets)
 
-    def act(key, state, memory, timestep):  # keeps what it sees
-        return ActOutput(jnp.zeros(2, jnp.int32), memory, {"seen": timestep.observation, "reward": timestep.reward})
+    def act(key, state, recurrent_state, timestep):  # keeps what it sees
+        seen = {"seen": timestep.observation, "reward": timestep.reward}
+        return ActOutput(jnp.zeros(timestep.reward.shape, jnp.int32), recurrent_state, seen)
 
-    agent = Agent(lambda key: learner.init({}), lambda key, num_envs: (), act, learner.step, targets)
-    config = DQNConfig(discount=DISCOUNT, epsilon_initial=0.0, epsilon_final=0.0, **dict.fromkeys(BOTH, True))
-    environment = adapt([Story(number=1), Story(number=2)])
-    carry = initial_carry(agent, environment, config, seed=0)
-    [(carry, _)] = host_loop(agent, environment, config, carry, steps=40, record_every=40)
+    agent = Agent(lambda key: learner.init({}), lambda key, num_envs: (), act, learner.step, targets, act, no_actions)
+    configs = make_configs(
+        "n_step_double_dqn", fields={"discount": DISCOUNT, "epsilon": 0, **dict.fromkeys(BOTH, True)}
+    )
+    _, carry, _ = run_loop(configs, adapt([Story(number=1), Story(number=2)]), agent, steps=40)
     plain, observed, returns, running = adapt([Story(number=1), Story(number=2)]), [], [], np.zeros(2)
     timestep, drawn = plain.reset(), [[], []]
     observed += list(timestep.observation)
@@ -288,9 +292,9 @@ def test_images_end_before_the_first_step():
         observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8)
         action_space = gymnasium.spaces.Discrete(2)
 
-    environment, config = adapt([Image()]), DQNConfig(normalize_observations=True, learning_rate_schedule="constant")
+    configs = make_configs("n_step_double_dqn", fields={"normalize_observations": True})
     with pytest.raises(ValueError, match="normalize_observations: got observations of uint8"):
-        initial_carry(dqn(config, environment.spec), environment, config, seed=0)
+        begin(configs, adapt([Image()]))
 
 
 class Far(gymnasium.Env):
@@ -309,26 +313,26 @@ class Far(gymnasium.Env):
 
 
 def test_a_world_of_another_scale_is_learnt():
-    config = DQNConfig(
-        hidden_sizes=(16,),
-        n_steps=1,
-        batch_size=32,
-        learning_rate=3e-3,
-        target="periodic:50",
-        learning_starts=100,
-        train_every=8,
-        learner_steps=4,
-        epsilon_final=1.0,
+    fields = {
+        "hidden_sizes": (16,),
+        "n_steps": 1,
+        "batch_size": 32,
+        "learning_rate": "linear(0.003,0,100%)",
+        "target": "periodic:50",
+        "learning_starts": 100,
+        "train_every": 8,
+        "learner_steps": 4,
+        "epsilon": 1,
         **dict.fromkeys(BOTH, True),
+    }
+    configs, environment = make_configs("n_step_double_dqn", fields=fields), adapt([Far()])
+    agent, carry, [_, record] = run_loop(
+        configs, environment, steps=2_000, record_every=1_000, total_learner_steps=1_000
     )
-    environment = adapt([Far()])
-    agent = dqn(config, environment.spec, total_learner_steps=1_000)
-    carry = initial_carry(agent, environment, config, seed=0)
-    *_, (carry, record) = host_loop(agent, environment, config, carry, steps=2_000, record_every=1_000)
     assert record["reward_scale"] == pytest.approx(1e-3, rel=0.1)
     assert abs(record["q"]) < 2  # in units of the return's deviation
     frozen = jax.tree.map(np.copy, carry.normalization)
     by = normalization.scaling(carry.normalization)
-    returns = evaluate(agent, carry.agent, adapt([Far()], seed=1), episodes=20, scaling=by)
+    returns = evaluate(agent, carry.agent, adapt([Far()], seed=1), configs.loop, episodes=20, scaling=by)
     assert returns.tolist() == [1000.0] * 20
     jax.tree.map(np.testing.assert_array_equal, carry.normalization, frozen)

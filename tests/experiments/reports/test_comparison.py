@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.agents import AGENTS
 from polyak.experiments import cli
 from polyak.experiments.reports.comparison import (
     Comparison,
@@ -26,7 +25,7 @@ from polyak.experiments.reports.comparison import (
 from polyak.experiments.reports.comparison_table import comparison_table
 from polyak.experiments.reports.figures import comparison_figure, draw_comparison
 from polyak.experiments.reports.run_groups import grouped, read_run, run_folders
-from polyak.experiments.runs.config import RunConfig, to_json
+from polyak.experiments.runs.config import to_json
 from small_runs import config_of
 
 
@@ -124,38 +123,46 @@ class TestGroups:
         ]
         runs = [read_run(write_run(tmp_path / str(i), [1.0], **fields)) for i, fields in enumerate(changed)]
         [(label, strata)] = grouped(runs).items()
-        assert label == "dqn"
+        assert label == "n_step_double_dqn"
         assert {environment: [run.seed for run in one] for environment, one in strata.items()} == {
             "CartPole-v1": [0, 1, 2, 3],
             "Acrobot-v1": [0],
         }
 
     def test_a_label_says_what_differs_and_no_more(self, tmp_path):
-        agents = [{"target": "none"}, {"n_steps": 3}, {"target": "none", "hidden_sizes": [8, 9]}]
-        runs = [read_run(write_run(tmp_path / str(i), [1.0], agent=agent)) for i, agent in enumerate(agents)]
+        agents = [{"target": "none"}, {"n_steps": 3}, {"target": "none", "hidden_sizes": (8, 9)}]
+        runs = [read_run(write_run(tmp_path / str(i), [1.0], **agent)) for i, agent in enumerate(agents)]
         assert list(grouped(runs)) == [
-            "hidden_sizes=8, n_steps=10, target=none",
-            "hidden_sizes=8, n_steps=3, target=periodic:100",
-            "hidden_sizes=8 9, n_steps=10, target=none",
+            "hidden_sizes=8, target=none, n_steps=10",
+            "hidden_sizes=8, target=periodic:100, n_steps=3",
+            "hidden_sizes=8 9, target=none, n_steps=10",
         ]
-        assert list(grouped(runs[:2])) == ["n_steps=10, target=none", "n_steps=3, target=periodic:100"]
+        assert list(grouped(runs[:2])) == ["target=none, n_steps=10", "target=periodic:100, n_steps=3"]
 
     def test_the_name_of_an_agent_stands_for_its_config(self, tmp_path):
-        first, second = (
-            read_run(write_run(tmp_path / str(i), [1.0], agent=agent))
-            for i, agent in enumerate([{"target": "none"}, {"n_steps": 3}])
+        agents = [
+            ("dqn", {"target": "none"}),
+            ("dqn", {"n_steps": 3}),
+            ("c51", {"target": "none"}),
+            ("c51", {}),
+        ]
+        first, second, other, plain = (
+            read_run(write_run(tmp_path / str(i), [1.0], agent=agent, **fields))
+            for i, (agent, fields) in enumerate(agents)
         )
-        c51, dqn = (to_json(RunConfig(AGENTS[name], name))["agent"] for name in ("c51", "dqn"))
-        of_c51 = {name: value for name, value in c51.items() if name != "name" and value != dqn[name]}
-        other = first._replace(agent="c51", fields={**first.fields, **of_c51})
         assert list(grouped([first, other])) == ["dqn", "c51"]
         assert list(grouped([first, second, other])) == [
-            "dqn, n_steps=10, target=none",
-            "dqn, n_steps=3, target=periodic:100",
+            "dqn, target=none, n_steps=1",
+            "dqn, target=periodic:100, n_steps=3",
             "c51, target=none",
         ]
-        as_it_comes = other._replace(fields={**other.fields, "target": "periodic:100"})
-        assert list(grouped([first, as_it_comes])) == ["dqn, target=none", "c51"]
+        assert list(grouped([first, plain])) == ["dqn, target=none", "c51"]
+
+    def test_the_numbers_of_a_preset_are_part_of_its_name(self, tmp_path):
+        first, other = (
+            read_run(write_run(tmp_path / agent, [1.0], agent=agent, preset="atari")) for agent in ("dqn", "c51")
+        )
+        assert list(grouped([first, other])) == ["dqn", "c51"]
 
     def test_a_folder_of_runs_stands_for_its_runs_and_no_run_counts_twice(self, tmp_path):
         for name in ("b", "a"):
@@ -187,7 +194,7 @@ def two_groups(tmp_path):
         for seed, level in enumerate(levels):
             folder = tmp_path / "runs" / f"{target.replace(':', '-')}-{seed}"
             returns = [0.0] * (4 + seed) + [level] * (8 - seed)
-            write_run(folder, returns, greedy=10 * level, seed=seed, agent={"target": target})
+            write_run(folder, returns, greedy=10 * level, seed=seed, target=target)
     return tmp_path / "runs"
 
 
@@ -220,7 +227,7 @@ class TestCompare:
         assert curve.training.value.tolist() == [2.0] * len(curve.steps)
 
     def test_an_unfinished_run_has_a_curve_and_no_number(self, two_groups):
-        unfinished = write_run(two_groups / "z", [100.0, 100.0], seed=9, agent={"target": "none"})
+        unfinished = write_run(two_groups / "z", [100.0, 100.0], seed=9, target="none")
         comparison = compare(two_groups, window=2)
         none = comparison.rows[0]
         assert (none.seeds, none.unfinished, float(none.training.value)) == (2, 1, 7.0)
@@ -251,7 +258,7 @@ class TestCompare:
         for (target, env), returns in levels.items():
             for seed, level in enumerate(returns):
                 folder = tmp_path / f"{target.replace(':', '-')}-{env}-{seed}"
-                write_run(folder, [level], greedy=level, seed=seed, env=env, agent={"target": target})
+                write_run(folder, [level], greedy=level, seed=seed, env=env, target=target)
         comparison = compare(tmp_path, threshold=0.0)
         assert [row.environment for row in comparison.rows] == ["Acrobot-v1"] * 2 + ["CartPole-v1"] * 2 + ["all"] * 2
         none, periodic = comparison.rows[-2:]
@@ -267,7 +274,7 @@ class TestCompare:
 
     def test_over_all_environments_where_no_run_has_ended_or_all_are_equal(self, tmp_path):
         for target, env in itertools.product(("none", "frozen"), ("CartPole-v1", "Acrobot-v1")):
-            write_run(tmp_path / f"{target}-{env}", [5.0], env=env, agent={"target": target})
+            write_run(tmp_path / f"{target}-{env}", [5.0], env=env, target=target)
         assert np.isnan([numbers(row.greedy) for row in compare(tmp_path).rows]).all()
         for folder in list(tmp_path.iterdir()):
             (folder / "evaluation.json").write_text('{"mean": 7.0}')
@@ -286,7 +293,7 @@ class TestCompare:
     def test_a_config_that_cannot_be_read_is_named(self, two_groups):
         config = two_groups / "none-1" / "config.json"
         config.write_text(config.read_text().replace("n_steps", "m_steps"))
-        with pytest.raises(ValueError, match=r"none-1: field of agent: got 'm_steps'.*Did you mean 'n_steps'"):
+        with pytest.raises(ValueError, match=r"none-1: field of loop.draw: got 'm_steps'.*Did you mean 'n_steps'"):
             compare(two_groups)
 
 
@@ -321,7 +328,7 @@ class TestTable:
 
     def test_what_is_not_defined_is_a_dash(self, tmp_path):
         write_run(tmp_path / "one", [3.0], greedy=30.0)
-        write_run(tmp_path / "none", [3.0], agent={"target": "none"})
+        write_run(tmp_path / "none", [3.0], target="none")
         text = comparison_table(compare(tmp_path, threshold=1), "markdown")
         assert "| target=periodic:100 | CartPole-v1 | 1 | 3.000 [-] | 30.0 [-] | - (0/1) |" in text
         assert "| target=none | CartPole-v1 | 0 (+ 1 unfinished) | - | - | - |" in text
@@ -329,7 +336,7 @@ class TestTable:
 
 class TestFigure:
     def test_a_panel_for_each_environment_and_a_line_and_band_for_each_group(self, two_groups):
-        write_run(two_groups / "acrobot", [-500.0, -400.0], env="Acrobot-v1", agent={"target": "none"})
+        write_run(two_groups / "acrobot", [-500.0, -400.0], env="Acrobot-v1", target="none")
         comparison = compare(two_groups, window=2, threshold=5.0)
         figure = draw_comparison(comparison)
         acrobot, cartpole = figure.axes

@@ -13,7 +13,8 @@ import pytest
 
 import polyak
 from polyak import networks
-from polyak.agents import DQNConfig, network_arguments
+from polyak.agents import make_configs
+from polyak.agents.agent import network_arguments
 from polyak.experiments import cli
 from polyak.experiments.runs.config import from_json
 from polyak.replay.types import EnvironmentSpec
@@ -25,12 +26,12 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE |
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return polyak.train(config=config_of(agent={"hidden_sizes": [8, 6]}), out=tmp_path_factory.mktemp("export") / "run")
+    return polyak.train(config=config_of(hidden_sizes=(8, 6)), out=tmp_path_factory.mktemp("export") / "run")
 
 
 @pytest.fixture(scope="module")
 def normalised(tmp_path_factory):
-    config = config_of(seed=2, agent={"normalize_observations": True, "normalize_rewards": True})
+    config = config_of(seed=2, normalize_observations=True, normalize_rewards=True)
     return polyak.train(config=config, out=tmp_path_factory.mktemp("normalised") / "run")
 
 
@@ -70,7 +71,7 @@ def test_the_manifest_says_what_the_arrays_are(run, exported):
     manifest = json.loads((exported["npz"] / "manifest.json").read_text())
     assert (manifest["format"], manifest["polyak"], manifest["file"]) == (1, polyak.__version__, "parameters.npz")
     assert from_json(manifest["config"]) == run.config
-    assert (manifest["config"]["agent"]["name"], manifest["config"]["env"]) == ("dqn", "CartPole-v1")
+    assert (manifest["config"]["agent_name"], manifest["config"]["env"]) == ("n_step_double_dqn", "CartPole-v1")
     assert (manifest["observation"], manifest["num_actions"]) == ({"shape": [4], "dtype": "float32"}, 2)
     assert manifest["evaluation"] == run.evaluation
     assert manifest["versions"]["jax"] == jax.__version__
@@ -107,8 +108,8 @@ def test_statistics_of_a_normalised_run_are_exported_to_the_bit(normalised, tmp_
 @pytest.mark.parametrize("hidden_sizes", [(7,), (7, 5)], ids=str)
 def test_the_words_name_every_layer_and_its_size(dueling, shape, hidden_sizes):
     spec = EnvironmentSpec(jax.ShapeDtypeStruct(shape, jnp.uint8), num_actions=3)
-    config = DQNConfig(dueling=dueling, hidden_sizes=hidden_sizes, activation="tanh")
-    arguments = json.loads(json.dumps(network_arguments(config, spec)))
+    configs = make_configs("dqn", fields={"dueling": dueling, "hidden_sizes": hidden_sizes, "activation": "tanh"})
+    arguments = json.loads(json.dumps(network_arguments(configs.agent, spec)))
     words = networks.value_network_in_words(**arguments)
     observation = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
     params = jax.eval_shape(networks.value_network(**arguments).init, jax.random.key(0), observation)

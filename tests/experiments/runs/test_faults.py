@@ -14,29 +14,19 @@ import pytest
 
 import faulty_environments
 from faulty_environments import DIE, RAISE, TRIGGER
-from polyak.agents import dqn
 from polyak.experiments import cli
 from polyak.experiments.environments import workers
 from polyak.experiments.environments.make import make
 from polyak.experiments.environments.workers import WorkerEnvironments
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.loops.host import host_loop
+from polyak.experiments.reports import progress
 from polyak.experiments.runs import build, checkpoint
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.records import JsonlWriter
-from polyak.replay import host
-from small_runs import arguments, config_of, records
+from polyak.replay import DrawNumbers, check_valid, host
+from small_runs import arguments, assert_same_run, begin, config_of, records, silent
 
 ONCE = "faulty_environments:Once-v0"
-silent = lambda _: None  # noqa: E731
-
-
-def assert_same_run(folder, other):
-    assert records(folder) == records(other)
-    assert (folder / "evaluation.json").read_text() == (other / "evaluation.json").read_text()
-    with np.load(folder / "parameters.npz") as ours, np.load(other / "parameters.npz") as theirs:
-        for name in theirs.files:
-            assert ours[name].tobytes() == theirs[name].tobytes()
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +60,7 @@ def test_a_run_whose_worker_fails_is_saved_and_goes_on_as_if_nothing_had_been(
     tmp_path, trigger, undisturbed, capsys, monkeypatch
 ):
     folder = tmp_path / "run"
-    monkeypatch.setattr(cli.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
+    monkeypatch.setattr(progress.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
     assert cli.run(arguments(["train"], folder, env=ONCE, num_envs=3, workers=2)) == 1
     saved = checkpoint.steps_saved(folder / "checkpoints")[-1]
     assert 300 <= saved < 400  # and not 201: what was done since is kept
@@ -104,9 +94,9 @@ def test_with_restart_the_run_goes_on_and_counts(tmp_path, trigger):
 
 
 def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
-    config = config_of(agent={"n_steps": 1}).agent
+    config = config_of("double_dqn")
     environment = WorkerEnvironments(ONCE, 2, seed=1, workers=1, on_failure="restart")
-    agent = dqn(config, environment.spec, total_learner_steps=100)
+    agent, replay, carry = begin(config, environment)
     taken, restarted, step = set(), [], environment.step
     running, lengths = np.zeros(2, np.int64), []
 
@@ -124,13 +114,14 @@ def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
         return outcome
 
     environment.step = noted
-    loop = host_loop(agent, environment, config, initial_carry(agent, environment, config, 0), steps=160)
+    loop = host_loop(agent, environment, replay, config.loop, carry, steps=160)
     with pytest.warns(UserWarning, match="was killed by SIGKILL"):
         (carry, record) = list(loop)[-1]
     environment.close()
     assert sum(lanes is not None for lanes in restarted) == 1
-    host.check_valid(carry.replay)
-    drawn = host.sample(np.random.default_rng(0), carry.replay, 4000, discount=1.0).transition
+    check_valid(carry.replay)
+    many = host.make(environment.spec, num_envs=2, capacity=config.loop.replay.replay_capacity, batch_size=4000)
+    drawn = many.sample(np.uint32([0, 1, 2]), carry.replay, DrawNumbers(discount=1.0)).transition
     found = {
         (*a, *b, d) for a, b, d in zip(drawn.obs_tm1.tolist(), drawn.obs_t.tolist(), drawn.discount_t, strict=True)
     }
@@ -142,7 +133,7 @@ def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
 
 def test_an_environment_of_the_runs_own_process_that_raises(tmp_path, trigger, capsys, monkeypatch):
     folder = tmp_path / "run"
-    monkeypatch.setattr(cli.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
+    monkeypatch.setattr(progress.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
     assert cli.run(arguments(["train"], folder, env=ONCE, num_envs=3)) == 1
     said = capsys.readouterr().err
     place = r"polyak: environment \d, episode \d+, step 4, action \d: "
@@ -157,7 +148,7 @@ def test_an_environment_of_the_runs_own_process_that_raises(tmp_path, trigger, c
     [
         ({"workers": 3}, "workers: got 3 for 2 environments; expected at most one for each. Try --num-envs 3"),
         ({"workers": -1}, "workers: got -1; expected an integer >= 0"),
-        ({"worker_timeout": 0.0, "workers": 1}, "worker_timeout: got 0.0; expected a finite number of seconds > 0"),
+        ({"worker_timeout": 0.0, "workers": 1}, "worker_timeout: got 0.0; expected a finite number > 0"),
         ({"on_env_failure": "restart"}, "on_env_failure: got 'restart' and no workers"),
     ],
 )

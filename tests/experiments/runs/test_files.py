@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import polyak
+from polyak.agents import Schedule
 from polyak.experiments import cli
 from polyak.experiments.runs import checkpoint, files, folders
 from polyak.experiments.runs.config import from_json, to_json
@@ -85,7 +86,7 @@ def test_files_changed_by_hand_are_one_message(tmp_path, capsys):
         ("[]", "expected a JSON object"),
         ("{}", 'got no "config"'),
         ('{"config": 5}', 'got no "config"'),
-        ('{"config": {"agent": 5}}', "agent: got 5; expected an object"),
+        ('{"config": {"format": 2, "agent": 5}}', "agent: got 5; expected an object"),
     ):
         (tmp_path / "config.json").write_text(text)
         assert cli.run(["resume", str(tmp_path)]) == 2
@@ -96,7 +97,8 @@ def test_files_changed_by_hand_are_one_message(tmp_path, capsys):
     ("version", "fields", "message"),
     [
         ("9.1.0", {"wings": 2}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'wings'.*Upgrade polyak"),
-        ("9.1.0", {"agent": {"name": "x"}}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'x'.*Upgrade polyak"),
+        ("9.1.0", {"agent_name": "x"}, "by polyak 9.1.0, a newer version, .* polyak {},.*got 'x'.*Upgrade polyak"),
+        ("9.1.0", {"format": 3}, "by polyak 9.1.0, a newer version, .* polyak {},.*format: got 3.*Upgrade polyak"),
         ("0.0.1", {"seed": "3"}, "by polyak 0.0.1, another version, .*seed: got '3'.*Read it with polyak 0.0.1"),
         (polyak.__version__, {"wings": 2}, "^field of the config: got 'wings'"),
         (None, {"wings": 2}, "^field of the config: got 'wings'"),
@@ -116,17 +118,17 @@ def test_a_run_of_another_version_that_can_be_read_is_read(tmp_path):
 
 
 def test_configs_round_trip_and_unknown_keys_are_errors():
-    assert from_json(to_json(config_of(agent={"max_gradient_norm": 10}))).agent.max_gradient_norm == 10.0
-    config = config_of(agent={"max_gradient_norm": None, "hidden_sizes": [3, 4]})
+    assert from_json(to_json(config_of(max_gradient_norm=10))).agent.max_gradient_norm == 10.0
+    config = config_of(max_gradient_norm=None, hidden_sizes=(3, 4))
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
-    assert config.agent.hidden_sizes == (3, 4)
+    assert config.agent.network.hidden_sizes == (3, 4)
     with pytest.raises(ValueError, match=r"field of the config: got 'stepz'.*Did you mean 'steps'"):
-        from_json({"stepz": 5})
+        from_json({"format": 2, "stepz": 5})
     with pytest.raises(ValueError, match=r"field of agent: got 'lerning_rate'.*Did you mean 'learning_rate'"):
-        from_json({"agent": {"name": "dqn", "lerning_rate": 5}})
-    with pytest.raises(TypeError, match=r"agent.batch_size: got '5' \(str\)"):
-        from_json({"agent": {"name": "dqn", "batch_size": "5"}})
-    assert from_json({"agent": {"learning_rate": 1}}).agent.learning_rate == 1.0
+        from_json({"format": 2, "agent": {"lerning_rate": 5}})
+    with pytest.raises(TypeError, match=r"loop.draw.batch_size: got '5' \(str\)"):
+        from_json({"format": 2, "loop": {"draw": {"batch_size": "5"}}})
+    assert from_json({"format": 2, "agent": {"learning_rate": 1}}).agent.learning_rate == Schedule(1)
 
 
 def test_two_processes_on_one_folder(tmp_path):

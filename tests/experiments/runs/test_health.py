@@ -1,12 +1,13 @@
 """What a run is warned of, and what not."""
 
+import re
 import types
 
 import numpy as np
 import pytest
 
 from polyak import updates
-from polyak.agents import DQNConfig
+from polyak.agents import make_configs
 from polyak.experiments.loops.normalization import Moments, Normalization
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.health import Watch, of_exploration, of_targets
@@ -38,17 +39,17 @@ def test_targets_that_move_or_are_not_meant_to(rule):
     ("fields", "message"),
     [
         ({}, None),
-        ({"epsilon_final": 0.0}, "so it explores in the first 25 % of the run alone. Give 0.05"),
-        ({"epsilon_final": 0.0, "epsilon_initial": 0.0}, "so it never explores"),
-        ({"epsilon_final": 0.0, "epsilon_fraction": 0.0}, "so it never explores"),
-        ({"epsilon_final": 0.0, "noisy": True}, None),
-        ({"epsilon_final": 0.0, "head": "ensemble"}, None),
+        ({"epsilon": "linear(1,0,25%)"}, "so it stops exploring. Try linear(1,0.05,25%)"),
+        ({"epsilon": 0}, "so it never explores"),
+        ({"epsilon": "linear(1,0,25%)", "noisy_sigma": 0.5}, None),
+        ({"epsilon": 0, "head": "ensemble"}, None),
     ],
 )
 def test_agents_that_stop_exploring(fields, message):
-    said = list(of_exploration(DQNConfig(**fields)))
+    configs = make_configs("dqn", fields=fields)
+    said = list(of_exploration(configs.agent, configs.loop))
     assert len(said) == (message is not None)
-    assert all(text.startswith("epsilon_final: got 0, and the agent has neither noise") for text in said)
+    assert all(re.match("epsilon: got .*, which ends at 0, and the agent has neither noise", text) for text in said)
     assert all(message in text for text in said)
 
 
@@ -100,13 +101,12 @@ def test_returns_that_leave_the_support():
 def test_a_run_reports_them(tmp_path, monkeypatch):
     monkeypatch.setattr("polyak.experiments.runs.health.LARGE_REWARD", 1.0)
     said = []
-    config = config_of(
-        agent={"target": "periodic:500", "average": "incremental:0.00001", "epsilon_final": 0.0}, steps=200
-    )
+    fields = {"target": "periodic:500", "average": "incremental:0.00001", "epsilon": "linear(1,0,25%)"}
+    config = config_of(steps=200, **fields)
     runs.train(config, tmp_path / "run", lambda _: None, said.append)
     assert [text.split(":")[:2] for text in said] == [
         ["warning", " target q"],
         ["warning", " target average"],
-        ["warning", " epsilon_final"],
+        ["warning", " epsilon"],
         ["warning", " rewards"],
     ]

@@ -20,21 +20,21 @@ from polyak.experiments.environments.local import Environments
 from polyak.experiments.runs import checkpoint
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.config import RunConfig, from_json
-from small_runs import arguments, config_of, records
+from small_runs import arguments, assert_same_run, config_of, interrupt_at, records
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    assert cli.run(arguments(["train", "dqn"], folder)) == 0
+    assert cli.run(arguments(["train"], folder)) == 0
     return folder
 
 
 def test_what_a_run_leaves(finished):
     assert [record["step"] for record in records(finished)] == [100, 200, 300, 400, 500, 600]
     config = json.loads((finished / "config.json").read_text())
-    assert config["config"]["agent"]["name"] == "dqn"
-    assert from_json(config["config"]) == RunConfig(**(vars(from_json(config["config"]))))
+    assert config["config"]["agent_name"] == "n_step_double_dqn"
+    assert from_json(config["config"]) == config_of()
     assert config["resolved"]["targets"]["q"]["rule"] == config["config"]["agent"]["target"]
     assert config["resolved"]["replay_bytes"] > 300 * (4 * 4 + 13)
     assert config["versions"]["jax"] == jax.__version__
@@ -65,7 +65,8 @@ def test_runs_are_compared(finished, tmp_path, capsys):
         (tmp_path / "1" / name).write_text(json.dumps(written))
     assert cli.run(["compare", str(tmp_path), "--window", "100", "--format", "csv"]) == 0
     [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert (row["group"], row["environment"], row["seeds"], row["unfinished"]) == ("dqn", "CartPole-v1", "2", "0")
+    assert (row["group"], row["environment"], row["seeds"]) == ("n_step_double_dqn", "CartPole-v1", "2")
+    assert row["unfinished"] == "0"
     assert float(row["training_iqm"]) == pytest.approx(records(finished)[-1]["return_mean"])
     greedy = json.loads((finished / "evaluation.json").read_text())["mean"]
     assert [float(row[f"greedy_{part}"]) for part in ("low", "iqm", "high")] == sorted([greedy, (greedy + 3) / 2, 3])
@@ -101,30 +102,12 @@ def test_the_rule_is_recorded_in_both_units(tmp_path, target, rule, learner_step
     assert config == RunConfig()
 
 
-def interrupt_at(step):
-    """An ``on_record`` that does what Ctrl-C does, at the first record from ``step`` on."""
-
-    def on_record(record):
-        if record["step"] == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return on_record
-
-
-def assert_same_run(folder, other):
-    assert records(folder) == records(other)
-    assert (folder / "evaluation.json").read_text() == (other / "evaluation.json").read_text()
-    with np.load(folder / "parameters.npz") as ours, np.load(other / "parameters.npz") as theirs:
-        for name in theirs.files:
-            assert ours[name].tobytes() == theirs[name].tobytes()
-
-
 @pytest.mark.parametrize(
     "changed",
     [
         {},
-        {"num_envs": 3, "agent": {"n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"}},
-        {"num_envs": 2, "agent": {"normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True}},
+        {"num_envs": 3, "n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"},
+        {"num_envs": 2, "normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True},
     ],
     ids=["plain", "several environments, n-step, average, cosine", "normalised, skipping"],
 )
@@ -143,7 +126,7 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path, changed, capsys)
 
 @pytest.mark.parametrize("stops", [(200,), (300, 500)], ids=["at a checkpoint", "after the replay has wrapped, twice"])
 def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
-    config, silent = config_of(replay_storage="mmap", agent={"replay_capacity": 150, "n_steps": 3}), lambda _: None
+    config, silent = config_of(replay_storage="mmap", replay_capacity=150, n_steps=3), lambda _: None
     runs.train(dataclasses.replace(config, replay_storage="memory"), tmp_path / "memory", silent, silent)
     runs.train(config, tmp_path / "whole", silent, silent)
     assert_same_run(tmp_path / "whole", tmp_path / "memory")
@@ -163,7 +146,7 @@ def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
 
 
 def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
-    config, silent = config_of(replay_storage="mmap", agent={"replay_capacity": 150, "n_steps": 3}), lambda _: None
+    config, silent = config_of(replay_storage="mmap", replay_capacity=150, n_steps=3), lambda _: None
     runs.train(config, tmp_path / "whole", silent, silent)
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "600")
@@ -225,7 +208,7 @@ def test_interrupted_at_once_after_a_resume_keeps_the_checkpoint_untouched(tmp_p
     assert runs.train(config_of(), folder, interrupt_at(300), silent) is None
     newest = folder / "checkpoints" / "300"
     before = newest.stat().st_ino
-    monkeypatch.setattr(runs, "host_loop", lambda *a, **k: iter([(signal.raise_signal(signal.SIGINT), a[3], {})[1:]]))
+    monkeypatch.setattr(runs, "host_loop", lambda *a, **k: iter([(signal.raise_signal(signal.SIGINT), a[4], {})[1:]]))
     assert runs.resume(folder, silent, silent) is None
     assert newest.stat().st_ino == before
 
@@ -320,7 +303,7 @@ def test_training_that_diverges_stops_and_says_so(tmp_path, capsys):
 
 
 def test_what_was_not_learnt_is_not_reported(tmp_path):
-    runs.train(config_of(agent={"learning_starts": 250}), tmp_path / "run", lambda _: None, lambda _: None)
+    runs.train(config_of(learning_starts=250), tmp_path / "run", lambda _: None, lambda _: None)
     losses = [record["loss"] for record in records(tmp_path / "run")]
     assert losses[:2] == [None, None]
     assert all(loss > 0 for loss in losses[2:])

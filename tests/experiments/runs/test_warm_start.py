@@ -11,14 +11,13 @@ import optax
 import pytest
 
 import polyak
-from polyak.agents import DQNConfig, make_optimizer
+from polyak.agents import AgentConfig, make_optimizer
+from polyak.agents.config import SGD, Adam, AdamW, RMSProp
 from polyak.experiments import cli
 from polyak.experiments.environments.local import Environments
-from polyak.experiments.loops.carry import initial_carry
 from polyak.experiments.runs import build, export, files
 from polyak.experiments.runs import train as runs
-from polyak.replay import host
-from small_runs import arguments, config_of, records
+from small_runs import arguments, begin, config_of, records
 
 AVERAGED = {"target": "incremental:0.1", "average": "incremental:0.1"}
 
@@ -26,9 +25,8 @@ AVERAGED = {"target": "incremental:0.1", "average": "incremental:0.1"}
 @pytest.fixture(scope="module")
 def warm(first, tmp_path_factory):
     """A run of the same config that begins where the first one ended."""
-    fields = {"steps": 600, "log_every": 100, "checkpoint_every": 200, "evaluation_episodes": 2, "seed": 3}
-    agent = {"hidden_sizes": (8,), "batch_size": 8, "learning_starts": 50, "replay_capacity": 300, **AVERAGED}
-    return polyak.train(initial=first, out=tmp_path_factory.mktemp("warm") / "warm", **fields, **agent)
+    config = config_of(seed=3, initial=str(first.folder), **AVERAGED)
+    return polyak.train(config=config, out=tmp_path_factory.mktemp("warm") / "warm")
 
 
 def silent(_):
@@ -39,7 +37,7 @@ def silent(_):
 def first(tmp_path_factory):
     """A finished run, with its two exports beside it."""
     folder = tmp_path_factory.mktemp("warm") / "first"
-    run = polyak.train(config=config_of(seed=3, agent=AVERAGED), out=folder)
+    run = polyak.train(config=config_of(seed=3, **AVERAGED), out=folder)
     polyak.export(run, folder / "export")
     polyak.export(run, folder / "npz", format="npz")
     return run
@@ -60,7 +58,7 @@ def template(run):
 def test_a_run_an_export_or_a_file_of_either(first, name):
     trees = export.load_initial(str(first.folder / name), template(first))
     assert same(trees["params"], first.variables.params)
-    assert trees["state"] == ()
+    assert trees["state"] == {}
 
 
 def test_module_state_comes_along(tmp_path):
@@ -73,11 +71,12 @@ def test_module_state_comes_along(tmp_path):
 
 def test_network_and_targets_start_as_the_first_run_ended_and_the_rest_is_new(first, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "host_loop", lambda agent, environment, config, carry, **_: seen.append(carry) or [])
+    monkeypatch.setattr(runs, "host_loop", lambda *arguments, **_: seen.append(arguments[2:]) or [])
     config = dataclasses.replace(first.config, initial=str(first.folder))
     result = runs.train(config, tmp_path / "run", silent, silent)
-    built, carry, parameters = build.build(first.config), seen[0], first.variables.params
-    cold = initial_carry(built.agent, built.environment, first.config.agent, first.config.seed)
+    (replay, _, carry), parameters = seen[0], first.variables.params
+    built = build.build(first.config)
+    _, _, cold = begin(first.config, built.environment, built.agent, seed=first.config.seed)
     assert same(carry.agent.params, parameters)
     assert not same(cold.agent.params, parameters)
     for name in ("q", "average"):
@@ -85,15 +84,15 @@ def test_network_and_targets_start_as_the_first_run_ended_and_the_rest_is_new(fi
         assert int(carry.agent.targets[name].count) == 0
     assert same(carry.agent.optimizer_state, cold.agent.optimizer_state)
     assert same((carry.key, carry.timestep), (cold.key, cold.timestep))
-    assert (carry.steps, carry.learner_steps, host.size(carry.replay)) == (0, 0, 0)
+    assert (carry.steps, carry.learner_steps, replay.size(carry.replay)) == (0, 0, 0)
     # Nothing was learnt in between, and the seed is the first run's: so it plays as the first run did at its end.
     assert result == first.evaluation
     assert (tmp_path / "run" / "parameters.npz").read_bytes() == (first.folder / "parameters.npz").read_bytes()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW(), RMSProp(), SGD()], ids=lambda part: type(part).__name__)
 def test_a_new_optimizer_state_does_not_depend_on_the_parameters(optimizer):
-    made = make_optimizer(DQNConfig(optimizer=optimizer, max_gradient_norm=1.0), 100)
+    made = make_optimizer(AgentConfig(optimizer=optimizer, max_gradient_norm=1.0), 100)
     states = [made.init({"w": np.full(3, value, np.float32)}) for value in (0.0, 5.0)]
     assert same(*states) or not jax.tree.leaves(states)
     assert optax.tree.norm(jax.tree.map(np.asarray, states[0])) == 0
@@ -203,7 +202,7 @@ def test_it_is_refused_before_the_first_step_and_before_a_folder_is_made(first, 
 
 
 def test_a_path_in_a_config_is_text(tmp_path):
-    with pytest.raises(TypeError, match=r"initial: got .*expected a path as text, or None"):
+    with pytest.raises(TypeError, match=r"initial: got PosixPath.*expected a text"):
         polyak.experiments.RunConfig(initial=tmp_path)
     with pytest.raises(TypeError, match=r"initial: got 5 \(int\)"):
         polyak.train(initial=5)

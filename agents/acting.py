@@ -1,0 +1,109 @@
+"""Acting: the legal action of the largest value, and one member of an ensemble for an episode."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..networks import Network, ValueOutput
+from ..replay.types import TimeStep
+from ..updates import LearnerState, Variables
+from .config import AgentConfig, Ensemble, ImplicitQuantile
+from .types import ActOutput, RecurrentState, StepExtras
+
+Array = Any
+
+
+def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
+    """Q-values to choose an action by: those of illegal actions are the dtype's lowest number.
+
+    Where no action is legal, as at a termination, action 0 is chosen, whose own value is a finite one.
+
+    >>> int(mask_values(jnp.array([5.0, 1.0, 2.0]), jnp.array([False, True, True])).argmax())
+    2
+    """
+    if isinstance(action_mask, tuple):
+        return q_values
+    legal = jnp.broadcast_to(action_mask, q_values.shape)
+    return jnp.where(legal, q_values, jnp.finfo(q_values.dtype).min)
+
+
+def greedy_action(q_values: jax.Array, action_mask: Any) -> jax.Array:
+    """The legal action of the largest value, ``[...]`` int32 of values ``[..., A]``; the lowest index of equal ones."""
+    return jnp.argmax(mask_values(q_values, action_mask), axis=-1).astype(jnp.int32)
+
+
+def forward(
+    network: Network,
+    variables: Variables,
+    key: jax.Array | None,
+    timestep: TimeStep,
+    core_state: Any,
+) -> tuple[ValueOutput, Any]:
+    """Values of one time step ``[N, ...]`` outside of training, and the recurrent state after it."""
+    params, state = variables
+    encode_key = None if key is None else jax.random.fold_in(key, 1)
+    hidden, _ = network.encode(params, state, encode_key, timestep.observation, False)
+    if network.core is not None:
+        inputs = [leaf[:, None] for leaf in (hidden, timestep.a_tm1, timestep.reward, timestep.first)]
+        hidden, core_state = network.core(params, *inputs, core_state)
+        hidden = hidden[:, 0]
+    output, _ = network.value(params, state, key, hidden, timestep.observation, False)
+    return output, core_state
+
+
+def make_acting(
+    config: AgentConfig, network: Network
+) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput]]:
+    """How an agent begins, acts in training, and acts when it is evaluated.
+
+    An ensemble acts by one member for a whole episode (Osband et al., 2016, algorithm 1), drawn where the episode
+    begins, and keeps with each step which members learn from it; evaluated, it acts by the mean of its members. Noisy
+    layers draw in training alone, and implicit quantiles never: they act on evenly spaced fractions.
+
+    Returns:
+        ``initial_recurrent_state``, ``act`` and ``evaluate_act`` of an :class:`polyak.agents.Agent`.
+    """
+    ensemble = config.head if isinstance(config.head, Ensemble) else None
+    noisy = network.draws and (not isinstance(config.head, ImplicitQuantile) or config.head.noisy_sigma is not None)
+    has_core = network.core is not None
+
+    def draw_members(key: jax.Array, num_envs: int) -> jax.Array:
+        return jax.random.randint(key, (num_envs,), 0, ensemble.num_members if ensemble else 1)
+
+    def initial_recurrent_state(key: jax.Array, num_envs: int) -> Any:
+        if not has_core and ensemble is None:
+            return ()
+        member = draw_members(key, num_envs) if ensemble else ()
+        return RecurrentState(network.initial_recurrent_state(num_envs), member)
+
+    def core_of(recurrent_state: Any, first: jax.Array) -> Any:
+        """Recurrent state of the network, zeros where an episode begins."""
+        if not has_core:
+            return ()
+        return jax.tree.map(lambda leaf: jnp.where(first[:, None], 0.0, leaf), recurrent_state.core)
+
+    def act(key: jax.Array, state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> ActOutput:
+        variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
+        output, core = forward(network, variables, key if noisy else None, timestep, before)
+        kept = StepExtras(before, timestep.a_tm1, timestep.reward) if has_core else StepExtras()
+        if ensemble is None:
+            action = greedy_action(output.q_values, timestep.action_mask)
+            return ActOutput(action, RecurrentState(core), kept) if has_core else ActOutput(action)
+        member_key, mask_key = jax.random.split(key)
+        num_envs = len(timestep.first)
+        member = jnp.where(timestep.first, draw_members(member_key, num_envs), recurrent_state.member)
+        action = greedy_action(output.members[jnp.arange(num_envs), member], timestep.action_mask)
+        mask = jax.random.bernoulli(mask_key, ensemble.mask_probability, (num_envs, ensemble.num_members))
+        kept = kept._replace(member_mask=mask.astype(jnp.float32))
+        return ActOutput(action, RecurrentState(core, member), kept)
+
+    def evaluate_act(key: jax.Array, state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> ActOutput:
+        del key
+        variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
+        output, core = forward(network, variables, None, timestep, before)
+        after = recurrent_state._replace(core=core) if has_core else recurrent_state
+        return ActOutput(greedy_action(output.q_values, timestep.action_mask), after)
+
+    return initial_recurrent_state, act, evaluate_act

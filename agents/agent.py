@@ -1,0 +1,285 @@
+"""The one maker of agents: a network, the terms of a loss, an optimizer and named targets, from a config."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import networks, updates
+from ..networks import Network
+from ..replay.types import EnvironmentSpec, Sample, Sequence
+from ..updates import LearnerState, LossOutput, Target, Variables
+from .acting import greedy_action, make_acting
+from .augmentation import Augment, make_augmentation
+from .config import AgentConfig, Categorical, HLGauss
+from .optimizers import make_optimizer
+from .support import derive_support
+from .terms import make_value_term
+from .types import AVERAGE, MAIN_TARGET, Agent, Term, Views
+from .views import look, values_tm1
+
+_HEAD_NAMES = {"Scalar": "q", "HLGauss": "hl_gauss", "ImplicitQuantile": "implicit_quantile"}
+
+
+def make_agent(
+    config: AgentConfig,
+    spec: EnvironmentSpec,
+    *,
+    total_learner_steps: int | None = None,
+    environment_steps_per_learner_step: Fraction | None = None,
+    lowering: networks.Lowering = "convolution",
+    network: Network | hk.Transformed | hk.TransformedWithState | None = None,
+    module_state: Literal["copied", "own"] = "copied",
+    terms: Mapping[str, tuple[float, Term]] = {},
+) -> Agent:
+    """Makes an agent.
+
+    The loss is the value term plus the weighted sum of ``terms``, each weighted by the sample's importance weights.
+
+    Args:
+        config: Config of the agent.
+        spec: Observations as the agent sees them, frames stacked, and the number of actions.
+        total_learner_steps: Number of learner steps of the run, over which schedules of the learning rate and of target
+            rules change.
+        environment_steps_per_learner_step: Converts periods of target rules in environment steps, such as ``500env``.
+        lowering: How convolutions are computed (see :class:`polyak.networks.Conv2D`).
+        network: Network of one's own: the result of :func:`polyak.networks.compose`, or a Haiku transform of
+            ``observation -> ValueOutput``. By default :func:`polyak.networks.make_network` from the config.
+        module_state: Module state of the target network: ``copied`` with the parameters, or its ``own``, from its own
+            forward passes.
+        terms: Name to weight and term, added to the value term.
+
+    Raises:
+        ValueError: if a part of the config does not suit the observations, a rule's text does not parse, the network's
+            output does not fit the head or the actions, or a term does not return ``[B]`` losses.
+        TypeError: if the network returns something other than a ``ValueOutput``.
+
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
+    >>> agent = make_agent(AgentConfig(target="incremental:0.005"), spec, total_learner_steps=1000)
+    >>> state = agent.init(jax.random.key(0))
+    >>> str(agent.targets["q"].rule), state.params["head/q_values"]["w"].shape
+    ('incremental:0.005', (84, 2))
+    """
+    network = _network(config, spec, network, lowering)
+    check_output(config, network, spec)
+    named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
+    burn_in = config.burn_in
+    augment = make_augmentation(config.augmentation, spec.observation.shape)
+    weighted = {"value": (1.0, make_value_term(config)), **terms}
+    own_state = frozenset(name for name, target in named.items() if target.module_state == "own")
+    read = [name for name in named if name != AVERAGE]
+
+    def loss(
+        key: jax.Array, params: Any, state: Any, targets: Mapping[str, Variables], batch: Sample
+    ) -> tuple[jax.Array, LossOutput]:
+        key, *augment_keys = jax.random.split(key, 3)
+        online, sample = Variables(params, state), _augmented(augment, augment_keys, batch)
+        slow = {name: targets[name] for name in read}
+        views, state, own = look(network, key, online, slow, own_state, sample, burn_in)
+        total, priorities, metrics = _sum_terms(weighted, key, views)
+        return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
+
+    learner = updates.learner(
+        loss, make_optimizer(config, total_learner_steps), named, skip_nonfinite=config.skip_nonfinite
+    )
+
+    @jax.jit
+    def init(key: jax.Array) -> LearnerState:
+        observation = jnp.zeros((1, *spec.observation.shape), spec.observation.dtype)
+        return learner.init(*network.init(key, observation))
+
+    def greedy_actions(variables: Variables, sample: Sample) -> jax.Array:
+        drawn = sample.transition
+        values = values_tm1(network, variables, sample, burn_in).q_values
+        if not isinstance(drawn, Sequence):
+            return greedy_action(values[:, 0], drawn.action_mask_tm1)
+        mask = drawn.action_mask if isinstance(drawn.action_mask, tuple) else drawn.action_mask[:, :-1]
+        learns = drawn.valid & ((jnp.arange(drawn.valid.shape[1]) >= burn_in)[None] | drawn.first[:, None])
+        return jnp.where(learns, greedy_action(values, mask), -1)
+
+    acting = make_acting(config, network)
+    return Agent(init, *acting[:2], learner.step, named, acting[2], greedy_actions, _calibration(config))
+
+
+def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:
+    """Arguments of :func:`polyak.networks.make_network` for an agent, in JSON's own types.
+
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
+    >>> network_arguments(AgentConfig(), spec)
+    {'num_actions': 2, 'torso': 'mlp', 'hidden_sizes': [120, 84], 'activation': 'relu', 'head': 'q', 'dueling': False}
+    """
+    head, core = config.head, config.network.core
+    arguments: dict[str, Any] = {
+        "num_actions": spec.num_actions,
+        "torso": torso_name(config, spec),
+        "hidden_sizes": list(config.network.hidden_sizes),
+        "activation": config.network.activation,
+        "head": _HEAD_NAMES.get(type(head).__name__, type(head).__name__.lower()),
+    }
+    names = ("dueling", "num_atoms", "v_min", "v_max", "num_quantiles", "num_members", "prior_scale")
+    arguments |= {name: getattr(head, name) for name in names if hasattr(head, name)}
+    if getattr(head, "noisy_sigma", None) is not None:
+        arguments |= {"noisy": True, "noisy_sigma": getattr(head, "noisy_sigma")}  # noqa: B009
+    return arguments | ({"lstm_size": core.lstm_size} if core is not None else {})
+
+
+def torso_name(config: AgentConfig, spec: EnvironmentSpec) -> str:
+    """Name of the torso, with ``auto`` decided by the observations.
+
+    Raises:
+        ValueError: if a torso of images is to see observations of another shape than ``[H, W, C]``.
+
+    >>> torso_name(AgentConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((84, 84, 4), jnp.uint8), num_actions=2))
+    'nature'
+    """
+    torso, shape = config.network.torso, spec.observation.shape
+    if torso not in ("auto", "mlp") and len(shape) != 3:
+        raise ValueError(
+            f"torso: got {torso!r} and observations of shape {shape}; expected images, [height, width, channels]. Try "
+            "--torso auto, which is mlp for these."
+        )
+    if torso != "auto":
+        return torso
+    return "nature" if len(shape) == 3 else "mlp"
+
+
+def make_targets(
+    config: AgentConfig,
+    total_learner_steps: int | None = None,
+    environment_steps_per_learner_step: Fraction | None = None,
+    module_state: Literal["copied", "own"] = "copied",
+) -> dict[str, Target]:
+    """Targets of an agent: the main one, and the Polyak average to evaluate with where the config asks for one.
+
+    Raises:
+        ValueError: if a rule's text does not parse; the message names the field.
+
+    >>> {name: str(target.rule) for name, target in make_targets(AgentConfig(average="incremental:0.001")).items()}
+    {'q': 'periodic:100', 'average': 'incremental:0.001'}
+    """
+    options: dict[str, Any] = {
+        "horizon": total_learner_steps,
+        "environment_steps_per_learner_step": environment_steps_per_learner_step,
+    }
+    rule = updates.parse_named(config.target, (MAIN_TARGET,), **options)[MAIN_TARGET]
+    targets = {MAIN_TARGET: Target(rule, module_state=module_state)}
+    try:
+        average = updates.parse(config.average, **options)
+    except ValueError as error:
+        raise ValueError(f"average: {error}") from None
+    return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
+
+
+def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -> None:
+    """Checks that a network's output fits the actions and the head, without computing anything.
+
+    Raises:
+        ValueError: if it does not.
+        TypeError: if it is no ``ValueOutput``.
+    """
+    observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
+
+    def output(key: jax.Array, observation: jax.Array) -> networks.ValueOutput:
+        params, state = network.init(key, observation)
+        hidden, state = network.encode(params, state, None, observation, False)
+        if network.core is not None:
+            one = (jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1)), jnp.ones((1, 1), bool))
+            hidden = network.core(params, hidden[:, None], *one, network.initial_recurrent_state(1))[0][:, 0]
+        return network.value(params, state, None, hidden, observation, False)[0]
+
+    found = jax.eval_shape(output, jax.random.key(0), observation)
+    if found.q_values.shape != (1, spec.num_actions):
+        raise ValueError(
+            f"network: its q_values have shape {found.q_values.shape} for one observation of shape "
+            f"{spec.observation.shape}; expected (1, {spec.num_actions}), a value for each of the environment's "
+            f"{spec.num_actions} actions. Build the network with num_actions={spec.num_actions}."
+        )
+    needed = {
+        "Scalar": (),
+        "Ensemble": ("members",),
+        "Categorical": ("logits", "atoms"),
+        "HLGauss": ("logits", "atoms"),
+    }
+    for field in needed.get(type(config.head).__name__, ("quantiles", "taus")):
+        if isinstance(getattr(found, field), tuple):
+            raise ValueError(
+                f"network: its ValueOutput has no {field}, from which the head {type(config.head).__name__} learns; "
+                f"expected an array. Return ValueOutput(q_values=..., {field}=...), or choose another head."
+            )
+
+
+def _network(
+    config: AgentConfig,
+    spec: EnvironmentSpec,
+    network: Network | hk.Transformed | hk.TransformedWithState | None,
+    lowering: networks.Lowering,
+) -> Network:
+    if network is None:
+        return networks.make_network(**network_arguments(config, spec), lowering=lowering)
+    if not isinstance(network, Network):
+        network = networks.from_haiku(network)
+    if (network.core is None) != (config.network.core is None):
+        has = "no recurrent core" if network.core is None else "a recurrent core"
+        raise ValueError(
+            f"network: got a network with {has}, and core is {config.network.core}; expected both or neither. Set core "
+            f"to {'none' if network.core is None else 'lstm'}."
+        )
+    return network
+
+
+def _augmented(augment: Augment | None, keys: list[jax.Array], sample: Sample) -> Sample:
+    """The sample with its images augmented, each of a transition's two observations by itself."""
+    if augment is None:
+        return sample
+    drawn = sample.transition
+    if isinstance(drawn, Sequence):
+        images = drawn.obs.reshape(-1, *drawn.obs.shape[2:])
+        return sample._replace(transition=drawn._replace(obs=augment(keys[0], images).reshape(drawn.obs.shape)))
+    obs_tm1, obs_t = augment(keys[0], drawn.obs_tm1), augment(keys[1], drawn.obs_t)
+    return sample._replace(transition=drawn._replace(obs_tm1=obs_tm1, obs_t=obs_t))
+
+
+def _sum_terms(
+    weighted: Mapping[str, tuple[float, Term]], key: jax.Array, views: Views
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Weighted sum ``[B]`` of all terms, the priorities of the value term, and all metrics."""
+    batch, metrics = len(views.sample.weights), dict[str, jax.Array]()
+    total: Any = 0.0
+    priorities: Any = ()
+    for number, (name, (weight, term)) in enumerate(weighted.items()):
+        found = term(jax.random.fold_in(key, number), views)
+        if jnp.shape(found.loss) != (batch,):
+            raise ValueError(
+                f"terms.{name}: got a loss of shape {jnp.shape(found.loss)}; expected [B], ({batch},). Return the loss "
+                "of each transition or sequence, without their mean."
+            )
+        total = weight * found.loss if number == 0 else total + weight * found.loss
+        metrics |= found.metrics
+        priorities = found.priorities if number == 0 else priorities
+        metrics |= {f"loss/{name}": jnp.mean(found.loss)} if len(weighted) > 1 else {}
+    return total, priorities, metrics
+
+
+def _calibration(config: AgentConfig) -> Any:
+    """How the support of the atoms is derived from rewards, where the config does not give it."""
+    head = config.head
+    if not isinstance(head, Categorical | HLGauss) or head.v_min is not None:
+        return None
+
+    def calibrate(state: LearnerState, rewards: Any, discount: float) -> LearnerState:
+        found = networks.support(state.state)
+        if found is None or float(np.ptp(np.asarray(found))) > 0:  # it came with the parameters
+            return state
+        v_min, v_max = derive_support(np.asarray(rewards), discount, margin=isinstance(head, HLGauss))
+
+        def with_support(tree: Any) -> Any:
+            return networks.set_support(tree, v_min, v_max) if jax.tree.leaves(tree) else tree
+
+        targets = {name: slow._replace(state=with_support(slow.state)) for name, slow in state.targets.items()}
+        return state._replace(state=with_support(state.state), targets=targets)
+
+    return calibrate

@@ -1,0 +1,222 @@
+"""Fields of a config: ranges in their metadata, and the one function that checks them.
+
+A part of a config is a frozen dataclass whose ``__post_init__`` calls :func:`check_fields`. This module imports
+nothing heavy.
+"""
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import math
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .schedules import Schedule
+
+
+class Range(NamedTuple):
+    """Numbers that a field may have.
+
+    Attributes:
+        lowest: Lowest number.
+        highest: Highest number.
+        exclusive: Whether ``lowest`` itself is out of range.
+    """
+
+    lowest: float = -math.inf
+    highest: float = math.inf
+    exclusive: bool = False
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is finite and in range.
+
+        >>> Range(0, 1).holds(1), Range(0, exclusive=True).holds(0), Range(1).holds(math.inf)
+        (True, False, False)
+        """
+        above = self.lowest < number if self.exclusive else self.lowest <= number
+        return math.isfinite(number) and above and number <= self.highest
+
+    def describe(self, name: str, is_integer: bool) -> str:
+        """Description of the range, for error messages.
+
+        >>> Range(1).describe("n", True), Range(0, 1).describe("n", False)
+        ('an integer >= 1', '0 <= n <= 1')
+        """
+        sign = "<" if self.exclusive else "<="
+        if math.isfinite(self.lowest) and math.isfinite(self.highest):
+            return f"{self.lowest:g} {sign} {name} <= {self.highest:g}"
+        noun = "an integer" if is_integer else "a finite number"
+        if math.isfinite(self.lowest):
+            return f"{noun} {'>' if self.exclusive else '>='} {self.lowest:g}"
+        return f"{noun} <= {self.highest:g}" if math.isfinite(self.highest) else noun
+
+
+def number(default: Any, within: Range = Range()) -> Any:
+    """Field of a number, or of a tuple of numbers, in a range."""
+    return dataclasses.field(default=default, metadata={"range": within})
+
+
+def at_least(lowest: float, default: Any) -> Any:
+    """Field of a number from ``lowest`` on."""
+    return number(default, Range(lowest))
+
+
+def above(lowest: float, default: Any) -> Any:
+    """Field of a number above ``lowest``."""
+    return number(default, Range(lowest, exclusive=True))
+
+
+def unit(default: Any) -> Any:
+    """Field of a number in [0, 1]."""
+    return number(default, Range(0, 1))
+
+
+def scheduled(default: float | str, within: Range, whole: bool = False) -> Any:
+    """Field of a :class:`Schedule` whose numbers are all in a range; ``whole`` for integers."""
+    return dataclasses.field(default=Schedule.of(default), metadata={"range": within, "whole": whole})
+
+
+def one_of(kinds: Mapping[str, type | None], default: Any) -> Any:
+    """Field of a union: one of several parts, by the names of their kinds; None stands for no part."""
+    return dataclasses.field(default=default, metadata={"kinds": dict(kinds)})
+
+
+def kinds_of(field: dataclasses.Field[Any]) -> Mapping[str, type | None]:
+    """The kinds of a union's parts, by name; empty for another field."""
+    kinds: Mapping[str, type | None] = field.metadata.get("kinds", {})
+    return kinds
+
+
+def kind_of(field: dataclasses.Field[Any], part: Any) -> str:
+    """The name of a part's kind."""
+    return next(name for name, kind in kinds_of(field).items() if kind is (None if part is None else type(part)))
+
+
+def check_fields(part: Any) -> None:
+    """Checks every field of a part by its annotation and its range, and makes NumPy's numbers Python's.
+
+    Raises:
+        TypeError: if a value is of another type than the field's.
+        ValueError: if a value is out of range, or is none of the choices.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Part:
+    ...     size: int = at_least(1, 128)
+    ...     def __post_init__(self):
+    ...         check_fields(self)
+    >>> Part(size=0)
+    Traceback (most recent call last):
+    ValueError: size: got 0; expected an integer >= 1.
+    """
+    annotations = annotations_of(part.__class__)
+    for field in dataclasses.fields(part):
+        found = _checked(field, annotations[field.name], getattr(part, field.name))
+        object.__setattr__(part, field.name, found)
+
+
+@functools.cache
+def annotations_of(part: Any) -> Mapping[str, Any]:
+    """The types of a part's fields, by name."""
+    return typing.get_type_hints(part)
+
+
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """Returns a value that is one of those allowed.
+
+    Raises:
+        ValueError: if it is none of them.
+
+    >>> check_choice("error", "l1", ("squared", "huber"))
+    Traceback (most recent call last):
+    ValueError: error: got 'l1'; expected squared or huber.
+    """
+    if value not in allowed:
+        names = [str(choice) for choice in allowed]
+        expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+        raise ValueError(f"{name}: got {value!r}; expected {expected}.{did_you_mean(value, names)}")
+    return value
+
+
+def did_you_mean(name: Any, names: Iterable[str]) -> str:
+    """A hint at the closest of ``names``; empty where none is close.
+
+    >>> did_you_mean("bach_size", ["batch_size", "burn_in"])
+    " Did you mean 'batch_size'?"
+    """
+    close = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.4)
+    return f" Did you mean {max(close, key=lambda other: _common_prefix(str(name), other))!r}?" if close else ""
+
+
+def _common_prefix(one: str, other: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
+    name, within = field.name, field.metadata.get("range") or Range()
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if kinds := kinds_of(field):
+        if (None if value is None else type(value)) not in kinds.values():
+            raise TypeError(
+                f"{name}: got {value!r} ({type(value).__name__}); expected one of {', '.join(kinds)}, as a part of "
+                "that kind."
+            )
+        return value
+    if dataclasses.is_dataclass(annotation) and annotation is not Schedule:
+        return _of_type(name, value, annotation, f"a {annotation.__name__}")  # type: ignore[union-attr]
+    if annotation is Schedule:
+        schedule = Schedule.of(value, name)
+        _check_schedule(name, schedule, within, field.metadata.get("whole", False))
+        return schedule
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # X | None
+        if value is None:
+            return None
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    if typing.get_origin(annotation) is typing.Literal:
+        return check_choice(name, value, typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return _tuple(name, value, typing.get_args(annotation)[0], within)
+    if annotation is bool:
+        return _of_type(name, value, bool, "True or False")
+    if annotation is str:
+        return _of_type(name, value, str, "a text")
+    return _number(name, value, annotation is int, within)
+
+
+def _check_schedule(name: str, schedule: Schedule, within: Range, whole: bool) -> None:
+    for end in schedule.extremes:
+        if not within.holds(end) or (whole and schedule.is_constant and end != int(end)):
+            raise ValueError(f"{name}: got {schedule.to_json()!r}; expected {within.describe(name, whole)}.")
+
+
+def _number(name: str, value: Any, is_integer: bool, within: Range) -> Any:
+    kind = numbers.Integral if is_integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = within.describe(name, is_integer) if is_integer else "a number"
+        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected {expected}.")
+    found = int(value) if is_integer else float(value)  # type: ignore[call-overload]
+    if not within.holds(found):
+        raise ValueError(f"{name}: got {value}; expected {within.describe(name, is_integer)}.")
+    return found
+
+
+def _tuple(name: str, value: Any, item: Any, within: Range) -> tuple[Any, ...]:
+    names = typing.get_args(item)  # of a tuple of names, which may be empty; else it has a size for each layer
+    if not isinstance(value, tuple | list):
+        expected = "names, such as" if names else "a size for each layer, such as"
+        raise TypeError(f"{name}: got {value!r}; expected {expected} {(names[0] if names else 64,)}.")
+    if names:
+        return tuple(check_choice(name, choice, names) for choice in value)
+    if not value:
+        raise ValueError(f"{name}: got no layer; expected one or more. Give (64,), for example.")
+    return tuple(_number(name, size, True, within) for size in value)
+
+
+def _of_type(name: str, value: Any, kind: Any, expected: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected {expected}.")
+    return value

@@ -1,0 +1,200 @@
+"""Heads: the loss of one transition for each kind of action values; batched by the value term.
+
+Each function takes the head's part of the config, the online network's output on ``obs_tm1``, the target network's on
+``obs_t``, the policy to bootstrap with, and the action, reward and discount of the transition. ``A`` is the number of
+actions, ``M`` of atoms or quantiles, ``K`` of ensemble members. Gradients flow through the online output alone.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from ..networks import ValueOutput
+from .bootstrap import NextPolicy, mix
+from .config import Categorical, Ensemble, Error, Head, HLGauss, ImplicitQuantile, Quantile, Scalar
+
+Array = Any
+# Sigma of HL-Gauss in widths of a bin (Farebrother et al., 2024).
+_SIGMA_IN_BINS = 0.75
+# The largest priority that a distribution's loss can give, as its authors had it.
+_MAX_PRIORITY = 100.0
+
+
+class ActionRewardDiscount(NamedTuple):
+    """Action, reward and discount of a transition.
+
+    Attributes:
+        a_tm1: Action, an int32 scalar.
+        r_t: Reward, summed over the steps of the transition.
+        discount_t: Factor of the bootstrap value.
+    """
+
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array
+
+
+class TransitionLoss(NamedTuple):
+    """Loss, TD error and priority of one transition.
+
+    Attributes:
+        loss: Scalar that is minimised.
+        td_error: Bootstrap target minus value, of the values.
+        priority: New priority of the transition, not negative.
+        clipped: Share of the bootstrap target that lies outside of the support; 0 where there is none.
+    """
+
+    loss: Array
+    td_error: Array
+    priority: Array
+    clipped: Array = 0.0
+
+
+def learn_transition(
+    head: Head,
+    online: ValueOutput,
+    target: ValueOutput,
+    policy: NextPolicy,
+    transition: ActionRewardDiscount,
+    member_mask: Array = (),
+) -> TransitionLoss:
+    """Loss of one transition under the head's rule.
+
+    Args:
+        head: Part of the config.
+        online: Output of the online network on ``obs_tm1``.
+        target: Output of the target network on ``obs_t``.
+        policy: Bootstrap policy; of an ensemble one for each member, leaves ``[K, ...]``.
+        transition: Action, reward and discount.
+        member_mask: ``[K]`` float32, 1 for the members of an ensemble that learn from the transition.
+
+    >>> from polyak.agents.bootstrap import NextPolicy
+    >>> transition = ActionRewardDiscount(jnp.int32(0), jnp.float32(1.0), jnp.float32(0.5))
+    >>> online, target = ValueOutput(jnp.array([1.0, 3.0])), ValueOutput(jnp.array([4.0, 2.0]))
+    >>> policy = NextPolicy(jnp.int32(1), 0.0, 0.0)
+    >>> float(learn_transition(Scalar(), online, target, policy, transition).td_error)
+    1.0
+    """
+    if isinstance(head, Ensemble):
+        return ensemble(head, online, target, policy, transition, member_mask)
+    transition = transition._replace(r_t=transition.r_t + policy.reward_bonus)
+    if isinstance(head, Scalar):
+        return scalar(head, online, target, policy, transition)
+    if isinstance(head, Categorical):
+        return categorical(online, target, policy, transition)
+    if isinstance(head, HLGauss):
+        return hl_gauss(online, target, policy, transition)
+    assert isinstance(head, Quantile | ImplicitQuantile)
+    return quantiles(online, target, policy, transition)
+
+
+def scalar(
+    head: Scalar, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
+) -> TransitionLoss:
+    """Q-learning and double Q-learning (Mnih et al., 2015; van Hasselt et al., 2016, equation 4).
+
+    ``error(h(r_t + discount_t * h^-1(v_t)) - q(obs_tm1, a_tm1))`` with ``v_t`` the value of the bootstrap policy and
+    ``h`` the identity, or the value rescaling of Pohlen et al. (2018).
+    """
+    pair = rlax.SIGNED_HYPERBOLIC_PAIR if head.value_rescaling else rlax.IDENTITY_PAIR
+    v_t = pair.apply_inv(mix(policy.weights, target.q_values)) + policy.entropy_bonus
+    td_error = jax.lax.stop_gradient(pair.apply(t.r_t + t.discount_t * v_t)) - online.q_values[t.a_tm1]
+    return TransitionLoss(penalty(head.error, td_error), td_error, jnp.abs(td_error))
+
+
+def categorical(
+    online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
+) -> TransitionLoss:
+    """C51 (Bellemare et al., 2017, algorithm 1): cross-entropy with the projection of the target's distribution."""
+    probabilities_t = mix(policy.weights, jax.nn.softmax(target.logits).T)
+    moved = t.r_t + t.discount_t * (target.atoms + policy.entropy_bonus)
+    projection = jax.lax.stop_gradient(rlax.categorical_l2_project(moved, probabilities_t, online.atoms))
+    loss = optax.softmax_cross_entropy(online.logits[t.a_tm1], projection)
+    outside = jnp.sum(probabilities_t * ((moved < target.atoms[0]) | (moved > target.atoms[-1])))
+    return TransitionLoss(loss, _td_error(online, target, policy, t), _clip_priority(loss), outside)
+
+
+def hl_gauss(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> TransitionLoss:
+    """HL-Gauss (Farebrother et al., 2024, section 3.1): cross-entropy with a Gaussian around the bootstrap target."""
+    error = _td_error(online, target, policy, t)
+    bootstrap_target = jax.lax.stop_gradient(error + online.q_values[t.a_tm1])
+    edges = bin_edges(online.atoms)
+    loss = optax.softmax_cross_entropy(online.logits[t.a_tm1], gaussian_histogram(bootstrap_target, edges))
+    outside = (bootstrap_target < edges[0]) | (bootstrap_target > edges[-1])
+    return TransitionLoss(loss, error, jnp.abs(error), outside.astype(loss.dtype))
+
+
+def bin_edges(centres: Array) -> Array:
+    """The ``[M + 1]`` edges of ``M`` bins of one width, from their centres.
+
+    >>> bin_edges(jnp.array([0.0, 1.0])).tolist()
+    [-0.5, 0.5, 1.5]
+    """
+    half = (centres[1] - centres[0]) / 2
+    return jnp.concatenate([centres - half, centres[-1:] + half])
+
+
+def gaussian_histogram(value: Array, edges: Array) -> Array:
+    """Probabilities ``[M]`` that a Gaussian around ``value`` gives to bins; sigma is three quarters of a bin's width.
+
+    Mass beyond the first and the last edge is left out and the rest divided by its sum; a value outside of the edges
+    counts as the nearest edge.
+
+    >>> edges = jnp.linspace(-2.0, 2.0, 5)
+    >>> [round(float(p), 3) for p in gaussian_histogram(jnp.float32(0.0), edges)]
+    [0.088, 0.412, 0.412, 0.088]
+    """
+    sigma = _SIGMA_IN_BINS * (edges[1] - edges[0])
+    cumulative = jax.scipy.stats.norm.cdf(edges, jnp.clip(value, edges[0], edges[-1]), sigma)
+    return jnp.diff(cumulative) / (cumulative[-1] - cumulative[0])
+
+
+def quantiles(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> TransitionLoss:
+    """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression with Huber's loss.
+
+    The quantiles of a soft bootstrap policy are mixed fraction by fraction (Vieillard et al., 2020, M-IQN).
+    """
+    mixed_t = mix(policy.weights, target.quantiles) + policy.entropy_bonus
+    loss = rlax.quantile_q_learning(
+        online.quantiles, online.taus, t.a_tm1, t.r_t, t.discount_t, jnp.zeros((1, 1)), mixed_t[:, None], 1.0
+    )
+    return TransitionLoss(loss, _td_error(online, target, policy, t), _clip_priority(loss))
+
+
+def ensemble(
+    head: Ensemble,
+    online: ValueOutput,
+    target: ValueOutput,
+    policy: NextPolicy,
+    transition: ActionRewardDiscount,
+    member_mask: Array,
+) -> TransitionLoss:
+    """Bootstrapped DQN (Osband et al., 2016): each member learns by its own target, from the steps of its mask."""
+    v_t = jax.vmap(mix)(policy.weights, target.members) + policy.entropy_bonus
+    bootstrap_target = transition.r_t + policy.reward_bonus + transition.discount_t * v_t
+    errors = jax.lax.stop_gradient(bootstrap_target) - online.members[:, transition.a_tm1]
+    size = jnp.mean(jnp.abs(errors))
+    return TransitionLoss(jnp.mean(member_mask * penalty(head.error, errors)), jnp.mean(errors), size)
+
+
+def penalty(error: Error, td_error: Array) -> Array:
+    """Half the square of a TD error, or Huber's.
+
+    >>> float(penalty("squared", jnp.float32(2.0))), float(penalty("huber", jnp.float32(2.0)))
+    (2.0, 1.5)
+    """
+    found: Array = rlax.huber_loss(td_error) if error == "huber" else rlax.l2_loss(td_error)
+    return found
+
+
+def _td_error(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> Array:
+    """TD error of the values, the means of the distributions."""
+    v_t = mix(policy.weights, target.q_values) + policy.entropy_bonus
+    return jax.lax.stop_gradient(t.r_t + t.discount_t * v_t) - online.q_values[t.a_tm1]
+
+
+def _clip_priority(loss: Array) -> Array:
+    return jnp.clip(jax.lax.stop_gradient(loss), 0.0, _MAX_PRIORITY)

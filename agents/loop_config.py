@@ -1,0 +1,207 @@
+"""Config of a loop: draws from the replay, cadence of learning, exploration and normalization.
+
+It imports nothing heavy.
+"""
+
+import dataclasses
+from fractions import Fraction
+
+from .fields import Range, at_least, check_fields, one_of, scheduled, unit
+from .schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Transitions:
+    """Transitions are drawn: one action, the rewards of n_steps, and the observation after them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Sequences of steps of one episode are drawn; returns over n_steps are summed within them.
+
+    Attributes:
+        sequence_length: Number of steps of a sequence that are learnt from.
+        sequence_period: Number of steps of an episode between two places where a sequence can begin.
+    """
+
+    sequence_length: int = at_least(1, 20)
+    sequence_period: int = at_least(1, 10)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.sequence_period > self.sequence_length:
+            raise ValueError(
+                f"sequence_period: got {self.sequence_period}; expected at most sequence_length, "
+                f"{self.sequence_length}, or steps between two sequences would never be learnt from. Try "
+                f"--sequence-period {self.sequence_length}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Uniform sampling."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prioritized:
+    """Prioritized sampling (Schaul et al., 2016).
+
+    Attributes:
+        priority_exponent: Power of the priority in proportion to which rows are drawn. The priority is an error of a
+            step, or 0.9 * largest + 0.1 * mean of the errors of a sequence.
+        importance_exponent: Power of the importance weights, a number or a schedule.
+    """
+
+    priority_exponent: float = unit(0.6)
+    importance_exponent: Schedule = scheduled("linear(0.4,1,100%)", Range(0, 1))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.priority_exponent == 0:
+            raise ValueError("priority_exponent: got 0.0, which is uniform sampling. Try --sampling uniform.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Draws from the replay.
+
+    Attributes:
+        batch_size: Number of transitions or sequences of a learner step.
+        n_steps: Number of environment steps whose rewards are summed before the bootstrap value, a number or a
+            schedule.
+        discount: Discount of one environment step, a number or a schedule.
+        windows: Transitions, or sequences.
+        sampling: Uniform, or prioritized.
+    """
+
+    batch_size: int = at_least(1, 128)
+    n_steps: Schedule = scheduled(1, Range(1), whole=True)
+    discount: Schedule = scheduled(0.99, Range(0, 1))
+    windows: Transitions | Sequences = one_of({"transitions": Transitions, "sequences": Sequences}, Transitions())
+    sampling: Uniform | Prioritized = one_of({"uniform": Uniform, "prioritized": Prioritized}, Uniform())
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def most_steps(self) -> int:
+        """Largest value of n_steps in a run.
+
+        >>> Draw(n_steps="exponential(10,3,10000)").most_steps
+        10
+        """
+        return round(self.n_steps.extremes[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Replay.
+
+    Attributes:
+        replay_capacity: Number of environment steps that are kept (the end of each episode takes one more).
+        frame_stack: Number of frames that are shown as one observation; the replay keeps each frame once.
+    """
+
+    replay_capacity: int = at_least(1, 20_000)
+    frame_stack: int = at_least(1, 1)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """Cadence of learning.
+
+    Attributes:
+        learning_starts: Number of environment steps before the first learner step.
+        train_every: Number of environment steps between two rounds of learning.
+        learner_steps: Number of learner steps of a round, in one dispatch.
+    """
+
+    learning_starts: int = at_least(0, 1_000)
+    train_every: int = at_least(1, 4)
+    learner_steps: int = at_least(1, 2)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploration:
+    """Exploration.
+
+    Attributes:
+        epsilon: Probability of a random action, a number or a schedule.
+    """
+
+    epsilon: Schedule = scheduled("linear(1,0.05,25%)", Range(0, 1))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Normalization.
+
+    Attributes:
+        normalize_observations: Whether observations are centred and divided by their standard deviation, element by
+            element, and clipped to [-10, 10]; not for images, which the networks scale.
+        normalize_rewards: Whether rewards are divided by the standard deviation of the discounted return, and, summed
+            over n_steps, clipped to [-10, 10].
+    """
+
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Config of a loop.
+
+    Attributes:
+        draw: Draws from the replay.
+        replay: Replay.
+        cadence: Cadence of learning.
+        exploration: Exploration.
+        normalization: Normalization.
+    """
+
+    draw: Draw = Draw()
+    replay: ReplayConfig = ReplayConfig()
+    cadence: Cadence = Cadence()
+    exploration: Exploration = Exploration()
+    normalization: Normalization = Normalization()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError where a value is out of range, or two parts exclude each other."""
+        check_fields(self)
+        capacity = self.replay.replay_capacity
+        for name, value in (("n_steps", self.draw.most_steps), ("batch_size", self.draw.batch_size)):
+            if value > capacity:
+                raise ValueError(f"{name}: got {value}; expected at most replay_capacity, {capacity}.")
+        windows = self.draw.windows
+        if isinstance(windows, Sequences) and self.draw.most_steps > windows.sequence_length:
+            raise ValueError(
+                f"n_steps: got {self.draw.n_steps}; expected at most sequence_length, {windows.sequence_length}, "
+                f"within which returns are summed. Try --sequence-length {self.draw.most_steps}, or fewer steps."
+            )
+        if self.normalization.normalize_observations and self.replay.frame_stack > 1:
+            raise ValueError(
+                "normalize_observations: got True, but frames that are stacked are images, which the networks scale. "
+                "Try --no-normalize-observations."
+            )
+
+    @property
+    def environment_steps_per_learner_step(self) -> Fraction:
+        """Number of environment steps for each learner step, which converts a target's period."""
+        return Fraction(self.cadence.train_every, self.cadence.learner_steps)
+
+    @property
+    def prioritized(self) -> bool:
+        """Whether rows are drawn by priority."""
+        return isinstance(self.draw.sampling, Prioritized)

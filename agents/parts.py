@@ -1,0 +1,234 @@
+"""Trees of parts by the flat names of their leaves: read, replaced, written as JSON and read back.
+
+A config is a frozen dataclass whose fields are leaves, parts (dataclasses again), or unions of parts
+(:func:`polyak.agents.fields.one_of`). Leaf names are unique in a config, so that one name says which leaf is meant.
+This module imports nothing heavy.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from .fields import annotations_of, did_you_mean, kind_of, kinds_of
+from .schedules import Schedule
+
+Config = TypeVar("Config")
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value is a part and no leaf."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, Schedule | type)
+
+
+def leaves(config: Any) -> dict[str, Any]:
+    """Name to value of all leaves; the name of a union is a leaf too, whose value is the name of the part's kind.
+
+    >>> from polyak.agents.config import Network
+    >>> leaves(Network())
+    {'torso': 'auto', 'hidden_sizes': (120, 84), 'activation': 'relu', 'core': 'none'}
+    """
+    found: dict[str, Any] = {}
+    for field, value in _fields(config):
+        if kinds_of(field):
+            found[field.name] = kind_of(field, value)
+        if is_part(value):
+            found |= leaves(value)
+        elif not kinds_of(field):
+            found[field.name] = value
+    return found
+
+
+def replace(config: Config, fields: Mapping[str, Any]) -> Config:
+    """Replaces leaves by name, and parts of unions by the name of their kind or by a part.
+
+    A part of another kind keeps the leaves that it has in common with the part before, such as ``dueling``.
+
+    Args:
+        config: Tree of parts; not changed.
+        fields: Name to value.
+
+    Raises:
+        ValueError: if a name is unknown (the message names the closest), or belongs to a part that is not there (the
+            message names the field that brings it); or where a part refuses a value.
+        TypeError: if a value is of another type than the leaf's.
+
+    >>> from polyak.agents.config import AgentConfig, Categorical
+    >>> replace(AgentConfig(), {"head": "categorical", "num_atoms": 21}).head.num_atoms
+    21
+    >>> replace(AgentConfig(), {"num_atoms": 21})
+    Traceback (most recent call last):
+    ValueError: num_atoms: got 21, but head is 'scalar'; only categorical and hl_gauss have it. Try --head categorical.
+    """
+    used: set[str] = set()
+    replaced: Config = _replaced(config, fields, used)
+    for name, value in fields.items():
+        if name not in used:
+            raise ValueError(absent(type(config), leaves(replaced), name, value))
+    return replaced
+
+
+def bringers(config_type: Any) -> dict[str, dict[str, list[str]]]:
+    """Leaf name to the unions that bring it: union name to the kinds that have the leaf.
+
+    >>> from polyak.agents.config import AgentConfig
+    >>> bringers(AgentConfig)["burn_in"]
+    {'core': ['lstm']}
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for field, part_type in _part_types(config_type):
+        for kind, kind_type in kinds_of(field).items():
+            if kind_type is None:
+                continue
+            for inner in dataclasses.fields(kind_type):
+                found.setdefault(inner.name, {}).setdefault(field.name, []).append(kind)
+        if part_type is not None:
+            found |= bringers(part_type)
+    return found
+
+
+def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
+    """The part of a union for the name of a kind, with the leaves that it has in common with the part before.
+
+    Args:
+        field: Field of the union.
+        before: Part that the union has.
+        value: Name of a kind; anything else is returned as it is.
+
+    Raises:
+        ValueError: if no kind has that name; the message names the closest.
+    """
+    if not isinstance(value, str):
+        return value
+    kind = kinds_of(field)[check_name(value, kinds_of(field), field.name)]
+    if kind is None or type(before) is kind:
+        return None if kind is None else before
+    shared = leaves(before) if before is not None else {}
+    names = {inner.name for inner in dataclasses.fields(kind)}
+    return kind(**{name: leaf for name, leaf in shared.items() if name in names})
+
+
+def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any) -> str:
+    """The message about a leaf that a config does not have: the flag which brings its part, or the closest name.
+
+    Args:
+        config_type: Type of the config.
+        current: Leaves that the config has.
+        name: Name of the leaf.
+        value: Value that it was given.
+
+    >>> from polyak.agents.config import Network
+    >>> absent(Network, leaves(Network()), "lstm_size", 8)
+    "lstm_size: got 8, but core is 'none'; only lstm has it. Try --core lstm."
+    """
+    brought = bringers(config_type).get(name)
+    if not brought:
+        known = {*current, *bringers(config_type)}
+        return f"field: got {name!r}; it does not exist.{did_you_mean(name, sorted(known))}"
+    union, kinds = next(iter(brought.items()))
+    has = f"{', '.join(kinds[:-1])} and {kinds[-1]} have it" if len(kinds) > 1 else f"{kinds[0]} has it"
+    flag = f"--{union.replace('_', '-')}"
+    return f"{name}: got {value!r}, but {union} is {current[union]!r}; only {has}. Try {flag} {kinds[0]}."
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The tree as JSON's own types; the part of a union has its kind as ``"kind"``, and no part is null.
+
+    >>> from polyak.agents.config import Network
+    >>> to_json(Network())
+    {'torso': 'auto', 'hidden_sizes': [120, 84], 'activation': 'relu', 'core': None}
+    """
+    written: dict[str, Any] = {}
+    for field, value in _fields(config):
+        if is_part(value):
+            kind = {"kind": kind_of(field, value)} if kinds_of(field) else {}
+            written[field.name] = kind | to_json(value)
+        elif isinstance(value, Schedule):
+            written[field.name] = value.to_json()
+        else:
+            written[field.name] = list(value) if isinstance(value, tuple) else value
+    return written
+
+
+def from_json(default: Config, values: Mapping[str, Any], path: str = "") -> Config:
+    """Reads a tree from JSON; the inverse of :func:`to_json`. Fields that are not given are those of ``default``.
+
+    Raises:
+        ValueError: if a field or a kind is unknown, or a value is out of range; the message has the path.
+        TypeError: if a value is of another type than the field's.
+
+    >>> from polyak.agents.config import Network
+    >>> from_json(Network(), {"core": {"kind": "lstm", "lstm_size": 8}}).core
+    LSTM(lstm_size=8, burn_in=0)
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{path.rstrip('.') or 'config'}: got {values!r}; expected an object of fields.")
+    fields = {field.name: field for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        check_name(name, fields, f"field of {path.rstrip('.') or 'the config'}")
+        found[name] = _read(fields[name], getattr(default, name), value, f"{path}{name}")
+    try:
+        return dataclasses.replace(default, **found)  # type: ignore[type-var]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}{error}") from None
+
+
+def check_name(name: Any, names: Iterable[str], what: str) -> str:
+    """Returns ``name`` if it is one of ``names``.
+
+    Raises:
+        ValueError: if it is none; the message names the closest.
+
+    >>> check_name("dqm", ["dqn"], "agent")
+    Traceback (most recent call last):
+    ValueError: agent: got 'dqm'; expected one of dqn. Did you mean 'dqn'?
+    """
+    names = list(names)
+    if name not in names:
+        raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
+    return str(name)
+
+
+def _fields(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    return ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+
+
+def _part_types(config_type: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """Each field of a type, with the type of its part; None for a leaf or a union."""
+    for field in dataclasses.fields(config_type):
+        annotation = annotations_of(config_type)[field.name]
+        yield field, annotation if isinstance(annotation, type) and is_part_type(annotation) else None
+
+
+def is_part_type(annotation: type) -> bool:
+    """Whether a field's type is a part and no leaf."""
+    return dataclasses.is_dataclass(annotation) and annotation is not Schedule
+
+
+def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
+    """The tree with values replaced from below, each part made once; adds the names that it has to ``used``."""
+    found: dict[str, Any] = {}
+    for field, value in _fields(config):
+        if field.name in values:
+            used.add(field.name)
+            found[field.name] = values[field.name]
+        if kinds_of(field) and field.name in values:
+            value = found[field.name] = part_of_kind(field, value, values[field.name])
+        if is_part(value) and (inner := _replaced(value, values, used)) is not value:
+            found[field.name] = inner
+    return dataclasses.replace(config, **found) if found else config
+
+
+def _read(field: dataclasses.Field[Any], default: Any, value: Any, path: str) -> Any:
+    kinds = kinds_of(field)
+    if not kinds:
+        return from_json(default, value, f"{path}.") if is_part(default) else value
+    if value is None and None in kinds.values():
+        return None
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise TypeError(f'{path}: got {value!r}; expected an object with "kind": {", ".join(kinds)}.')
+    kind = kinds[check_name(value["kind"], kinds, f"{path}.kind")]
+    if kind is None:
+        return None
+    before = default if type(default) is kind else kind()
+    return from_json(before, {name: leaf for name, leaf in value.items() if name != "kind"}, f"{path}.")

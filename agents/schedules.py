@@ -1,0 +1,165 @@
+"""Numbers that change over a run: data with a text, as target rules are. This module imports nothing heavy.
+
+=============================  =====================================================================
+text                           value at a step
+=============================  =====================================================================
+``0.99``                       constant
+``linear(1,0.05,25%)``         falls (or rises) linearly over the first 25 % of the run, then constant
+``linear(5,1,10000)``          the same over 10 000 steps
+``exponential(10,3,10000)``    geometric interpolation: the ratio of two steps is constant
+``cosine(0.001,0,100%)``       half a cosine
+=============================  =====================================================================
+
+Steps are environment steps, except for a learning rate, whose steps are learner steps.
+"""
+
+import dataclasses
+import decimal
+import math
+import numbers
+import re
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Kind = Literal["constant", "linear", "exponential", "cosine"]
+_FORMS = "a number, linear(FROM,TO,OVER), exponential(FROM,TO,OVER) or cosine(FROM,TO,OVER), OVER as 10000 or 25%"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Number as a function of the step.
+
+    Attributes:
+        initial: Value at step 0.
+        final: Value from the end of the change on.
+        over: Length of the change: a number of steps, or a fraction of the run where ``relative``.
+        relative: Whether ``over`` is a fraction of the run.
+        kind: Shape of the change.
+
+    >>> str(Schedule(0.99)), str(Schedule.of("linear(1, 0.05, 25%)"))
+    ('0.99', 'linear(1,0.05,25%)')
+    """
+
+    initial: float
+    final: float | None = None
+    over: float = 0.0
+    relative: bool = False
+    kind: Kind = "constant"
+
+    @classmethod
+    def of(cls, value: Any, name: str = "schedule") -> "Schedule":
+        """Reads a schedule from a number, a text or a schedule.
+
+        Args:
+            value: Number, text or schedule.
+            name: Name of the field, for error messages.
+
+        Raises:
+            ValueError: if a text does not parse, or a number in it is out of range.
+            TypeError: if ``value`` is of another type.
+
+        >>> Schedule.of(3).value_at(100, total=1000).item(), Schedule.of("linear(1,0,50%)").value_at(100, 1000).item()
+        (3.0, 0.8)
+        """
+        if isinstance(value, Schedule):
+            return value
+        if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
+            raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected {_FORMS}.")
+        if isinstance(value, numbers.Real):
+            return cls(_plain(float(value)))
+        text = value.replace(" ", "")
+        if (constant := _number(text)) is not None:
+            return cls(constant)
+        found = re.fullmatch(r"(linear|exponential|cosine)\(([^,()]+),([^,()]+),([^,()]+?)(%?)\)", text)
+        read = [number for part in found.groups()[1:4] if (number := _number(part)) is not None] if found else []
+        if found is None or len(read) < 3:
+            raise ValueError(f"{name}: got {value!r}; expected {_FORMS}. Example: linear(1,0.05,25%).")
+        (initial, final, over), relative, kind = read, bool(found[5]), found[1]
+        if not 0 < over < math.inf or (relative and over > 100):
+            expected = "a percentage of the run in (0, 100]" if relative else "a number of steps > 0"
+            raise ValueError(f"{name}: got {value!r}; expected {expected} as its last number, such as 25%.")
+        if kind == "exponential" and min(initial, final) <= 0:
+            raise ValueError(
+                f"{name}: got {value!r}; expected numbers > 0, between which an exponential can interpolate. Try "
+                f"linear({found[2]},{found[3]},{found[4]}{found[5]})."
+            )
+        over = float(decimal.Decimal(found[4]) / 100) if relative else over
+        return cls(initial, final, over, relative, cast(Kind, kind))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value never changes."""
+        return self.kind == "constant"
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """Lowest and highest value.
+
+        >>> Schedule.of("linear(1,0.05,25%)").extremes
+        (0.05, 1)
+        """
+        values = (self.initial, self.initial if self.final is None else self.final)
+        return min(values), max(values)
+
+    def value_at(self, step: Any, total: int) -> "np.ndarray":
+        """Values at steps of a run.
+
+        Args:
+            step: Number of the step, or an array of them.
+            total: Number of steps of the run.
+
+        Returns:
+            float64 array of the shape of ``step``.
+
+        >>> Schedule.of("exponential(10,3,100)").value_at([0, 50, 100], total=1000).round(2).tolist()
+        [10.0, 5.48, 3.0]
+        """
+        import numpy as np
+
+        step = np.asarray(step)
+        if self.kind == "constant" or self.final is None:
+            return np.full(step.shape, self.initial, np.float64)
+        length = self.over * total if self.relative else self.over
+        progress = np.minimum(step / length, 1.0) if length > 0 else np.ones(step.shape, np.float64)
+        if self.kind == "exponential":
+            return np.asarray(self.initial * (self.final / self.initial) ** progress, np.float64)
+        if self.kind == "cosine":
+            progress = (1 - np.cos(np.pi * progress)) / 2
+        return np.asarray((1 - progress) * self.initial + progress * self.final, np.float64)
+
+    def to_json(self) -> float | str:
+        """The number of a constant, else the text; :meth:`of` reads both.
+
+        >>> Schedule(3).to_json(), Schedule.of("linear(5,1,50%)").to_json()
+        (3, 'linear(5,1,50%)')
+        """
+        return self.initial if self.is_constant else str(self)
+
+    def __str__(self) -> str:
+        if self.is_constant or self.final is None:
+            return _text(self.initial)
+        over = f"{_percentage(self.over)}%" if self.relative else _text(self.over)
+        return f"{self.kind}({_text(self.initial)},{_text(self.final)},{over})"
+
+
+def _plain(number: float) -> float:
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return _plain(number) if math.isfinite(number) else None
+
+
+def _text(number: float) -> str:
+    return repr(_plain(float(number)))
+
+
+def _percentage(fraction: float) -> str:
+    """The fraction times 100, of which the hundredth part is exactly the fraction again."""
+    return f"{(decimal.Decimal(repr(float(fraction))) * 100).normalize():f}"

@@ -1,0 +1,119 @@
+"""Value term: Q-learning for every head, bootstrap policy, transition and sequence."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...networks import ValueOutput
+from ...replay.types import Sequence
+from ..acting import mask_values
+from ..bootstrap import next_policy
+from ..config import AgentConfig, Categorical, Ensemble, Greedy, HLGauss, ImplicitQuantile
+from ..heads import ActionRewardDiscount, TransitionLoss, learn_transition
+from ..types import MAIN_TARGET, Term, TermOutput, Views
+
+Array = Any
+# The weight of a sequence's largest priority; the rest is that of the mean (Kapturowski et al., 2019, section 2.3).
+_WEIGHT_OF_THE_LARGEST = 0.9
+_BATCHED = ValueOutput(*(None if field == "atoms" else 0 for field in ValueOutput._fields))  # type: ignore[arg-type]
+
+
+def make_value_term(config: AgentConfig) -> Term:
+    """Makes the value term of an agent.
+
+    The loss of a sequence is the mean over its steps, burn-in aside, of the losses of the ``n_steps`` windows that
+    begin there, 0 where a step is padding. The priority of a sequence is ``0.9 * largest + 0.1 * mean`` of those of its
+    steps; one whose steps are not all there yet keeps the largest of the batch.
+
+    Args:
+        config: Config of the agent.
+    """
+    burn_in = config.burn_in
+
+    def value_term(key: jax.Array, views: Views) -> TermOutput:
+        del key  # the networks drew already
+        steps, target = views.steps, views.targets[MAIN_TARGET]
+        batch, length = steps.a_tm1.shape
+        online, tm1, t, selector = (
+            _flatten(tree) for tree in (views.online.tm1, target.tm1, target.t, _selector(config, views))
+        )
+        found = jax.vmap(functools.partial(_learn_step, config), in_axes=(*[_BATCHED] * 4, 0, 0))(
+            online, tm1, t, selector, _flatten(steps), _member_masks(config, views, length)
+        )
+        greedy = jnp.max(mask_values(views.online.tm1.q_values, steps.action_mask_tm1), axis=-1)
+        metrics = {"q": greedy.reshape(-1), "td_error": jnp.abs(found.td_error)}
+        if isinstance(config.head, Categorical | HLGauss):
+            metrics["clipped_targets"] = found.clipped
+        drawn = views.sample.transition
+        if not isinstance(drawn, Sequence):
+            metrics = {name: jnp.mean(leaf) for name, leaf in metrics.items()}
+            return TermOutput(found.loss, metrics, jax.lax.stop_gradient(found.priority))
+        learns, count = steps.learns, jnp.maximum(jnp.sum(steps.learns), 1)
+        metrics = {
+            name: jnp.sum(jnp.where(learns, leaf.reshape(batch, length), 0.0)) / count for name, leaf in metrics.items()
+        }
+        losses = jnp.where(learns, found.loss.reshape(batch, length), 0.0)
+        priorities = _sequence_priorities(drawn, learns, found.priority.reshape(batch, length))
+        return TermOutput(jnp.sum(losses, axis=-1) / (length - burn_in), metrics, jax.lax.stop_gradient(priorities))
+
+    return value_term
+
+
+def _selector(config: AgentConfig, views: Views) -> ValueOutput:
+    """Values by which the next action is chosen."""
+    if isinstance(config.bootstrap, Greedy) and config.bootstrap.double:
+        return views.online.t_again
+    # Values at drawn fractions err, and their maximum would meet its own error again in the bootstrap value.
+    target = views.targets[MAIN_TARGET]
+    is_greedy = isinstance(config.bootstrap, Greedy)
+    return target.t_again if is_greedy and isinstance(config.head, ImplicitQuantile) else target.t
+
+
+def _learn_step(
+    config: AgentConfig,
+    online: ValueOutput,
+    tm1: ValueOutput,
+    t: ValueOutput,
+    selector: ValueOutput,
+    step: Any,
+    mask: Any,
+) -> TransitionLoss:
+    """Loss of one step; an ensemble has a bootstrap policy for each member."""
+    masks = (step.action_mask_tm1, step.action_mask_t)
+    if isinstance(config.head, Ensemble):
+        policy = jax.vmap(lambda select, values: next_policy(config.bootstrap, select, values, step.a_tm1, *masks))(
+            selector.members, tm1.members
+        )
+    else:
+        policy = next_policy(config.bootstrap, selector.q_values, tm1.q_values, step.a_tm1, *masks)
+    policy = jax.tree.map(jax.lax.stop_gradient, policy)
+    transition = ActionRewardDiscount(step.a_tm1, step.r_t, step.discount_t)
+    return learn_transition(config.head, online, t, policy, transition, mask)
+
+
+def _member_masks(config: AgentConfig, views: Views, length: int) -> Array:
+    """``[B * T, K]``, the members of an ensemble that learn; those of a sequence's first step learn from all of it."""
+    if not isinstance(config.head, Ensemble):
+        return ()
+    drawn = views.sample.transition
+    extras = drawn.extras if isinstance(drawn, Sequence) else drawn.extras_tm1
+    return jnp.repeat(extras.member_mask, length, axis=0)
+
+
+def _sequence_priorities(drawn: Sequence, learns: Array, priority: Array) -> Array:
+    each = jnp.where(learns, priority, 0.0)
+    mean = jnp.sum(each, axis=-1) / jnp.maximum(jnp.sum(learns, axis=-1), 1)
+    priorities = _WEIGHT_OF_THE_LARGEST * jnp.max(each, axis=-1) + (1 - _WEIGHT_OF_THE_LARGEST) * mean
+    # The rest of a sequence whose episode is under way is yet to be learnt from.
+    largest = jnp.max(priorities)
+    return jnp.where(drawn.complete, priorities, jnp.where(largest > 0, largest, 1.0))
+
+
+def _flatten(tree: Any) -> Any:
+    """``[B, T, ...]`` to ``[B * T, ...]``; atoms stay as they are."""
+    if isinstance(tree, ValueOutput):
+        fields = {name: leaf for name, leaf in tree._asdict().items() if name != "atoms"}
+        return tree._replace(**_flatten(fields))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)

@@ -1,0 +1,195 @@
+"""Views: the outputs of the online and the target networks on a sample, computed once for all terms of a loss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..networks import Network, ValueOutput
+from ..replay.types import Sample, Sequence, Transition
+from ..updates import Variables
+from .types import Outputs, Steps, Views
+
+Array = Any
+Tree = Any
+
+
+def look(
+    network: Network,
+    key: jax.Array,
+    online: Variables,
+    targets: Mapping[str, Variables],
+    own_state: frozenset[str],
+    sample: Sample,
+    burn_in: int,
+) -> tuple[Views, Tree, dict[str, Tree]]:
+    """Computes the views of a sample.
+
+    The online network is in training mode where it is given the observations acted on, which updates its module state;
+    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own.
+
+    Args:
+        network: Network of the agent.
+        key: Consumed.
+        online: Online parameters and module state.
+        targets: Name to parameters and module state of each target.
+        own_state: Names of the targets whose module state comes from their own forward pass.
+        sample: Transitions or sequences.
+        burn_in: Number of steps of a sequence that only bring the recurrent state up to date.
+
+    Returns:
+        The views, the online module state after the forward pass, and name to module state of ``own_state``.
+    """
+    key_tm1, key_t, key_again = jax.random.split(key, 3)
+    steps, end = steps_of(sample, burn_in)
+    found, states = {}, {}
+    for number, (name, variables) in enumerate(targets.items()):
+        keys = [key_t, key_again] if number == 0 else list(jax.random.split(jax.random.fold_in(key_t, number)))
+        keys.insert(0, jax.random.fold_in(keys[0], 2))
+        found[name], states[name] = _outputs(network, keys, variables, sample, end, burn_in, name in own_state)
+    outputs, state = _outputs(network, [key_tm1, key_again, key_again], online, sample, end, burn_in, True)
+    found = jax.tree.map(jax.lax.stop_gradient, found)
+    views = Views(sample, steps, outputs, found, online)
+    return views, state, {name: states[name] for name in own_state}
+
+
+def values_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> ValueOutput:
+    """Values ``[B, T, ...]`` of the observations acted on, without noise and outside of training."""
+    _, end = steps_of(sample, burn_in)
+    return _outputs(network, [None, None, None], variables, sample, end, burn_in, False)[0].tm1
+
+
+def steps_of(sample: Sample, burn_in: int) -> tuple[Steps, Array]:
+    """Steps that a sample is learnt from, and where each is bootstrapped.
+
+    Returns:
+        The steps, and ``[B, T]`` int32, the number of the observation of a sequence to bootstrap from; ``()`` for
+        transitions, which have one.
+    """
+    if isinstance(sample.transition, Sequence):
+        return _sequence_steps(sample.transition, burn_in)
+    t: Transition = sample.transition
+    masks = [mask if isinstance(mask, tuple) else mask[:, None] for mask in (t.action_mask_tm1, t.action_mask_t)]
+    learns = jnp.ones((len(t.a_tm1), 1), bool)
+    return Steps(t.a_tm1[:, None], t.r_t[:, None], t.discount_t[:, None], learns, *masks), ()
+
+
+def n_step_windows(r_t: Array, discount_t: Array, valid: Array, n_steps: Array) -> tuple[Array, Array, Array]:
+    """Windows of up to ``n_steps`` steps that begin at each step of a sequence, as the replay sums transitions.
+
+    A window ends with the sequence, at the end of an episode, or after ``n_steps`` steps, and is bootstrapped there.
+
+    Args:
+        r_t: ``[B, T]`` float32, rewards.
+        discount_t: ``[B, T]`` float32, discounts; 0 at a termination.
+        valid: ``[B, T]`` bool, steps that are no padding; padding comes last.
+        n_steps: ``[B]`` int32, at least 1.
+
+    Returns:
+        ``[B, T]`` sums of discounted rewards, products of discounts, and int32 numbers of the observations at which
+        the windows end.
+
+    >>> r_t, discount_t, valid = jnp.ones((1, 3)), jnp.full((1, 3), 0.5), jnp.ones((1, 3), bool)
+    >>> [found.tolist() for found in n_step_windows(r_t, discount_t, valid, jnp.array([2]))]
+    [[[1.5, 1.5, 1.0]], [[0.25, 0.25, 0.5]], [[2, 3, 3]]]
+    """
+    r_t, discount_t = jnp.asarray(r_t), jnp.asarray(discount_t)  # the loop below indexes by a traced number
+    length = r_t.shape[-1]
+    steps = jnp.arange(length, dtype=jnp.int32)
+    count = jnp.sum(valid, axis=-1, dtype=jnp.int32)
+    end = jnp.minimum(steps[None] + n_steps[:, None].astype(jnp.int32), count[:, None])
+
+    def extend(step: Array, window: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, factor = window
+        at = jnp.minimum(steps + step, length - 1)
+        inside = (steps + step)[None] < end
+        total = jnp.where(inside, total + factor * r_t[:, at], total)
+        return total, jnp.where(inside, factor * discount_t[:, at], factor)
+
+    begin = (jnp.zeros_like(r_t), jnp.ones_like(discount_t))
+    total, factor = jax.lax.fori_loop(0, jnp.max(n_steps), extend, begin)
+    return total, factor, jnp.maximum(end, 0)
+
+
+def _sequence_steps(sequence: Sequence, burn_in: int) -> tuple[Steps, Array]:
+    r_t, discount_t, end = n_step_windows(sequence.r_t, sequence.discount_t, sequence.valid, sequence.n_steps)
+    numbers = jnp.broadcast_to(jnp.arange(sequence.valid.shape[-1])[None], sequence.valid.shape)
+    learns = sequence.valid & ((numbers >= burn_in) | sequence.first[:, None])
+    masks: tuple[Array, ...] = ((), ())
+    if not isinstance(sequence.action_mask, tuple):
+        masks = (sequence.action_mask[:, :-1], _gather(sequence.action_mask, end))
+    return Steps(sequence.a_tm1, r_t, discount_t, learns, *masks), end
+
+
+def _outputs(
+    network: Network, keys: list[Any], variables: Variables, sample: Sample, end: Array, burn_in: int, training: bool
+) -> tuple[Outputs, Tree]:
+    """Outputs of a network on a sample, and its module state after the observations acted on."""
+    key_tm1, key_t, key_again = keys
+    if isinstance(sample.transition, Sequence):
+        every, state = _unroll(network, key_tm1, variables, sample.transition, burn_in, training)
+        again = every
+        if network.draws and key_again is not None:
+            again, _ = _unroll(network, key_again, variables, sample.transition, burn_in, False)
+        tm1 = _map_batched(lambda leaf: leaf[:, :-1], every)
+        t, t_again = (_map_batched(lambda leaf: _gather(leaf, end), output) for output in (every, again))
+        return Outputs(tm1, t, t_again), state
+    transition: Transition = sample.transition
+    tm1, state = _apply(network, key_tm1, variables, transition.obs_tm1, training)
+    t, _ = _apply(network, key_t, variables, transition.obs_t, False)
+    again = t
+    if network.draws and key_again is not key_t:
+        again, _ = _apply(network, key_again, variables, transition.obs_t, False)
+    return Outputs(*(_map_batched(lambda leaf: leaf[:, None], output) for output in (tm1, t, again))), state
+
+
+def _apply(
+    network: Network, key: Any, variables: Variables, observation: Array, training: bool
+) -> tuple[ValueOutput, Tree]:
+    params, state = variables
+    encode_key = None if key is None else jax.random.fold_in(key, 1)
+    hidden, state = network.encode(params, state, encode_key, observation, training)
+    return network.value(params, state, key, hidden, observation, training)
+
+
+def _unroll(
+    network: Network, key: Any, variables: Variables, sequence: Sequence, burn_in: int, training: bool
+) -> tuple[ValueOutput, Tree]:
+    """Values ``[B, T + 1, ...]`` of all observations; no gradient passes the end of the burn-in through the core."""
+    params, state = variables
+    batch, length = sequence.obs.shape[:2]
+    observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
+    encode_key = None if key is None else jax.random.fold_in(key, 1)
+    hidden, state = network.encode(params, state, encode_key, observation, training)
+    if network.core is not None:
+        hidden = _unroll_core(network, params, hidden.reshape(batch, length, -1), sequence, burn_in)
+        hidden = hidden.reshape(batch * length, -1)
+    output, state = network.value(params, state, key, hidden, observation, training)
+    return _map_batched(lambda leaf: leaf.reshape(batch, length, *leaf.shape[1:]), output), state
+
+
+def _unroll_core(network: Network, params: Tree, features: Array, sequence: Sequence, burn_in: int) -> Array:
+    kept: Any = sequence.extras
+    a_tm1 = jnp.concatenate([kept.a_tm1[:, None], sequence.a_tm1], axis=1)
+    r_tm1 = jnp.concatenate([kept.r_tm1[:, None], sequence.r_t], axis=1)
+    first = jnp.zeros(a_tm1.shape, bool).at[:, 0].set(sequence.first)
+    inputs, core = (features, a_tm1, r_tm1, first), network.core
+    assert core is not None
+    if not burn_in:
+        hidden: Array = core(params, *inputs, kept.core)[0]
+        return hidden
+    burnt_in, state = core(params, *(leaf[:, :burn_in] for leaf in inputs), kept.core)
+    hidden, _ = core(params, *(leaf[:, burn_in:] for leaf in inputs), jax.lax.stop_gradient(state))
+    return jnp.concatenate([burnt_in, hidden], axis=1)
+
+
+def _gather(leaf: Array, end: Array) -> Array:
+    """Takes ``[B, T + 1, ...]`` at ``[B, T]`` numbers of observations."""
+    return jnp.take_along_axis(leaf, end.reshape(*end.shape, *[1] * (leaf.ndim - 2)), axis=1)
+
+
+def _map_batched(function: Any, output: ValueOutput) -> ValueOutput:
+    """Maps over every field but the atoms, which all rows have in common."""
+    fields = {name: leaf for name, leaf in output._asdict().items() if name != "atoms"}
+    return output._replace(**jax.tree.map(function, fields))

@@ -1,0 +1,86 @@
+"""Writes to the host replay: steps added, episodes closed."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import check_array, check_step
+from ._rows import HostReplay, all_lanes, count_step, heads, lane_starts, mark_starts, open_episodes, open_next
+from .types import Array, Step
+
+
+def add(state: HostReplay, step: Step, valid: npt.NDArray[np.bool_] | None = None) -> HostReplay:
+    """Add one step of every environment, in place; see ``Replay.add``."""
+    extras = check_step(state, step)
+    if valid is not None and b"\x00" in valid.tobytes():
+        return _add_some(state, step, extras, valid)
+    at = heads(state)
+    state.observation[at] = step.obs_tm1
+    state.action[at] = step.a_tm1
+    state.reward[at] = step.r_t
+    state.continuation[at] = step.discount_t
+    for storage, value in extras:
+        storage[at] = value
+    state.boundary[at] = False
+    more = state.priorities or len(state.episode_step)
+    if more:
+        mark_starts(state, at)
+    every_lane = all_lanes(len(state.head))
+    if type(at) is slice:
+        state.num_valid[0] += 1
+    else:
+        np.add(state.num_valid, every_lane, out=state.num_valid)
+    before, at = at, open_next(state, every_lane)
+    state.observation[at] = step.obs_t
+    if more:
+        count_step(state, before, at)
+    if extras:
+        _keep_mask(state, at, step.action_mask_t)
+    last = np.asarray(step.last)
+    if b"\x01" in last.tobytes():  # several times faster than last.any()
+        open_episodes(state, last)
+    return state
+
+
+def _add_some(
+    state: HostReplay, step: Step, extras: list[tuple[npt.NDArray[Any], Array]], lanes: npt.NDArray[np.bool_]
+) -> HostReplay:
+    """``add`` for some of the lanes, as when a vector environment spends a step on resetting the others."""
+    starts = lane_starts(len(state.head), len(state.boundary) // len(state.head))
+    at = (state.head + starts)[lanes]
+    fields = (
+        (state.observation, step.obs_tm1),
+        (state.action, step.a_tm1),
+        (state.reward, step.r_t),
+        (state.continuation, step.discount_t),
+        *extras,
+    )
+    for storage, value in fields:
+        storage[at] = value[lanes]
+    state.boundary[at] = False
+    if state.priorities or len(state.episode_step):
+        mark_starts(state, at)
+    np.add(state.num_valid, lanes, out=state.num_valid)
+    open_next(state, lanes)
+    before, at = at, (state.head + starts)[lanes]
+    state.observation[at] = step.obs_t[lanes]
+    count_step(state, before, at)
+    if extras:
+        _keep_mask(state, at, step.action_mask_t, lanes)
+    open_episodes(state, np.asarray(step.last) & lanes)
+    return state
+
+
+def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
+    if not isinstance(state.action_mask, tuple):
+        state.action_mask[at] = mask[lanes]
+
+
+def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
+    """Close the current episode of some lanes as truncated, in place; see ``Replay.end_episode``."""
+    check_array("lanes", lanes, state.boundary, len(state.head))
+    per_lane = len(state.boundary) // len(state.head)
+    before = (state.head - 1) % per_lane + lane_starts(len(state.head), per_lane)
+    open_episodes(state, np.asarray(lanes) & ~state.boundary[before])
+    return state
