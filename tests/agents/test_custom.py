@@ -138,10 +138,10 @@ def averages(state):
 def test_batch_norm_under_both_rules_of_module_state(rule, module_state):
     network = networks.compose(normalising, value, draws=False)
     agent = make(SPEC, {"network": network, "module_state": module_state}, target=rule, learning_rate=0.05)
-    state, step, sample = random_state(agent), jax.jit(agent.learn), random_sample(make_config())
+    state, step = random_state(agent), jax.jit(agent.learn)
     before, online, slow = jax.tree.map(np.asarray, state), [averages(state.state)], []
     for number in range(1, 5):
-        state, output = step(jax.random.key(number), state, sample)
+        state, output = step(jax.random.key(number), state, random_sample(make_config(), seed=number))
         online.append(averages(state.state))
         slow.append(averages(state.targets["q"].state) if rule != "none" else None)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(output))

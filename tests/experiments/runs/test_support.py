@@ -15,6 +15,8 @@ ATOMS = {"num_atoms": 11, "learning_starts": 120, "steps": 300, "target": "perio
 class Unrewarded(gymnasium.RewardWrapper):
     """CartPole without rewards."""
 
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium 1.1 reads it off the class)
+
     def __init__(self):
         super().__init__(gymnasium.make("CartPole-v1"))
 
