@@ -44,9 +44,8 @@ def test_every_agent_reaches_400_on_cartpole(name, tmp_path):
     assert best >= 400  # a mean over a hundred training episodes
 
 
-@pytest.mark.parametrize("name", ["c51", "rainbow", "hl_gauss"])
-def test_agents_with_a_derived_support_learn_acrobot(name, tmp_path):
-    assert cli.run(["train", name, "--env", "Acrobot-v1", "--steps", "100000", "--out", str(tmp_path / "run")]) == 0
+def test_c51_with_a_derived_support_learns_acrobot(tmp_path):
+    assert cli.run(["train", "c51", "--env", "Acrobot-v1", "--steps", "100000", "--out", str(tmp_path / "run")]) == 0
     _, best = greedy_and_best(tmp_path / "run")
     assert best >= -120
 
