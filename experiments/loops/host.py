@@ -71,9 +71,11 @@ def host_loop(
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
     pipeline, scaling = observation_pipeline(config, environment.spec), normalization.scaling(carry.normalization)
     started, first_step = time.perf_counter(), carry.steps
+    act_key, learn_key = carry.key
+    keys = learn_key, np.asarray(learn_key)  # on the device and on the host, fetched once
     actor = Actor(
         agent,
-        carry.key[0],
+        act_key,
         (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep)),
         environment.spec.num_actions,
         lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps),
@@ -97,7 +99,7 @@ def host_loop(
         if carry.steps >= config.cadence.learning_starts:
             due = carry.steps // config.cadence.train_every - before // config.cadence.train_every
             for _ in range(due * config.cadence.learner_steps // batches):
-                carry = learn(carry, agent, replay, config, programs, scaling, batches, steps)
+                carry = learn(carry, agent, replay, config, programs, keys, scaling, batches, steps)
                 actor.follow(carry.agent)
         if carry.steps // record_every > before // record_every or carry.steps >= steps:
             count = carry.learner_steps - carry.learner_steps_recorded
@@ -162,6 +164,7 @@ def learn(
     replay: Replay,
     config: LoopConfig,
     programs: Programs,
+    keys: tuple[jax.Array, np.ndarray],
     scaling: normalization.Scaling,
     batches: int,
     steps: int,
@@ -170,9 +173,9 @@ def learn(
     if agent.calibrate is not None and not carry.learner_steps:
         state = calibrated(agent, carry.agent, replay.rewards(carry.replay), config, scaling)
         carry = carry._replace(agent=state)
-    learn_key, learner_steps = carry.key[1], np.uint32(carry.learner_steps)
+    (learn_key, draw_key), learner_steps = keys, np.uint32(carry.learner_steps)
     numbers = draw_numbers(config, carry.steps, steps)
-    sample = replay.sample(np.append(np.asarray(learn_key), learner_steps), carry.replay, numbers)
+    sample = replay.sample(np.append(draw_key, learner_steps), carry.replay, numbers)
     watch = np.bool_(carry.learner_steps == carry.learner_steps_recorded)
     scales = (scaling,) if jax.tree.leaves(scaling) else ()
     state, totals, priorities = programs.learn(
