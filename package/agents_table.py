@@ -82,7 +82,7 @@ def _cell(value: Any) -> str:
 
 
 def head_column(configs: Configs) -> str:
-    """Head of an agent in words, for the table.
+    """Kind of an agent's head and what is added to it, for the table.
 
     >>> head_column(make_configs("rainbow"))
     'dueling, noisy, categorical'
@@ -91,7 +91,7 @@ def head_column(configs: Configs) -> str:
     words = ["recurrent"] if configs.agent.network.core else []
     words += ["dueling"] if found.get("dueling") else []
     words += ["noisy"] if found.get("noisy_sigma") is not None else []
-    return ", ".join([*words, found["head"].replace("_", " ")])
+    return ", ".join([*words, found["head"]])
 
 
 def loss_column(configs: Configs) -> str:

@@ -49,9 +49,14 @@ def silent(_):
 
 def interrupt_at(step):
     """An ``on_record`` that does what Ctrl-C does, at the record of ``step``."""
+    return interrupt_when(lambda record: record["step"] == step)
+
+
+def interrupt_when(due):
+    """An ``on_record`` that does what Ctrl-C does, at each record for which ``due`` is true."""
 
     def on_record(record):
-        if record["step"] == step:
+        if due(record):
             signal.raise_signal(signal.SIGINT)
 
     return on_record
