@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..networks import Network, ValueOutput
+from ..networks.network import apply
 from ..replay.types import TimeStep
 from ..updates import LearnerState, Variables
 from .config import AgentConfig, Ensemble, ImplicitQuantile
@@ -42,14 +43,15 @@ def forward(
     core_state: Any,
 ) -> tuple[ValueOutput, Any]:
     """Values of one time step ``[N, ...]`` outside of training, and the recurrent state after it."""
-    params, state = variables
-    encode_key = None if key is None else jax.random.fold_in(key, 1)
-    hidden, _ = network.encode(params, state, encode_key, timestep.observation, False)
-    if network.core is not None:
-        inputs = [leaf[:, None] for leaf in (hidden, timestep.a_tm1, timestep.reward, timestep.first)]
-        hidden, core_state = network.core(params, *inputs, core_state)
-        hidden = hidden[:, 0]
-    output, _ = network.value(params, state, key, hidden, timestep.observation, False)
+
+    def step(features: jax.Array) -> tuple[jax.Array, Any]:
+        assert network.core is not None
+        inputs = [leaf[:, None] for leaf in (features, timestep.a_tm1, timestep.reward, timestep.first)]
+        hidden, after = network.core(variables.params, *inputs, core_state)
+        return hidden[:, 0], after
+
+    core = None if network.core is None else step
+    output, _, core_state = apply(network, *variables, key, timestep.observation, False, core)
     return output, core_state
 
 
@@ -86,12 +88,14 @@ def make_acting(
 
     def act(key: jax.Array, state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> ActOutput:
         variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
-        output, core = forward(network, variables, key if noisy else None, timestep, before)
+        # The network of an ensemble shares the key with the draws of the members.
+        member_key, mask_key, network_key = jax.random.split(key, 3)
+        network_key = key if ensemble is None else network_key
+        output, core = forward(network, variables, network_key if noisy else None, timestep, before)
         kept = StepExtras(before, timestep.a_tm1, timestep.reward) if has_core else StepExtras()
         if ensemble is None:
             action = greedy_action(output.q_values, timestep.action_mask)
             return ActOutput(action, RecurrentState(core), kept) if has_core else ActOutput(action)
-        member_key, mask_key = jax.random.split(key)
         num_envs = len(timestep.first)
         member = jnp.where(timestep.first, draw_members(member_key, num_envs), recurrent_state.member)
         action = greedy_action(output.members[jnp.arange(num_envs), member], timestep.action_mask)

@@ -11,9 +11,9 @@ import numpy as np
 
 from .. import networks, updates
 from ..networks import Network
-from ..replay.types import EnvironmentSpec, Sample, Sequence
+from ..replay.types import EnvironmentSpec, Sample, Sequence, TimeStep
 from ..updates import LearnerState, LossOutput, Target, Variables
-from .acting import greedy_action, make_acting
+from .acting import forward, greedy_action, make_acting
 from .augmentation import Augment, make_augmentation
 from .config import AgentConfig, Categorical, HLGauss
 from .optimizers import make_optimizer
@@ -76,11 +76,11 @@ def make_agent(
     def loss(
         key: jax.Array, params: Any, state: Any, targets: Mapping[str, Variables], batch: Sample
     ) -> tuple[jax.Array, LossOutput]:
-        key, *augment_keys = jax.random.split(key, 3)
+        key, *augment_keys, term_key = jax.random.split(key, 4)
         online, sample = Variables(params, state), _augmented(augment, augment_keys, batch)
         slow = {name: targets[name] for name in read}
         views, state, own = look(network, key, online, slow, own_state, sample, burn_in)
-        total, priorities, metrics = _sum_terms(weighted, key, views)
+        total, priorities, metrics = _sum_terms(weighted, term_key, views)
         return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
 
     learner = updates.learner(
@@ -184,12 +184,9 @@ def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -
     observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
 
     def output(key: jax.Array, observation: jax.Array) -> networks.ValueOutput:
-        params, state = network.init(key, observation)
-        hidden, state = network.encode(params, state, None, observation, False)
-        if network.core is not None:
-            one = (jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1)), jnp.ones((1, 1), bool))
-            hidden = network.core(params, hidden[:, None], *one, network.initial_recurrent_state(1))[0][:, 0]
-        return network.value(params, state, None, hidden, observation, False)[0]
+        variables = Variables(*network.init(key, observation))
+        seen = TimeStep(observation, jnp.zeros(1), jnp.ones(1, bool), (), jnp.zeros(1, jnp.int32))
+        return forward(network, variables, None, seen, network.initial_recurrent_state(1))[0]
 
     found = jax.eval_shape(output, jax.random.key(0), observation)
     if found.q_values.shape != (1, spec.num_actions):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..networks import Network, ValueOutput
+from ..networks.network import apply
 from ..replay.types import Sample, Sequence, Transition
 from ..updates import Variables
 from .types import Outputs, Steps, Views
@@ -27,7 +28,8 @@ def look(
     """Computes the views of a sample.
 
     The online network is in training mode where it is given the observations acted on, which updates its module state;
-    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own.
+    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own. All target
+    networks share their draws.
 
     Args:
         network: Network of the agent.
@@ -41,12 +43,11 @@ def look(
     Returns:
         The views, the online module state after the forward pass, and name to module state of ``own_state``.
     """
-    key_tm1, key_t, key_again = jax.random.split(key, 3)
+    key_tm1, key_t, key_again, key_target = jax.random.split(key, 4)
     steps, end = steps_of(sample, burn_in)
     found, states = {}, {}
-    for number, (name, variables) in enumerate(targets.items()):
-        keys = [key_t, key_again] if number == 0 else list(jax.random.split(jax.random.fold_in(key_t, number)))
-        keys.insert(0, jax.random.fold_in(keys[0], 2))
+    for name, variables in targets.items():
+        keys = [key_target, key_t, key_again]
         found[name], states[name] = _outputs(network, keys, variables, sample, end, burn_in, name in own_state)
     outputs, state = _outputs(network, [key_tm1, key_again, key_again], online, sample, end, burn_in, True)
     found = jax.tree.map(jax.lax.stop_gradient, found)
@@ -136,36 +137,27 @@ def _outputs(
         t, t_again = (_map_batched(lambda leaf: _gather(leaf, end), output) for output in (every, again))
         return Outputs(tm1, t, t_again), state
     transition: Transition = sample.transition
-    tm1, state = _apply(network, key_tm1, variables, transition.obs_tm1, training)
-    t, _ = _apply(network, key_t, variables, transition.obs_t, False)
+    tm1, state, _ = apply(network, *variables, key_tm1, transition.obs_tm1, training)
+    t = apply(network, *variables, key_t, transition.obs_t, False)[0]
     again = t
     if network.draws and key_again is not key_t:
-        again, _ = _apply(network, key_again, variables, transition.obs_t, False)
+        again = apply(network, *variables, key_again, transition.obs_t, False)[0]
     return Outputs(*(_map_batched(lambda leaf: leaf[:, None], output) for output in (tm1, t, again))), state
-
-
-def _apply(
-    network: Network, key: Any, variables: Variables, observation: Array, training: bool
-) -> tuple[ValueOutput, Tree]:
-    params, state = variables
-    encode_key = None if key is None else jax.random.fold_in(key, 1)
-    hidden, state = network.encode(params, state, encode_key, observation, training)
-    return network.value(params, state, key, hidden, observation, training)
 
 
 def _unroll(
     network: Network, key: Any, variables: Variables, sequence: Sequence, burn_in: int, training: bool
 ) -> tuple[ValueOutput, Tree]:
     """Values ``[B, T + 1, ...]`` of all observations; no gradient passes the end of the burn-in through the core."""
-    params, state = variables
     batch, length = sequence.obs.shape[:2]
     observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
-    encode_key = None if key is None else jax.random.fold_in(key, 1)
-    hidden, state = network.encode(params, state, encode_key, observation, training)
-    if network.core is not None:
-        hidden = _unroll_core(network, params, hidden.reshape(batch, length, -1), sequence, burn_in)
-        hidden = hidden.reshape(batch * length, -1)
-    output, state = network.value(params, state, key, hidden, observation, training)
+
+    def unroll(features: Array) -> tuple[Array, Tree]:
+        hidden = _unroll_core(network, variables.params, features.reshape(batch, length, -1), sequence, burn_in)
+        return hidden.reshape(batch * length, -1), ()
+
+    core = None if network.core is None else unroll
+    output, state, _ = apply(network, *variables, key, observation, training, core)
     return _map_batched(lambda leaf: leaf.reshape(batch, length, *leaf.shape[1:]), output), state
 
 

@@ -132,6 +132,45 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool) -> Ne
     )
 
 
+def apply(
+    network: Network,
+    params: Any,
+    state: Any,
+    key: jax.Array | None,
+    observation: jax.Array,
+    is_training: bool,
+    core: Callable[[jax.Array], tuple[jax.Array, Any]] | None = None,
+) -> tuple[ValueOutput, Any, Any]:
+    """Values of observations ``[B, ...]``: encode, core, value.
+
+    Args:
+        network: Network.
+        params: Parameters.
+        state: Module state.
+        key: Consumed; None for no draws.
+        observation: ``[B, ...]``.
+        is_training: Whether module state is updated.
+        core: ``features [B, D] -> (hidden [B, H], recurrent_state)``, the network's core bound to its other inputs;
+            None without one.
+
+    Returns:
+        The values, the module state, and the recurrent state, ``()`` without a core.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from polyak import networks
+    >>> network = networks.make_network(2, torso="mlp", hidden_sizes=(16,))
+    >>> params, state = network.init(jax.random.key(0), jnp.zeros([1, 4]))
+    >>> apply(network, params, state, None, jnp.zeros([8, 4]), False)[0].q_values.shape
+    (8, 2)
+    """
+    # Haiku draws from split(key), which is fold_in(key, 0) and fold_in(key, 1): the encoder's key is neither.
+    encode_key = None if key is None else jax.random.fold_in(key, 2)
+    features, state = network.encode(params, state, encode_key, observation, is_training)
+    hidden, recurrent_state = (features, ()) if core is None else core(features)
+    output, state = network.value(params, state, key, hidden, observation, is_training)
+    return output, state, recurrent_state
+
+
 def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: bool = True) -> Network:
     """Take a whole network of action values from Haiku.
 

@@ -24,7 +24,7 @@ from .heads import (
     plain_output,
     quantile_output,
 )
-from .network import Network, assemble
+from .network import Network, apply, assemble
 from .recurrent import lstm
 from .torsos import TorsoName, make_torso, scale_images
 
@@ -204,13 +204,10 @@ def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
     def init(key: jax.Array, observation: jax.Array) -> Any:
         return network.init(key, observation)[0]
 
-    def apply(params: Any, key: jax.Array | None, observation: jax.Array) -> ValueOutput:
-        # Independent of the draws of the head, which reads the key itself.
-        encode_key = jax.random.fold_in(key, 1) if network.draws and key is not None else None
-        features, _ = network.encode(params, {}, encode_key, observation, False)
-        return network.value(params, {}, key, features, observation, False)[0]
+    def apply_network(params: Any, key: jax.Array | None, observation: jax.Array) -> ValueOutput:
+        return apply(network, params, {}, key if network.draws else None, observation, False)[0]
 
-    return hk.Transformed(init, apply)
+    return hk.Transformed(init, apply_network)
 
 
 def split_hidden(

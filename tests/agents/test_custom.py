@@ -242,3 +242,72 @@ def test_a_term_whose_loss_has_another_shape(loss):
     state = jax.eval_shape(agent.init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"terms.mine: got a loss of shape .*; expected \[B\], \(4,\)\. Return"):
         jax.eval_shape(agent.learn, jax.random.key(0), state, random_sample(make_config()))
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
+
+def bits(key):
+    return tuple(jax.random.key_data(key).tolist())
+
+
+def drawing(keys, num_members=0):
+    """A network that draws from each key, and notes the keys that it is given and those that it draws from."""
+
+    def drawn(key, shape):
+        if key is None:
+            return jnp.zeros(shape)
+        keys.append(bits(key))
+        keys.append(bits(jax.random.split(key)[1]))  # from which Haiku draws first
+        return jax.random.normal(key, shape)
+
+    def encode(params, state, key, observation, is_training):
+        return observation + drawn(key, ()), state
+
+    def value(params, state, key, hidden, observation, is_training):
+        q_values = hidden[:, :1] * params["w"][None] + drawn(key, ())
+        members = jnp.tile(q_values[:, None], (1, num_members, 1)) if num_members else ()
+        return ValueOutput(q_values, members=members), state
+
+    def init(key, observation):
+        return {"w": jnp.ones(3)}, {}
+
+    return networks.Network(init, encode, None, value, lambda batch: (), draws=True)
+
+
+def test_keys_of_terms_are_no_keys_of_the_network():
+    of_network, of_terms = [], []
+
+    def noise(key, views):
+        of_terms.append(bits(key))
+        return TermOutput(jax.random.normal(key, views.sample.weights.shape))
+
+    agent = make(SPEC, {"network": drawing(of_network), "terms": {"one": (1.0, noise), "two": (1.0, noise)}})
+    state = jax.tree.map(jnp.asarray, random_state(agent))
+    of_network.clear()
+    with jax.disable_jit():
+        agent.learn(jax.random.key(0), state, random_sample(make_config()))
+    assert len(of_terms) == 2
+    assert len(of_network) == 5 * 4  # both networks at tm1 and again at t, the target at t
+    assert len(set(of_network)) == 4 * 4  # where both see obs_t again, they share a key
+    assert not set(of_network) & set(of_terms)
+
+
+def test_keys_of_the_members_are_no_keys_of_the_network(monkeypatch):
+    of_network, of_members = [], []
+    agent = make(SPEC, {"network": drawing(of_network, num_members=3)}, head="ensemble", num_members=3)
+    state, seen = random_state(agent), timestep(make_config())
+    recurrent_state = agent.initial_recurrent_state(jax.random.key(1), 4)
+    for name in ("randint", "bernoulli"):
+        draw = getattr(jax.random, name)
+        monkeypatch.setattr(
+            jax.random,
+            name,
+            lambda key, *rest, draw=draw: (of_members.append(bits(key)), draw(key, *rest))[1],
+        )
+    of_network.clear()
+    agent.act(jax.random.key(0), state, recurrent_state, seen)
+    assert len(of_members) == 2
+    assert len(of_network) == 4
+    assert len(set(of_network)) == 4
+    assert not set(of_network) & set(of_members)
