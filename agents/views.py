@@ -28,8 +28,8 @@ def look(
     """Computes the views of a sample.
 
     The online network is in training mode where it is given the observations acted on, which updates its module state;
-    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own. All target
-    networks share their draws.
+    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own. All
+    target networks have the same draws.
 
     Args:
         network: Network of the agent.
@@ -136,6 +136,11 @@ def _outputs(
         tm1 = _map_batched(lambda leaf: leaf[:, :-1], every)
         t, t_again = (_map_batched(lambda leaf: _gather(leaf, end), output) for output in (every, again))
         return Outputs(tm1, t, t_again), state
+    if network.core is not None:
+        raise ValueError(
+            "sample: got a Transition, but the network has a recurrent core; expected a Sequence, over which the core is "
+            "unrolled. Draw sequences, with windows='sequences', or set core to 'none'."
+        )
     transition: Transition = sample.transition
     tm1, state, _ = apply(network, *variables, key_tm1, transition.obs_tm1, training)
     t = apply(network, *variables, key_t, transition.obs_t, False)[0]
