@@ -1,5 +1,6 @@
 """The one maker of agents: a network, the terms of a loss, an optimizer and named targets, from a config."""
 
+import functools
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
@@ -64,7 +65,7 @@ def make_agent(
     >>> str(agent.targets["q"].rule), state.params["head/q_values"]["w"].shape
     ('incremental:0.005', (84, 2))
     """
-    network = _network(config, spec, network, lowering)
+    network, acting_network = _networks(config, spec, network, lowering)
     check_output(config, network, spec)
     named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
     burn_in = config.burn_in
@@ -101,7 +102,7 @@ def make_agent(
         learns = drawn.valid & ((jnp.arange(drawn.valid.shape[1]) >= burn_in)[None] | drawn.first[:, None])
         return jnp.where(learns, greedy_action(values, mask), -1)
 
-    acting = make_acting(config, network)
+    acting = make_acting(config, acting_network)
     return Agent(init, *acting[:2], learner.step, named, acting[2], greedy_actions, _calibration(config))
 
 
@@ -209,14 +210,16 @@ def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -
             )
 
 
-def _network(
+def _networks(
     config: AgentConfig,
     spec: EnvironmentSpec,
     network: Network | hk.Transformed | hk.TransformedWithState | None,
     lowering: networks.Lowering,
-) -> Network:
+) -> tuple[Network, Network]:
+    """Network to learn with and network to act with; the built-in one acts on fractions that are evenly spaced."""
     if network is None:
-        return networks.make_network(**network_arguments(config, spec), lowering=lowering)
+        build = functools.partial(networks.make_network, **network_arguments(config, spec), lowering=lowering)
+        return build(), build(draw_fractions=False)
     if not isinstance(network, Network):
         network = networks.from_haiku(network)
     if (network.core is None) != (config.network.core is None):
@@ -225,7 +228,7 @@ def _network(
             f"network: got a network with {has}, and core is {config.network.core}; expected both or neither. Set core "
             f"to {'none' if network.core is None else 'lstm'}."
         )
-    return network
+    return network, network
 
 
 def _augmented(augment: Augment | None, keys: list[jax.Array], sample: Sample) -> Sample:

@@ -138,8 +138,8 @@ def _outputs(
         return Outputs(tm1, t, t_again), state
     if network.core is not None:
         raise ValueError(
-            "sample: got a Transition, but the network has a recurrent core; expected a Sequence, over which the core is "
-            "unrolled. Draw sequences, with windows='sequences', or set core to 'none'."
+            "sample: got a Transition, but the network has a recurrent core; expected a Sequence, over which the core "
+            "is unrolled. Draw sequences, with windows='sequences', or set core to 'none'."
         )
     transition: Transition = sample.transition
     tm1, state, _ = apply(network, *variables, key_tm1, transition.obs_tm1, training)

@@ -43,6 +43,7 @@ def make_network(
     v_min: float | None = -10.0,
     v_max: float | None = 10.0,
     num_quantiles: int = 64,
+    draw_fractions: bool = True,
     num_members: int = 10,
     prior_scale: float = 1.0,
     lstm_size: int | None = None,
@@ -83,6 +84,8 @@ def make_network(
             at first, for :func:`set_support`.
         v_max: Highest return of these heads, above ``v_min``.
         num_quantiles: Number of quantiles of the quantile heads, at least 1.
+        draw_fractions: Whether an implicit_quantile head draws its fractions where it has a key; else they are the
+            midpoints, and a key is for the noise alone.
         num_members: Number of members of an ensemble, at least 1.
         prior_scale: Scale of the prior of an ensemble, at least 0; 0 builds none.
         lstm_size: Number of units of the LSTM, at least 1; None for a network without a core. See :func:`lstm`.
@@ -157,12 +160,12 @@ def make_network(
         taus = jnp.broadcast_to(midpoints(num_quantiles), (hidden.shape[0], num_quantiles))
         if head == "quantile":
             return quantile_output(jnp.swapaxes(head_of(num_quantiles, "quantiles")(hidden), -1, -2), taus)
-        key = hk.maybe_next_rng_key()
+        key = hk.maybe_next_rng_key() if draw_fractions else None
         taus = taus if key is None else jax.random.uniform(key, taus.shape)
         product = hidden[:, None] * CosineEmbedding(hidden.shape[-1])(taus)
         return quantile_output(head_of(1, "quantiles")(product)[..., 0], taus)
 
-    return assemble(encode, value, core, draws=noisy or head == "implicit_quantile")
+    return assemble(encode, value, core, draws=noisy or (head == "implicit_quantile" and draw_fractions))
 
 
 def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:

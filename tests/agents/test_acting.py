@@ -68,6 +68,21 @@ def test_noise_explores_in_training_alone(fields, draws):
         assert (len(actions) > 1) == expected
 
 
+def test_noisy_implicit_quantiles_act_on_evenly_spaced_fractions():
+    # Without noise in the parameters, nothing is left to draw but the fractions.
+    fields = {"head": "implicit_quantile", "noisy_sigma": 2.0}
+    agent = make(**fields)
+    state, seen = random_state(agent), timestep(make_config(**fields), num_envs=64)
+    quiet = {
+        module: {name: 0.0 * leaf if name.endswith("sigma") else leaf for name, leaf in leaves.items()}
+        for module, leaves in state.params.items()
+    }
+    act = jax.jit(agent.act)
+    expected = agent.evaluate_act(jax.random.key(0), state._replace(params=quiet), (), seen).action.tolist()
+    for seed in range(4):
+        assert act(jax.random.key(seed), state._replace(params=quiet), (), seen).action.tolist() == expected
+
+
 # --- Ensembles --------------------------------------------------------------------------------------------------------
 
 MEMBERS = 5

@@ -87,6 +87,17 @@ def test_draws_says_whether_a_key_is_read(head: Any, noisy: bool) -> None:
     assert net.draws == any(jaxpr.invars[0] in eqn.invars for eqn in jaxpr.eqns)
 
 
+def test_fractions_that_are_not_drawn_are_the_midpoints_and_noise_is_drawn() -> None:
+    arguments = small_arguments("implicit_quantile") | {"draw_fractions": False}
+    quiet, noisy = (networks.make_network(3, **arguments, noisy=noisy) for noisy in (False, True))
+    assert (quiet.draws, noisy.draws) == (False, True)
+    params = random_params(noisy, OBSERVATION)
+    one, other, mean = (values(noisy, params, {}, key, OBSERVATION) for key in (KEY, jax.random.key(5), None))
+    np.testing.assert_array_equal(one.taus, mean.taus)
+    np.testing.assert_array_equal(one.taus, other.taus)
+    assert (one.q_values != other.q_values).all()
+
+
 class TestSupport:
     @pytest.mark.parametrize("head", ["categorical", "hl_gauss"])
     @pytest.mark.parametrize("dueling", [False, True])
