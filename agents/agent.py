@@ -16,14 +16,24 @@ from ..replay.types import EnvironmentSpec, Sample, Sequence, TimeStep
 from ..updates import LearnerState, LossOutput, Target, Variables
 from .acting import forward, greedy_action, make_acting
 from .augmentation import Augment, make_augmentation
-from .config import AgentConfig, Categorical, HLGauss
+from .config import AgentConfig, Categorical, Ensemble, HLGauss
+from .heads import HEADS
 from .optimizers import make_optimizer
 from .support import derive_support
 from .terms import make_value_term
 from .types import AVERAGE, MAIN_TARGET, Agent, Term, Views
 from .views import look, values_tm1
 
-_HEAD_NAMES = {"Scalar": "q", "HLGauss": "hl_gauss", "ImplicitQuantile": "implicit_quantile"}
+# Fields of the config's network that the built-in network alone reads.
+_OF_BUILT_IN_NETWORK = ("torso", "hidden_sizes", "activation")
+# Fields of heads that the built-in network alone reads, and the values at which a given network is as they say.
+_OF_BUILT_IN_HEADS = {
+    "dueling": (False,),
+    "noisy_sigma": (None,),
+    "v_min": (None,),
+    "v_max": (None,),
+    "prior_scale": (Ensemble().prior_scale, 0.0),
+}
 
 
 def make_agent(
@@ -56,7 +66,8 @@ def make_agent(
 
     Raises:
         ValueError: if a part of the config does not suit the observations, a rule's text does not parse, the network's
-            output does not fit the head or the actions, or a term does not return ``[B]`` losses.
+            output does not fit the head or the actions, a field is set that a given network does not read, or a term
+            does not return ``[B]`` losses.
         TypeError: if the network returns something other than a ``ValueOutput``.
 
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
@@ -119,7 +130,7 @@ def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, A
         "torso": torso_name(config, spec),
         "hidden_sizes": list(config.network.hidden_sizes),
         "activation": config.network.activation,
-        "head": _HEAD_NAMES.get(type(head).__name__, type(head).__name__.lower()),
+        "head": HEADS[type(head)].name,
     }
     names = ("dueling", "num_atoms", "v_min", "v_max", "num_quantiles", "num_members", "prior_scale")
     arguments |= {name: getattr(head, name) for name in names if hasattr(head, name)}
@@ -196,17 +207,19 @@ def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -
             f"{spec.observation.shape}; expected (1, {spec.num_actions}), a value for each of the environment's "
             f"{spec.num_actions} actions. Build the network with num_actions={spec.num_actions}."
         )
-    needed = {
-        "Scalar": (),
-        "Ensemble": ("members",),
-        "Categorical": ("logits", "atoms"),
-        "HLGauss": ("logits", "atoms"),
-    }
-    for field in needed.get(type(config.head).__name__, ("quantiles", "taus")):
-        if isinstance(getattr(found, field), tuple):
+    kind = HEADS[type(config.head)]
+    size = getattr(config.head, kind.size) if kind.size else 0
+    for field, shape_of in kind.fields.items():
+        leaf, expected = getattr(found, field), shape_of(spec.num_actions, size)
+        if isinstance(leaf, tuple):
             raise ValueError(
                 f"network: its ValueOutput has no {field}, from which the head {type(config.head).__name__} learns; "
                 f"expected an array. Return ValueOutput(q_values=..., {field}=...), or choose another head."
+            )
+        if leaf.shape != expected:
+            raise ValueError(
+                f"network: its {field} have shape {leaf.shape} for one observation; expected {expected}, with "
+                f"{kind.size}={size} of the config. Build the network with {kind.size}={size}, or set {kind.size}."
             )
 
 
@@ -222,6 +235,7 @@ def _networks(
         return build(), build(draw_fractions=False)
     if not isinstance(network, Network):
         network = networks.from_haiku(network)
+    _refuse_unread(config, lowering)
     if (network.core is None) != (config.network.core is None):
         has = "no recurrent core" if network.core is None else "a recurrent core"
         raise ValueError(
@@ -229,6 +243,23 @@ def _networks(
             f"to {'none' if network.core is None else 'lstm'}."
         )
     return network, network
+
+
+def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
+    """Raises ValueError if a field is set that the built-in network alone reads, and a network is given."""
+    plain = type(config.network)()
+    fields = [(name, getattr(config.network, name), (getattr(plain, name),)) for name in _OF_BUILT_IN_NETWORK]
+    fields += [
+        (name, getattr(config.head, name), values)
+        for name, values in _OF_BUILT_IN_HEADS.items()
+        if hasattr(config.head, name)
+    ]
+    for name, value, allowed in [*fields, ("lowering", lowering, ("convolution",))]:
+        if value not in allowed:
+            raise ValueError(
+                f"{name}: got {value!r}, which only the built-in network reads, and network= replaces that one; "
+                f"expected {' or '.join(map(repr, allowed))}. Build {name} into the network, and leave the field out."
+            )
 
 
 def _augmented(augment: Augment | None, keys: list[jax.Array], sample: Sample) -> Sample:

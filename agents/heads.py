@@ -5,6 +5,7 @@ Each function takes the head's part of the config, the online network's output o
 actions, ``M`` of atoms or quantiles, ``K`` of ensemble members. Gradients flow through the online output alone.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from ..networks import ValueOutput
+from ..networks import HeadName, ValueOutput
 from .bootstrap import NextPolicy, mix
 from .config import Categorical, Ensemble, Error, Head, HLGauss, ImplicitQuantile, Quantile, Scalar
 
@@ -24,17 +25,20 @@ _MAX_PRIORITY = 100.0
 
 
 class ActionRewardDiscount(NamedTuple):
-    """Action, reward and discount of a transition.
+    """Action, reward and discount of a transition, and who learns from it.
 
     Attributes:
         a_tm1: Action, an int32 scalar.
         r_t: Reward, summed over the steps of the transition.
         discount_t: Factor of the bootstrap value.
+        member_mask: ``[K]`` float32, 1 for the members of an ensemble that learn from the transition; ``()`` without
+            one.
     """
 
     a_tm1: Array
     r_t: Array
     discount_t: Array
+    member_mask: Array = ()
 
 
 class TransitionLoss(NamedTuple):
@@ -59,7 +63,6 @@ def learn_transition(
     target: ValueOutput,
     policy: NextPolicy,
     transition: ActionRewardDiscount,
-    member_mask: Array = (),
 ) -> TransitionLoss:
     """Loss of one transition under the head's rule.
 
@@ -69,7 +72,6 @@ def learn_transition(
         target: Output of the target network on ``obs_t``.
         policy: Bootstrap policy; of an ensemble one for each member, leaves ``[K, ...]``.
         transition: Action, reward and discount.
-        member_mask: ``[K]`` float32, 1 for the members of an ensemble that learn from the transition.
 
     >>> from polyak.agents.bootstrap import NextPolicy
     >>> transition = ActionRewardDiscount(jnp.int32(0), jnp.float32(1.0), jnp.float32(0.5))
@@ -78,17 +80,8 @@ def learn_transition(
     >>> float(learn_transition(Scalar(), online, target, policy, transition).td_error)
     1.0
     """
-    if isinstance(head, Ensemble):
-        return ensemble(head, online, target, policy, transition, member_mask)
     transition = transition._replace(r_t=transition.r_t + policy.reward_bonus)
-    if isinstance(head, Scalar):
-        return scalar(head, online, target, policy, transition)
-    if isinstance(head, Categorical):
-        return categorical(online, target, policy, transition)
-    if isinstance(head, HLGauss):
-        return hl_gauss(online, target, policy, transition)
-    assert isinstance(head, Quantile | ImplicitQuantile)
-    return quantiles(online, target, policy, transition)
+    return HEADS[type(head)].loss(head, online, target, policy, transition)
 
 
 def scalar(
@@ -106,9 +99,10 @@ def scalar(
 
 
 def categorical(
-    online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
+    head: Categorical, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
 ) -> TransitionLoss:
     """C51 (Bellemare et al., 2017, algorithm 1): cross-entropy with the projection of the target's distribution."""
+    del head  # its numbers are those of the network's output
     probabilities_t = mix(policy.weights, jax.nn.softmax(target.logits).T)
     moved = t.r_t + t.discount_t * (target.atoms + policy.entropy_bonus)
     projection = jax.lax.stop_gradient(rlax.categorical_l2_project(moved, probabilities_t, online.atoms))
@@ -117,8 +111,11 @@ def categorical(
     return TransitionLoss(loss, _td_error(online, target, policy, t), _clip_priority(loss), outside)
 
 
-def hl_gauss(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> TransitionLoss:
+def hl_gauss(
+    head: HLGauss, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
+) -> TransitionLoss:
     """HL-Gauss (Farebrother et al., 2024, section 3.1): cross-entropy with a Gaussian around the bootstrap target."""
+    del head
     error = _td_error(online, target, policy, t)
     bootstrap_target = jax.lax.stop_gradient(error + online.q_values[t.a_tm1])
     edges = bin_edges(online.atoms)
@@ -152,11 +149,18 @@ def gaussian_histogram(value: Array, edges: Array) -> Array:
     return jnp.diff(cumulative) / (cumulative[-1] - cumulative[0])
 
 
-def quantiles(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> TransitionLoss:
+def quantiles(
+    head: Quantile | ImplicitQuantile,
+    online: ValueOutput,
+    target: ValueOutput,
+    policy: NextPolicy,
+    t: ActionRewardDiscount,
+) -> TransitionLoss:
     """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression with Huber's loss.
 
     The quantiles of a soft bootstrap policy are mixed fraction by fraction (Vieillard et al., 2020, M-IQN).
     """
+    del head
     mixed_t = mix(policy.weights, target.quantiles) + policy.entropy_bonus
     loss = rlax.quantile_q_learning(
         online.quantiles, online.taus, t.a_tm1, t.r_t, t.discount_t, jnp.zeros((1, 1)), mixed_t[:, None], 1.0
@@ -165,19 +169,13 @@ def quantiles(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: A
 
 
 def ensemble(
-    head: Ensemble,
-    online: ValueOutput,
-    target: ValueOutput,
-    policy: NextPolicy,
-    transition: ActionRewardDiscount,
-    member_mask: Array,
+    head: Ensemble, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
 ) -> TransitionLoss:
     """Bootstrapped DQN (Osband et al., 2016): each member learns by its own target, from the steps of its mask."""
     v_t = jax.vmap(mix)(policy.weights, target.members) + policy.entropy_bonus
-    bootstrap_target = transition.r_t + policy.reward_bonus + transition.discount_t * v_t
-    errors = jax.lax.stop_gradient(bootstrap_target) - online.members[:, transition.a_tm1]
+    errors = jax.lax.stop_gradient(t.r_t + t.discount_t * v_t) - online.members[:, t.a_tm1]
     size = jnp.mean(jnp.abs(errors))
-    return TransitionLoss(jnp.mean(member_mask * penalty(head.error, errors)), jnp.mean(errors), size)
+    return TransitionLoss(jnp.mean(t.member_mask * penalty(head.error, errors)), jnp.mean(errors), size)
 
 
 def penalty(error: Error, td_error: Array) -> Array:
@@ -198,3 +196,32 @@ def _td_error(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: A
 
 def _clip_priority(loss: Array) -> Array:
     return jnp.clip(jax.lax.stop_gradient(loss), 0.0, _MAX_PRIORITY)
+
+
+class HeadKind(NamedTuple):
+    """Head as the network, the check of its output, and the loss know it.
+
+    Attributes:
+        name: Name of the head of :func:`polyak.networks.make_network`.
+        loss: ``(head, online, target, policy, transition) -> TransitionLoss``.
+        size: Field of the part that gives the number ``M`` of atoms, quantiles or members; None without one.
+        fields: Fields of ``ValueOutput`` that the loss reads beside ``q_values``, to their shapes for one observation,
+            ``(A, M) -> shape``.
+    """
+
+    name: HeadName
+    loss: Callable[..., TransitionLoss]
+    size: str | None = None
+    fields: Mapping[str, Callable[[int, int], tuple[int, ...]]] = {}
+
+
+_ATOMS = {"logits": lambda a, m: (1, a, m), "atoms": lambda a, m: (m,)}
+_QUANTILES = {"quantiles": lambda a, m: (1, m, a), "taus": lambda a, m: (1, m)}
+HEADS: Mapping[type[Head], HeadKind] = {
+    Scalar: HeadKind("q", scalar),
+    Categorical: HeadKind("categorical", categorical, "num_atoms", _ATOMS),
+    HLGauss: HeadKind("hl_gauss", hl_gauss, "num_atoms", _ATOMS),
+    Quantile: HeadKind("quantile", quantiles, "num_quantiles", _QUANTILES),
+    ImplicitQuantile: HeadKind("implicit_quantile", quantiles, "num_quantiles", _QUANTILES),
+    Ensemble: HeadKind("ensemble", ensemble, "num_members", {"members": lambda a, m: (1, m, a)}),
+}

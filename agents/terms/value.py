@@ -89,8 +89,8 @@ def _learn_step(
     else:
         policy = next_policy(config.bootstrap, selector.q_values, tm1.q_values, step.a_tm1, *masks)
     policy = jax.tree.map(jax.lax.stop_gradient, policy)
-    transition = ActionRewardDiscount(step.a_tm1, step.r_t, step.discount_t)
-    return learn_transition(config.head, online, t, policy, transition, mask)
+    transition = ActionRewardDiscount(step.a_tm1, step.r_t, step.discount_t, mask)
+    return learn_transition(config.head, online, t, policy, transition)
 
 
 def _member_masks(config: AgentConfig, views: Views, length: int) -> Array:

@@ -114,6 +114,63 @@ def test_a_function_that_is_no_transform():
         make(SPEC, {"network": plain_values})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_sizes": (8,)}, r"hidden_sizes: got \(8,\), .*network= replaces that one; expected \(120, 84\)\."),
+        ({"torso": "mlp"}, r"torso: got 'mlp', .*expected 'auto'\. Build torso into the network"),
+        ({"activation": "tanh"}, "activation: got 'tanh'"),
+        ({"dueling": True}, "dueling: got True, .*expected False"),
+        ({"noisy_sigma": 0.5}, "noisy_sigma: got 0.5, .*expected None"),
+        ({"head": "categorical", "v_min": -1.0, "v_max": 1.0}, "v_min: got -1.0, .*expected None"),
+        ({"head": "ensemble", "prior_scale": 3.0}, "prior_scale: got 3.0, .*expected 1.0 or 0.0"),
+    ],
+)
+def test_fields_that_a_given_network_does_not_read(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(SPEC, {"network": hk.transform(plain_values)}, **fields)
+
+
+def test_a_lowering_that_a_given_network_does_not_read():
+    with pytest.raises(ValueError, match=r"lowering: got 'patches', .*expected 'convolution'"):
+        make(SPEC, {"network": hk.transform(plain_values), "lowering": "patches"})
+
+
+def of_every_head(observation):
+    """Output of five atoms, quantiles and members."""
+    q_values = hk.Linear(3)(observation)
+    taus, many = jnp.full((1, 5), 0.5), jnp.zeros((1, 5, 3))
+    return ValueOutput(q_values, jnp.arange(5.0), jnp.zeros((1, 3, 5)), many, taus, many)
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "field", "shapes"),
+    [
+        ("categorical", "num_atoms", "logits", r"\(1, 3, 5\).*expected \(1, 3, 7\)"),
+        ("hl_gauss", "num_atoms", "logits", r"\(1, 3, 5\).*expected \(1, 3, 7\)"),
+        ("quantile", "num_quantiles", "quantiles", r"\(1, 5, 3\).*expected \(1, 7, 3\)"),
+        ("implicit_quantile", "num_quantiles", "quantiles", r"\(1, 5, 3\).*expected \(1, 7, 3\)"),
+        ("ensemble", "num_members", "members", r"\(1, 5, 3\).*expected \(1, 7, 3\)"),
+    ],
+)
+def test_numbers_of_a_head_that_a_given_network_does_not_have(head, size, field, shapes):
+    options = {"network": hk.transform(of_every_head)}
+    make(SPEC, options, head=head, **{size: 5})
+    message = (
+        f"network: its {field} have shape {shapes}, with {size}=7 .*Build the network with {size}=7, or set {size}"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(SPEC, options, head=head, **{size: 7})
+
+
+def test_a_wrong_number_of_atoms_beside_the_right_logits():
+    def fewer(observation):
+        return of_every_head(observation)._replace(atoms=jnp.arange(4.0))
+
+    with pytest.raises(ValueError, match=r"its atoms have shape \(4,\) .*expected \(5,\)"):
+        make(SPEC, {"network": hk.transform(fewer)}, head="categorical", num_atoms=5)
+
+
 # --- Module state -----------------------------------------------------------------------------------------------------
 
 

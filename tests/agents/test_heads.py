@@ -37,7 +37,7 @@ def loss_of(head, online, target, selector, transition=TRANSITION, bootstrap=GRE
 @functools.partial(jax.jit, static_argnames="head")
 def ensemble_loss(online, target, selector, mask, head=ENSEMBLE):
     policy = jax.vmap(lambda values: next_policy(Greedy(), values, values, TRANSITION.a_tm1))(selector)
-    return learn_transition(head, online, target, policy, TRANSITION, mask)
+    return learn_transition(head, online, target, policy, TRANSITION._replace(member_mask=mask))
 
 
 # --- Scalar -----------------------------------------------------------------------------------------------------------

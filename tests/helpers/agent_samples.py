@@ -28,7 +28,8 @@ def make_config(**fields: Any) -> AgentConfig:
 
 def make(spec: EnvironmentSpec = SPEC, options: Any = {}, **fields: Any) -> Agent:  # noqa: B006
     """Agent of such a config; ``options`` are those of ``make_agent``."""
-    return make_agent(make_config(**fields), spec, total_learner_steps=STEPS, **options)
+    given = {"hidden_sizes": Network().hidden_sizes} if "network" in options else {}
+    return make_agent(make_config(**given | fields), spec, total_learner_steps=STEPS, **options)
 
 
 def random_extras(config: AgentConfig, batch: int, rng: np.random.Generator) -> Any:

@@ -110,7 +110,6 @@ class Door(gymnasium.Env):
 def test_what_is_illegal_is_worth_nothing_however_good_it_looks():
     # The network has seen what action 2 is worth with a key, and never without: there it takes it for good as well.
     fields = {
-        "hidden_sizes": (16,),
         "discount": 0.9,
         "n_steps": 1,
         "batch_size": 64,
