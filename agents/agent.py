@@ -1,6 +1,8 @@
 """The one maker of agents: a network, the terms of a loss, an optimizer and named targets, from a config."""
 
 import functools
+import math
+import numbers
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
@@ -21,9 +23,10 @@ from .heads import HEADS
 from .optimizers import make_optimizer
 from .support import derive_support
 from .terms import make_value_term
-from .types import AVERAGE, MAIN_TARGET, Agent, Term, Views
+from .types import AVERAGE, MAIN_TARGET, Agent, Term, TermOutput, Views
 from .views import look, values_tm1
 
+_VALUE = "value"
 # Fields of the config's network that the built-in network alone reads.
 _OF_BUILT_IN_NETWORK = ("torso", "hidden_sizes", "activation")
 # Fields of heads that the built-in network alone reads, and the values at which a given network is as they say.
@@ -66,9 +69,10 @@ def make_agent(
 
     Raises:
         ValueError: if a part of the config does not suit the observations, a rule's text does not parse, the network's
-            output does not fit the head or the actions, a field is set that a given network does not read, or a term
-            does not return ``[B]`` losses.
-        TypeError: if the network returns something other than a ``ValueOutput``.
+            output does not fit the head or the actions, a field is set that a given network does not read, a term
+            is called ``value``, a weight is not finite, or a term does not return ``[B]`` losses.
+        TypeError: if the network returns something other than a ``ValueOutput``, ``terms`` has something other than
+            weights and terms, or a term returns something other than a ``TermOutput``.
 
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
     >>> agent = make_agent(AgentConfig(target="incremental:0.005"), spec, total_learner_steps=1000)
@@ -81,7 +85,8 @@ def make_agent(
     named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
     burn_in = config.burn_in
     augment = make_augmentation(config.augmentation, spec.observation.shape)
-    weighted = {"value": (1.0, make_value_term(config)), **terms}
+    _check_terms(terms)
+    weighted = {_VALUE: (1.0, make_value_term(config)), **terms}
     own_state = frozenset(name for name, target in named.items() if target.module_state == "own")
     read = [name for name in named if name != AVERAGE]
 
@@ -274,6 +279,23 @@ def _augmented(augment: Augment | None, keys: list[jax.Array], sample: Sample) -
     return sample._replace(transition=drawn._replace(obs_tm1=obs_tm1, obs_t=obs_t))
 
 
+def _check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
+    if _VALUE in terms:
+        raise ValueError(
+            f"terms: got the name {_VALUE!r}, which is that of the agent's own value term; expected another name. "
+            "Rename the term; it is added to the value term."
+        )
+    for name, pair in terms.items():
+        if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+            raise TypeError(
+                f"terms.{name}: got a {type(pair).__name__}; expected a weight and a term. Try terms={{{name!r}: (1.0, "
+                "term)}."
+            )
+        weight = pair[0]
+        if not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
+            raise ValueError(f"terms.{name}: got the weight {weight!r}; expected a finite number. Try 1.0.")
+
+
 def _sum_terms(
     weighted: Mapping[str, tuple[float, Term]], key: jax.Array, views: Views
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
@@ -283,6 +305,11 @@ def _sum_terms(
     priorities: Any = ()
     for number, (name, (weight, term)) in enumerate(weighted.items()):
         found = term(jax.random.fold_in(key, number), views)
+        if not isinstance(found, TermOutput):
+            raise TypeError(
+                f"terms.{name}: got a {type(found).__name__}; expected a TermOutput. Return TermOutput(loss), with the "
+                "loss of each transition or sequence, [B]."
+            )
         if jnp.shape(found.loss) != (batch,):
             raise ValueError(
                 f"terms.{name}: got a loss of shape {jnp.shape(found.loss)}; expected [B], ({batch},). Return the loss "

@@ -6,28 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from ..networks import ValueOutput
-from ..replay.types import Array, EnvironmentSpec, Sample, TimeStep
+from ..replay.types import Array, Sample, TimeStep
 from ..updates import LearnerState, LearnOutput, Target, Variables
 
 Tree = Any
-
-__all__ = [
-    "AVERAGE",
-    "MAIN_TARGET",
-    "ActOutput",
-    "Agent",
-    "EnvironmentSpec",
-    "Outputs",
-    "RecurrentState",
-    "Sample",
-    "StepExtras",
-    "Steps",
-    "Term",
-    "TermOutput",
-    "TimeStep",
-    "Views",
-    "evaluation_state",
-]
 
 AVERAGE, MAIN_TARGET = "average", "q"
 
@@ -148,7 +130,7 @@ class Term(Protocol):
 
 
 class Agent(NamedTuple):
-    """Agent: pure functions, none of them jitted; the loop compiles and donates.
+    """Agent: pure functions; ``init`` is jitted, the loop compiles the others and donates.
 
     Attributes:
         init: ``(key) -> LearnerState``; the key is consumed.

@@ -301,6 +301,31 @@ def test_a_term_whose_loss_has_another_shape(loss):
         jax.eval_shape(agent.learn, jax.random.key(0), state, random_sample(make_config()))
 
 
+@pytest.mark.parametrize(
+    ("terms", "error", "message"),
+    [
+        ({"value": (1.0, rewards)}, ValueError, r"terms: got the name 'value', .*expected another name"),
+        ({"mine": rewards}, TypeError, r"terms.mine: got a function; expected a weight and a term.*\{'mine': \(1.0, "),
+        ({"mine": (rewards, 1.0)}, TypeError, r"terms.mine: got a tuple; expected a weight and a term"),
+        ({"mine": (1.0, rewards, 2.0)}, TypeError, r"terms.mine: got a tuple; expected a weight and a term"),
+        ({"mine": (float("nan"), rewards)}, ValueError, r"terms.mine: got the weight nan; expected a finite number"),
+        ({"mine": (float("inf"), rewards)}, ValueError, r"terms.mine: got the weight inf; expected a finite number"),
+        ({"mine": ("1", rewards)}, ValueError, r"terms.mine: got the weight '1'; expected a finite number"),
+    ],
+)
+def test_terms_that_are_none(terms, error, message):
+    with pytest.raises(error, match=message):
+        make(options={"terms": terms})
+
+
+@pytest.mark.parametrize("output", [lambda r_t: r_t[:, 0], lambda r_t: (r_t[:, 0], {}), lambda r_t: None])
+def test_a_term_that_returns_no_term_output(output):
+    agent = make(options={"terms": {"mine": (1.0, lambda key, views: output(views.steps.r_t))}})
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    with pytest.raises(TypeError, match=r"terms.mine: got a .*; expected a TermOutput. Return TermOutput\(loss\)"):
+        jax.eval_shape(agent.learn, jax.random.key(0), state, random_sample(make_config()))
+
+
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 

@@ -167,15 +167,14 @@ def test_values_of_the_observations_acted_on():
     np.testing.assert_allclose(found.q_values[:, 0], expected.q_values, rtol=1e-6)
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_a_core_sees_no_single_transitions(learns):
+def test_a_core_sees_no_single_transitions():
     agent, sample = make(core="lstm"), random_sample(make_config())
     state = jax.eval_shape(agent.init, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"sample: got a Transition, .* expected a Sequence.*windows='sequences'"):
-        if learns:
-            jax.eval_shape(agent.learn, jax.random.key(0), state, sample)
-        else:
-            jax.eval_shape(agent.greedy_actions, Variables(state.params, state.state), sample)
+    message = r"sample: got a Transition, .* expected a Sequence.*windows='sequences'"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(agent.learn, jax.random.key(0), state, sample)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(agent.greedy_actions, Variables(state.params, state.state), sample)
 
 
 # --- Burn-in ----------------------------------------------------------------------------------------------------------
