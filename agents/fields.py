@@ -121,7 +121,8 @@ class Part:
 
     def __post_init__(self) -> None:
         """Check the fields; a part that checks more calls it first."""
-        annotations = annotations_of(type(self))
+        kind: Any = type(self)
+        annotations = annotations_of(kind)
         for field in dataclasses.fields(self):
             found = _checked(field, annotations[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, found)

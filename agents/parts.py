@@ -197,5 +197,5 @@ def _read(field: dataclasses.Field[Any], default: Any, value: Any, path: str) ->
     kind = kinds[check_name(value["kind"], kinds, f"{path}.kind")]
     if kind is None:
         return None
-    before = default if type(default) is kind else kind()
+    before: Any = default if type(default) is kind else kind()
     return from_json(before, {name: leaf for name, leaf in value.items() if name != "kind"}, f"{path}.")
