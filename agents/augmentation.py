@@ -1,4 +1,4 @@
-"""Image augmentation: what the learner sees of an observation, drawn anew at every look (DrQ)."""
+"""Image augmentation of sampled observations (DrQ)."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,14 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [B, H, W, C]) -> 
 
 
 def make_augmentation(name: str, shape: tuple[int, ...]) -> Augment | None:
-    """The augmentation of that name for observations of that shape; None where there is none.
+    """Make the augmentation of a name for observations of a shape; None for no augmentation.
+
+    Args:
+        name: Name in the config: none, auto, shift or shift_and_intensity.
+        shape: Shape of one observation.
 
     Raises:
-        ValueError: an augmentation of what is no image, ``[H, W, C]``.
+        ValueError: if observations are not images, ``[H, W, C]``.
 
     >>> make_augmentation("auto", (4,)) is None, make_augmentation("auto", (84, 84, 4)) is None
     (True, False)
@@ -34,14 +38,16 @@ def make_augmentation(name: str, shape: tuple[int, ...]) -> Augment | None:
 
 
 def shift(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image moved by up to 4 pixels each way, its border repeated (Yarats et al., 2021, section 3.1).
+    """Shift each image by up to 4 pixels along each axis, with its border repeated.
+
+    Yarats et al., 2021, section 3.1.
 
     Args:
-        key: consumed.
+        key: Random key, consumed.
         images: ``[B, H, W, C]`` of any dtype.
 
     Returns:
-        The same shape and dtype.
+        Images of the same shape and dtype.
 
     >>> image = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4, 0].set(1)
     >>> moved = shift(jax.random.key(0), image)
@@ -58,10 +64,16 @@ def shift(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def shift_and_intensity(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Shifted, and each image brighter or darker by a factor ``1 + 0.05 * clip(N(0, 1), -2, 2)`` (same, appendix E).
+    """Shift each image, and scale its intensity by ``1 + 0.05 * clip(N(0, 1), -2, 2)``.
+
+    Yarats et al., 2021, appendix E.
+
+    Args:
+        key: Random key, consumed.
+        images: ``[B, H, W, C]`` of any dtype.
 
     Returns:
-        float32 images of the same shape; bytes are divided by 255, which the networks then leave as they are.
+        float32 images of the same shape; bytes are divided by 255, and the networks do not scale them again.
 
     >>> shift_and_intensity(jax.random.key(0), jnp.full((1, 9, 9, 1), 255, jnp.uint8)).dtype
     dtype('float32')

@@ -1,20 +1,21 @@
 """Config of an agent: parts, each a frozen dataclass; where one of several is chosen, a union of parts.
 
-It imports nothing heavy, so that help and the table of agents do not wait for JAX. What a loop reads stands in
+It imports nothing heavy, so that help and the table of agents do not wait for JAX. The config of a loop is in
 :mod:`polyak.agents.loop_config`.
 """
 
 import dataclasses
 from typing import Literal
 
-from .fields import Range, above, at_least, check_fields, number, one_of, scheduled
+from .fields import Part, Range, above, at_least, number, one_of, scheduled
 from .schedules import Schedule
 
 Error = Literal["squared", "huber"]
+GIVE_SUPPORT = "Give the lowest and the highest discounted return of an episode: --v-min and --v-max."
 
 
 @dataclasses.dataclass(frozen=True)
-class LSTM:
+class LSTM(Part):
     """Recurrent core (R2D2): an LSTM between torso and head, trained on sequences with stored recurrent state.
 
     Attributes:
@@ -26,12 +27,9 @@ class LSTM:
     lstm_size: int = at_least(1, 64)
     burn_in: int = at_least(0, 0)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Network(Part):
     """Torso and core of the network.
 
     Attributes:
@@ -47,116 +45,98 @@ class Network:
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
     core: LSTM | None = one_of({"none": None, "lstm": LSTM}, None)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
 
-
-@dataclasses.dataclass(frozen=True)
-class Scalar:
-    """Scalar head: one value of each action (DQN).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Streams(Part):
+    """Last layers of a head.
 
     Attributes:
         dueling: Whether the head has a stream for the value and one for the advantages (Wang et al., 2016).
         noisy_sigma: Initial scale of the learnt noise in the last layers, which explores (Fortunato et al., 2018); a
             layer of n inputs begins with noisy_sigma / sqrt(n). None for no noise. Evaluation is without noise.
+    """
+
+    dueling: bool = False
+    noisy_sigma: float | None = at_least(0, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Support(Part):
+    """Support of a distribution of returns.
+
+    Attributes:
+        num_atoms: Number of atoms, or of bins.
+        v_min: Lowest return of the support: the first atom, or the lower edge of the first bin; None derives it from
+            the rewards of the first steps.
+        v_max: Highest return of the support: the last atom, or the upper edge of the last bin; None derives it as well.
+    """
+
+    num_atoms: int = at_least(2, 51)
+    v_min: float | None = number(None)
+    v_max: float | None = number(None)
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that both ends are given or neither."""
+        super().__post_init__()
+        if (self.v_min is None) != (self.v_max is None):
+            raise ValueError(
+                f"v_min: got {self.v_min}, and v_max is {self.v_max}; expected numbers for both, or None for both. "
+                f"{GIVE_SUPPORT}"
+            )
+        if self.v_min is not None and self.v_max is not None and not self.v_min < self.v_max:
+            raise ValueError(
+                f"v_min: got {self.v_min}, and v_max is {self.v_max}; expected v_min < v_max. {GIVE_SUPPORT}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar(Streams):
+    """Scalar head: one value of each action (DQN).
+
+    Attributes:
         error: Loss of a TD error: squared, or huber, which is linear beyond 1.
         value_rescaling: Whether values are learnt as sign(x) * (sqrt(abs(x) + 1) - 1) + x / 1000, with which rewards
             need no clipping (Pohlen et al., 2018).
     """
 
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
     error: Error = "squared"
     value_rescaling: bool = False
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(Streams, Support):
+    """Categorical head: probabilities of returns at fixed atoms (C51, Bellemare et al., 2017)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical:
-    """Categorical head: probabilities of returns at fixed atoms (C51, Bellemare et al., 2017).
-
-    Attributes:
-        num_atoms: Number of atoms.
-        v_min: Lowest return that the atoms represent; None derives it from the rewards of the first steps.
-        v_max: Highest one; None as well.
-        dueling: Whether the head has a stream for the value and one for the advantages.
-        noisy_sigma: Initial scale of the learnt noise in the last layers; None for no noise.
-    """
-
-    num_atoms: int = at_least(2, 51)
-    v_min: float | None = number(None)
-    v_max: float | None = number(None)
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        _check_support(self.v_min, self.v_max)
+class HLGauss(Streams, Support):
+    """Histogram head, learnt from a Gaussian around the bootstrap target (HL-Gauss, Farebrother et al., 2024)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HLGauss:
-    """Histogram head, learnt from a Gaussian around the bootstrap target (HL-Gauss, Farebrother et al., 2024).
-
-    Attributes:
-        num_atoms: Number of bins.
-        v_min: Centre of the lowest bin; None derives it from the rewards of the first steps.
-        v_max: Centre of the highest bin; None as well.
-        dueling: Whether the head has a stream for the value and one for the advantages.
-        noisy_sigma: Initial scale of the learnt noise in the last layers; None for no noise.
-    """
-
-    num_atoms: int = at_least(2, 51)
-    v_min: float | None = number(None)
-    v_max: float | None = number(None)
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        _check_support(self.v_min, self.v_max)
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantile:
+class Quantile(Streams):
     """Quantile head: returns at fixed fractions (QR-DQN, Dabney et al., 2018a).
 
     Attributes:
         num_quantiles: Number of quantiles.
-        dueling: Whether the head has a stream for the value and one for the advantages.
-        noisy_sigma: Initial scale of the learnt noise in the last layers; None for no noise.
     """
 
     num_quantiles: int = at_least(1, 50)
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class ImplicitQuantile:
+class ImplicitQuantile(Streams):
     """Implicit quantile head: returns at drawn fractions (IQN, Dabney et al., 2018b).
 
     Attributes:
         num_quantiles: Number of fractions drawn for an observation; acting uses as many evenly spaced ones.
-        dueling: Whether the head has a stream for the value and one for the advantages.
-        noisy_sigma: Initial scale of the learnt noise in the last layers; None for no noise.
     """
 
     num_quantiles: int = at_least(1, 8)
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Part):
     """Ensemble head: values of several members, one of which acts for an episode.
 
     Bootstrapped DQN, Osband et al., 2016.
@@ -173,12 +153,9 @@ class Ensemble:
     prior_scale: float = at_least(0, 1.0)
     error: Error = "squared"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Greedy:
+class Greedy(Part):
     """Greedy bootstrap: the value of one next action.
 
     Attributes:
@@ -188,12 +165,9 @@ class Greedy:
 
     double: bool = False
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Munchausen:
+class Munchausen(Part):
     """Munchausen bootstrap: a soft value of all next actions, and the log-policy added to the reward.
 
     Vieillard et al., 2020.
@@ -208,12 +182,9 @@ class Munchausen:
     munchausen_temperature: float = above(0, 0.03)
     munchausen_clip: float = number(-1.0, Range(highest=0))
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Adam:
+class Adam(Part):
     """Adam (Kingma and Ba, 2015).
 
     Attributes:
@@ -222,12 +193,9 @@ class Adam:
 
     optimizer_epsilon: float = above(0, 1e-8)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class AdamW:
+class AdamW(Part):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 
     Attributes:
@@ -238,12 +206,9 @@ class AdamW:
     optimizer_epsilon: float = above(0, 1e-8)
     weight_decay: float = at_least(0, 1e-4)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class RMSProp:
+class RMSProp(Part):
     """Centred RMSProp with a decay of 0.95 (Mnih et al., 2015).
 
     Attributes:
@@ -252,12 +217,9 @@ class RMSProp:
 
     optimizer_epsilon: float = above(0, 1e-8)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class SGD:
+class SGD(Part):
     """Stochastic gradient descent without momentum."""
 
 
@@ -267,13 +229,13 @@ Optimizer = Adam | AdamW | RMSProp | SGD
 
 
 @dataclasses.dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(Part):
     """Config of an agent.
 
     Attributes:
         network: Torso and core of the network.
-        head: Numbers that the network gives for each action, and how they are learnt.
-        bootstrap: Next action or policy whose value is bootstrapped.
+        head: Output of the network for each action, and its loss.
+        bootstrap: Bootstrap policy: the next action or policy whose value is bootstrapped.
         augmentation: Augmentation of images as the learner sees them: shift by up to 4 pixels (DrQ),
             shift_and_intensity, none, or auto, which is shift for images, else none.
         optimizer: Optimizer of the parameters.
@@ -298,6 +260,7 @@ class AgentConfig:
             "ensemble": Ensemble,
         },
         Scalar(),
+        keeps=("dueling", "noisy_sigma", "num_atoms", "v_min", "v_max", "error"),
     )
     bootstrap: Bootstrap = one_of({"greedy": Greedy, "munchausen": Munchausen}, Greedy())
     augmentation: Literal["auto", "none", "shift", "shift_and_intensity"] = "none"
@@ -309,8 +272,8 @@ class AgentConfig:
     average: str = "none"
 
     def __post_init__(self) -> None:
-        """Raises ValueError or TypeError where a value is out of range, or two parts exclude each other."""
-        check_fields(self)
+        """Check the fields, and parts that exclude each other."""
+        super().__post_init__()
         if self.learning_rate.extremes[1] == 0:
             raise ValueError("learning_rate: got 0, with which nothing is learnt; expected a number > 0.")
         if isinstance(self.optimizer, AdamW) and isinstance(self.head, Ensemble) and self.head.prior_scale:
@@ -325,16 +288,25 @@ class AgentConfig:
             )
 
     @property
+    def derives_support(self) -> bool:
+        """Whether the support of the head is derived from the rewards of the first steps."""
+        return isinstance(self.head, Support) and self.head.v_min is None
+
+    @property
     def burn_in(self) -> int:
         """Number of steps of a sequence that only bring the recurrent state up to date; 0 without a core."""
         return 0 if self.network.core is None else self.network.core.burn_in
 
 
-def _check_support(v_min: float | None, v_max: float | None) -> None:
-    if (v_min is None) != (v_max is None):
-        raise ValueError(f"v_min: got {v_min}, and v_max is {v_max}; expected numbers for both, or None for both.")
-    if v_min is not None and v_max is not None and not v_min < v_max:
+def check_bounded(discount: float) -> None:
+    """Check that returns have a bound, from which a support can be derived.
+
+    Raises:
+        ValueError: if the discount is not in [0, 1).
+
+    >>> check_bounded(0.99)
+    """
+    if not 0 <= discount < 1:
         raise ValueError(
-            f"v_min: got {v_min}, and v_max is {v_max}; expected finite numbers, v_min < v_max. Give the lowest and "
-            "the highest discounted return that an episode can have."
+            f"v_min: got None with a discount of {discount}, under which returns have no bound. {GIVE_SUPPORT}"
         )

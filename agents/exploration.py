@@ -1,4 +1,4 @@
-"""Exploration: what a loop does with an agent's actions before it takes them."""
+"""Epsilon-greedy exploration."""
 
 from typing import Any
 
@@ -9,20 +9,21 @@ from ..replay.types import Array
 
 
 def epsilon_greedy(uniform: Array, action: Array, epsilon: Any, num_actions: int, action_mask: Array = ()) -> Array:
-    """With probability ``epsilon`` a uniformly random action, a legal one where there is a mask, else the agent's own.
+    """Epsilon-greedy actions: with probability ``epsilon`` a uniform legal action, else the agent's.
 
-    Agents say what they would do and loops explore, in this one way; so a loop on the host may leave an agent unasked
-    where all environments explore. NumPy in, NumPy out; JAX in, JAX out, and both give the same actions.
+    Loops explore, agents do not, so a host loop need not compute the agent's actions where all environments explore.
+    NumPy arrays give NumPy arrays, JAX arrays give JAX arrays, and both give the same actions.
 
     Args:
-        uniform: ``[2, ..., N]`` float32 numbers in [0, 1): whether to explore, and where to.
-        action: ``[..., N]`` int32, the agent's actions.
-        epsilon: the probability of a random action, a scalar or what broadcasts to ``action``.
-        num_actions: how many actions there are, ``A``.
-        action_mask: ``[..., N, A]`` bool, which actions are legal (where none is, 0 is chosen); ``()``: all of them.
+        uniform: ``[2, ..., N]`` float32 in [0, 1): random numbers that decide whether to explore, and the action.
+        action: ``[..., N]`` int32, actions of the agent.
+        epsilon: Probability of a random action, a scalar or an array that broadcasts to ``action``.
+        num_actions: Number of actions ``A``.
+        action_mask: ``[..., N, A]`` bool, True for legal actions, or ``()`` if all are legal. A random action is 0
+            where no action is legal.
 
     Returns:
-        ``[..., N]`` int32.
+        ``[..., N]`` int32, actions to take.
 
     >>> uniform = np.float32([[0.05, 0.5], [0.9, 0.9]])
     >>> epsilon_greedy(uniform, np.int32([0, 0]), 0.1, num_actions=3).tolist()
@@ -36,7 +37,7 @@ def epsilon_greedy(uniform: Array, action: Array, epsilon: Any, num_actions: int
     if isinstance(action_mask, tuple):
         random = numpy.minimum((choice * np.float32(num_actions)).astype(np.int32), num_actions - 1)
     else:
-        up_to = numpy.cumsum(action_mask, axis=-1)  # how many actions are legal up to each
+        up_to = numpy.cumsum(action_mask, axis=-1)  # number of legal actions up to each
         count = up_to[..., -1]
         number = numpy.minimum((choice * count.astype(np.float32)).astype(np.int32), count - 1)
         random = numpy.argmax(up_to > number[..., None], axis=-1).astype(np.int32)

@@ -1,7 +1,6 @@
-"""Fields of a config: ranges in their metadata, and the one function that checks them.
+"""Fields of a config: ranges in their metadata, and the base class whose parts check them.
 
-A part of a config is a frozen dataclass whose ``__post_init__`` calls :func:`check_fields`. This module imports
-nothing heavy.
+A part of a config is a frozen dataclass that inherits from :class:`Part`. This module imports nothing heavy.
 """
 
 import dataclasses
@@ -80,69 +79,84 @@ def scheduled(default: float | str, within: Range, whole: bool = False) -> Any:
     return dataclasses.field(default=Schedule.of(default), metadata={"range": within, "whole": whole})
 
 
-def one_of(kinds: Mapping[str, type | None], default: Any) -> Any:
-    """Field of a union: one of several parts, by the names of their kinds; None stands for no part."""
-    return dataclasses.field(default=default, metadata={"kinds": dict(kinds)})
+def one_of(kinds: Mapping[str, type | None], default: Any, keeps: tuple[str, ...] = ()) -> Any:
+    """Field of a union: one of several parts, by the names of their kinds; None stands for no part.
+
+    Args:
+        kinds: Name to type of each part.
+        default: Part.
+        keeps: Names of leaves that a part of another kind takes over from the part that it replaces.
+    """
+    return dataclasses.field(default=default, metadata={"kinds": dict(kinds), "keeps": keeps})
 
 
 def kinds_of(field: dataclasses.Field[Any]) -> Mapping[str, type | None]:
-    """The kinds of a union's parts, by name; empty for another field."""
+    """Name to type of the parts of a union; empty for another field."""
     kinds: Mapping[str, type | None] = field.metadata.get("kinds", {})
     return kinds
 
 
 def kind_of(field: dataclasses.Field[Any], part: Any) -> str:
-    """The name of a part's kind."""
+    """Name of the kind of a part of a union."""
     return next(name for name, kind in kinds_of(field).items() if kind is (None if part is None else type(part)))
 
 
-def check_fields(part: Any) -> None:
-    """Checks every field of a part by its annotation and its range, and makes NumPy's numbers Python's.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Part of a config: a frozen dataclass that checks every field by its annotation and its range.
+
+    NumPy's numbers become Python's.
 
     Raises:
         TypeError: if a value is of another type than the field's.
         ValueError: if a value is out of range, or is none of the choices.
 
     >>> @dataclasses.dataclass(frozen=True)
-    ... class Part:
+    ... class Batch(Part):
     ...     size: int = at_least(1, 128)
-    ...     def __post_init__(self):
-    ...         check_fields(self)
-    >>> Part(size=0)
+    >>> Batch(size=0)
     Traceback (most recent call last):
     ValueError: size: got 0; expected an integer >= 1.
     """
-    annotations = annotations_of(part.__class__)
-    for field in dataclasses.fields(part):
-        found = _checked(field, annotations[field.name], getattr(part, field.name))
-        object.__setattr__(part, field.name, found)
+
+    def __post_init__(self) -> None:
+        """Check the fields; a part that checks more calls it first."""
+        kind: Any = type(self)
+        annotations = annotations_of(kind)
+        for field in dataclasses.fields(self):
+            found = _checked(field, annotations[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, found)
+
+
+def is_part_type(annotation: Any) -> bool:
+    """Whether the type of a field is a part, neither a leaf nor a union."""
+    return isinstance(annotation, type) and issubclass(annotation, Part)
 
 
 @functools.cache
 def annotations_of(part: Any) -> Mapping[str, Any]:
-    """The types of a part's fields, by name."""
+    """Name to type of the fields of a part."""
     return typing.get_type_hints(part)
 
 
-def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """Returns a value that is one of those allowed.
+def check_name(name: Any, names: Iterable[str], what: str) -> str:
+    """Return ``name`` if it is one of ``names``.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if it is none of them; the message begins with ``what`` and names the closest.
 
-    >>> check_choice("error", "l1", ("squared", "huber"))
+    >>> check_name("dqm", ["dqn", "c51"], "agent")
     Traceback (most recent call last):
-    ValueError: error: got 'l1'; expected squared or huber.
+    ValueError: agent: got 'dqm'; expected one of dqn, c51. Did you mean 'dqn'?
     """
-    if value not in allowed:
-        names = [str(choice) for choice in allowed]
-        expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-        raise ValueError(f"{name}: got {value!r}; expected {expected}.{did_you_mean(value, names)}")
-    return value
+    names = list(names)
+    if name not in names:
+        raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
+    return str(name)
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """A hint at the closest of ``names``; empty where none is close.
+    """Hint at the closest of ``names``; empty where none is close.
 
     >>> did_you_mean("bach_size", ["batch_size", "burn_in"])
     " Did you mean 'batch_size'?"
@@ -166,8 +180,8 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
                 "that kind."
             )
         return value
-    if dataclasses.is_dataclass(annotation) and annotation is not Schedule:
-        return _of_type(name, value, annotation, f"a {annotation.__name__}")  # type: ignore[union-attr]
+    if is_part_type(annotation):
+        return _of_type(name, value, annotation, f"a {annotation.__name__}")
     if annotation is Schedule:
         schedule = Schedule.of(value, name)
         _check_schedule(name, schedule, within, field.metadata.get("whole", False))
@@ -177,7 +191,7 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
             return None
         annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     if typing.get_origin(annotation) is typing.Literal:
-        return check_choice(name, value, typing.get_args(annotation))
+        return check_name(value, typing.get_args(annotation), name)
     if typing.get_origin(annotation) is tuple:
         return _tuple(name, value, typing.get_args(annotation)[0], within)
     if annotation is bool:
@@ -210,7 +224,7 @@ def _tuple(name: str, value: Any, item: Any, within: Range) -> tuple[Any, ...]:
         expected = "names, such as" if names else "a size for each layer, such as"
         raise TypeError(f"{name}: got {value!r}; expected {expected} {(names[0] if names else 64,)}.")
     if names:
-        return tuple(check_choice(name, choice, names) for choice in value)
+        return tuple(check_name(choice, names, name) for choice in value)
     if not value:
         raise ValueError(f"{name}: got no layer; expected one or more. Give (64,), for example.")
     return tuple(_number(name, size, True, within) for size in value)

@@ -6,18 +6,18 @@ It imports nothing heavy.
 import dataclasses
 from fractions import Fraction
 
-from .fields import Range, at_least, check_fields, one_of, scheduled, unit
+from .fields import Part, Range, at_least, one_of, scheduled, unit
 from .schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Transitions:
-    """Transitions are drawn: one action, the rewards of n_steps, and the observation after them."""
+class Transitions(Part):
+    """Transitions: one action, the rewards of n_steps, and the observation after them."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequences:
-    """Sequences of steps of one episode are drawn; returns over n_steps are summed within them.
+class Sequences(Part):
+    """Sequences of steps of one episode; returns over n_steps are summed within them.
 
     Attributes:
         sequence_length: Number of steps of a sequence that are learnt from.
@@ -28,7 +28,7 @@ class Sequences:
     sequence_period: int = at_least(1, 10)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.sequence_period > self.sequence_length:
             raise ValueError(
                 f"sequence_period: got {self.sequence_period}; expected at most sequence_length, "
@@ -38,12 +38,12 @@ class Sequences:
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(Part):
     """Uniform sampling."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Prioritized:
+class Prioritized(Part):
     """Prioritized sampling (Schaul et al., 2016).
 
     Attributes:
@@ -56,13 +56,13 @@ class Prioritized:
     importance_exponent: Schedule = scheduled("linear(0.4,1,100%)", Range(0, 1))
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.priority_exponent == 0:
             raise ValueError("priority_exponent: got 0.0, which is uniform sampling. Try --sampling uniform.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
+class Draw(Part):
     """Draws from the replay.
 
     Attributes:
@@ -70,8 +70,8 @@ class Draw:
         n_steps: Number of environment steps whose rewards are summed before the bootstrap value, a number or a
             schedule.
         discount: Discount of one environment step, a number or a schedule.
-        windows: Transitions, or sequences.
-        sampling: Uniform, or prioritized.
+        windows: Windows that are drawn: transitions or sequences.
+        sampling: Sampling of the windows: uniform or prioritized.
     """
 
     batch_size: int = at_least(1, 128)
@@ -79,9 +79,6 @@ class Draw:
     discount: Schedule = scheduled(0.99, Range(0, 1))
     windows: Transitions | Sequences = one_of({"transitions": Transitions, "sequences": Sequences}, Transitions())
     sampling: Uniform | Prioritized = one_of({"uniform": Uniform, "prioritized": Prioritized}, Uniform())
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def most_steps(self) -> int:
@@ -94,8 +91,8 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplayConfig:
-    """Replay.
+class ReplayConfig(Part):
+    """Size of the replay, and the frames of an observation.
 
     Attributes:
         replay_capacity: Number of environment steps that are kept (the end of each episode takes one more).
@@ -105,12 +102,9 @@ class ReplayConfig:
     replay_capacity: int = at_least(1, 20_000)
     frame_stack: int = at_least(1, 1)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Cadence:
+class Cadence(Part):
     """Cadence of learning.
 
     Attributes:
@@ -123,13 +117,10 @@ class Cadence:
     train_every: int = at_least(1, 4)
     learner_steps: int = at_least(1, 2)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Exploration:
-    """Exploration.
+class Exploration(Part):
+    """Epsilon-greedy exploration.
 
     Attributes:
         epsilon: Probability of a random action, a number or a schedule.
@@ -137,13 +128,10 @@ class Exploration:
 
     epsilon: Schedule = scheduled("linear(1,0.05,25%)", Range(0, 1))
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class Normalization:
-    """Normalization.
+class Normalization(Part):
+    """Normalization of observations and rewards.
 
     Attributes:
         normalize_observations: Whether observations are centred and divided by their standard deviation, element by
@@ -155,20 +143,17 @@ class Normalization:
     normalize_observations: bool = False
     normalize_rewards: bool = False
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(Part):
     """Config of a loop.
 
     Attributes:
         draw: Draws from the replay.
-        replay: Replay.
+        replay: Size of the replay, and the frames of an observation.
         cadence: Cadence of learning.
-        exploration: Exploration.
-        normalization: Normalization.
+        exploration: Epsilon-greedy exploration.
+        normalization: Normalization of observations and rewards.
     """
 
     draw: Draw = Draw()
@@ -178,12 +163,16 @@ class LoopConfig:
     normalization: Normalization = Normalization()
 
     def __post_init__(self) -> None:
-        """Raises ValueError or TypeError where a value is out of range, or two parts exclude each other."""
-        check_fields(self)
+        """Check the fields, and parts that exclude each other."""
+        super().__post_init__()
         capacity = self.replay.replay_capacity
         for name, value in (("n_steps", self.draw.most_steps), ("batch_size", self.draw.batch_size)):
             if value > capacity:
-                raise ValueError(f"{name}: got {value}; expected at most replay_capacity, {capacity}.")
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"{name}: got {value}; expected at most replay_capacity, {capacity}. Try --replay-capacity "
+                    f"{value}, or {flag} {capacity}."
+                )
         windows = self.draw.windows
         if isinstance(windows, Sequences) and self.draw.most_steps > windows.sequence_length:
             raise ValueError(

@@ -1,23 +1,18 @@
 """Trees of parts by the flat names of their leaves: read, replaced, written as JSON and read back.
 
-A config is a frozen dataclass whose fields are leaves, parts (dataclasses again), or unions of parts
+A config is a part (:class:`polyak.agents.fields.Part`) whose fields are leaves, parts, or unions of parts
 (:func:`polyak.agents.fields.one_of`). Leaf names are unique in a config, so that one name says which leaf is meant.
 This module imports nothing heavy.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from .fields import annotations_of, did_you_mean, kind_of, kinds_of
+from .fields import Part, annotations_of, check_name, did_you_mean, is_part_type, kind_of, kinds_of
 from .schedules import Schedule
 
-Config = TypeVar("Config")
-
-
-def is_part(value: Any) -> bool:
-    """Whether a value is a part and no leaf."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, Schedule | type)
+Config = TypeVar("Config", bound=Part)
 
 
 def leaves(config: Any) -> dict[str, Any]:
@@ -31,7 +26,7 @@ def leaves(config: Any) -> dict[str, Any]:
     for field, value in _fields(config):
         if kinds_of(field):
             found[field.name] = kind_of(field, value)
-        if is_part(value):
+        if isinstance(value, Part):
             found |= leaves(value)
         elif not kinds_of(field):
             found[field.name] = value
@@ -39,9 +34,10 @@ def leaves(config: Any) -> dict[str, Any]:
 
 
 def replace(config: Config, fields: Mapping[str, Any]) -> Config:
-    """Replaces leaves by name, and parts of unions by the name of their kind or by a part.
+    """Replace leaves by name, and parts of unions by the name of their kind or by a part.
 
-    A part of another kind keeps the leaves that it has in common with the part before, such as ``dueling``.
+    A part of another kind keeps the leaves that the union names, such as ``dueling`` (``keeps`` of
+    :func:`polyak.agents.fields.one_of`).
 
     Args:
         config: Tree of parts; not changed.
@@ -75,24 +71,24 @@ def bringers(config_type: Any) -> dict[str, dict[str, list[str]]]:
     {'core': ['lstm']}
     """
     found: dict[str, dict[str, list[str]]] = {}
-    for field, part_type in _part_types(config_type):
+    for field in dataclasses.fields(config_type):
         for kind, kind_type in kinds_of(field).items():
             if kind_type is None:
                 continue
             for inner in dataclasses.fields(kind_type):
                 found.setdefault(inner.name, {}).setdefault(field.name, []).append(kind)
-        if part_type is not None:
-            found |= bringers(part_type)
+        if is_part_type(annotation := annotations_of(config_type)[field.name]):
+            found |= bringers(annotation)
     return found
 
 
 def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
-    """The part of a union for the name of a kind, with the leaves that it has in common with the part before.
+    """Part of a union for the name of a kind, with the leaves that the union keeps from the part before.
 
     Args:
         field: Field of the union.
         before: Part that the union has.
-        value: Name of a kind; anything else is returned as it is.
+        value: Name of a kind; any other value is returned unchanged.
 
     Raises:
         ValueError: if no kind has that name; the message names the closest.
@@ -102,19 +98,18 @@ def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
     kind = kinds_of(field)[check_name(value, kinds_of(field), field.name)]
     if kind is None or type(before) is kind:
         return None if kind is None else before
-    shared = leaves(before) if before is not None else {}
-    names = {inner.name for inner in dataclasses.fields(kind)}
-    return kind(**{name: leaf for name, leaf in shared.items() if name in names})
+    names = {inner.name for inner in dataclasses.fields(kind)} & {*field.metadata["keeps"]}
+    return kind(**{name: getattr(before, name) for name in names if hasattr(before, name)})
 
 
 def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any) -> str:
-    """The message about a leaf that a config does not have: the flag which brings its part, or the closest name.
+    """Message about a leaf that a config does not have: the flag which brings its part, or the closest name.
 
     Args:
         config_type: Type of the config.
         current: Leaves that the config has.
         name: Name of the leaf.
-        value: Value that it was given.
+        value: Value that was given.
 
     >>> from polyak.agents.config import Network
     >>> absent(Network, leaves(Network()), "lstm_size", 8)
@@ -131,7 +126,7 @@ def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any)
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The tree as JSON's own types; the part of a union has its kind as ``"kind"``, and no part is null.
+    """Convert a tree to JSON's types; the part of a union has its kind as ``"kind"``, and no part is null.
 
     >>> from polyak.agents.config import Network
     >>> to_json(Network())
@@ -139,7 +134,7 @@ def to_json(config: Any) -> dict[str, Any]:
     """
     written: dict[str, Any] = {}
     for field, value in _fields(config):
-        if is_part(value):
+        if isinstance(value, Part):
             kind = {"kind": kind_of(field, value)} if kinds_of(field) else {}
             written[field.name] = kind | to_json(value)
         elif isinstance(value, Schedule):
@@ -150,7 +145,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(default: Config, values: Mapping[str, Any], path: str = "") -> Config:
-    """Reads a tree from JSON; the inverse of :func:`to_json`. Fields that are not given are those of ``default``.
+    """Read a tree from JSON; the inverse of :func:`to_json`. A field that is absent has its value in ``default``.
 
     Raises:
         ValueError: if a field or a kind is unknown, or a value is out of range; the message has the path.
@@ -162,51 +157,23 @@ def from_json(default: Config, values: Mapping[str, Any], path: str = "") -> Con
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{path.rstrip('.') or 'config'}: got {values!r}; expected an object of fields.")
-    fields = {field.name: field for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(default)}
     found: dict[str, Any] = {}
     for name, value in values.items():
         check_name(name, fields, f"field of {path.rstrip('.') or 'the config'}")
         found[name] = _read(fields[name], getattr(default, name), value, f"{path}{name}")
     try:
-        return dataclasses.replace(default, **found)  # type: ignore[type-var]
+        return dataclasses.replace(default, **found)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}{error}") from None
-
-
-def check_name(name: Any, names: Iterable[str], what: str) -> str:
-    """Returns ``name`` if it is one of ``names``.
-
-    Raises:
-        ValueError: if it is none; the message names the closest.
-
-    >>> check_name("dqm", ["dqn"], "agent")
-    Traceback (most recent call last):
-    ValueError: agent: got 'dqm'; expected one of dqn. Did you mean 'dqn'?
-    """
-    names = list(names)
-    if name not in names:
-        raise ValueError(f"{what}: got {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
-    return str(name)
 
 
 def _fields(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     return ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
 
 
-def _part_types(config_type: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    """Each field of a type, with the type of its part; None for a leaf or a union."""
-    for field in dataclasses.fields(config_type):
-        annotation = annotations_of(config_type)[field.name]
-        yield field, annotation if isinstance(annotation, type) and is_part_type(annotation) else None
-
-
-def is_part_type(annotation: type) -> bool:
-    """Whether a field's type is a part and no leaf."""
-    return dataclasses.is_dataclass(annotation) and annotation is not Schedule
-
-
 def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
-    """The tree with values replaced from below, each part made once; adds the names that it has to ``used``."""
+    """Replace values from below, and make each part once; adds the names that the tree has to ``used``."""
     found: dict[str, Any] = {}
     for field, value in _fields(config):
         if field.name in values:
@@ -214,7 +181,7 @@ def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
             found[field.name] = values[field.name]
         if kinds_of(field) and field.name in values:
             value = found[field.name] = part_of_kind(field, value, values[field.name])
-        if is_part(value) and (inner := _replaced(value, values, used)) is not value:
+        if isinstance(value, Part) and (inner := _replaced(value, values, used)) is not value:
             found[field.name] = inner
     return dataclasses.replace(config, **found) if found else config
 
@@ -222,7 +189,7 @@ def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
 def _read(field: dataclasses.Field[Any], default: Any, value: Any, path: str) -> Any:
     kinds = kinds_of(field)
     if not kinds:
-        return from_json(default, value, f"{path}.") if is_part(default) else value
+        return from_json(default, value, f"{path}.") if isinstance(default, Part) else value
     if value is None and None in kinds.values():
         return None
     if not isinstance(value, Mapping) or "kind" not in value:
@@ -230,5 +197,5 @@ def _read(field: dataclasses.Field[Any], default: Any, value: Any, path: str) ->
     kind = kinds[check_name(value["kind"], kinds, f"{path}.kind")]
     if kind is None:
         return None
-    before = default if type(default) is kind else kind()
+    before: Any = default if type(default) is kind else kind()
     return from_json(before, {name: leaf for name, leaf in value.items() if name != "kind"}, f"{path}.")

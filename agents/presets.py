@@ -1,6 +1,7 @@
-"""Table of agents: each a named difference from the agent it begins with; and presets, which are numbers alone.
+"""Table of agents, each a named difference from the agent it begins with; and presets, the settings of benchmarks.
 
-It imports nothing heavy. ``polyak agents`` prints it, and ``polyak agents --diff dqn rainbow`` the difference of two.
+A preset holds numbers, and the torso, optimizer, error and augmentation of the benchmark's papers. The module imports
+nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff dqn rainbow`` the difference of two.
 """
 
 import dataclasses
@@ -8,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .config import AgentConfig
+from .fields import Part, check_name
 from .loop_config import LoopConfig
-from .parts import check_name, leaves, replace
+from .parts import leaves, replace
 
 
 class Paper(NamedTuple):
@@ -34,7 +36,7 @@ class AgentEntry(NamedTuple):
         difference: Leaves that differ, by name.
         summary: Description on one line.
         papers: Papers.
-        remarks: Differences from the papers beside those of the numbers.
+        remarks: Differences from the papers besides the settings of a preset.
     """
 
     begins_with: str | None
@@ -45,7 +47,7 @@ class AgentEntry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Configs:
+class Configs(Part):
     """Configs of an agent and of the loop around it.
 
     Attributes:
@@ -167,7 +169,8 @@ AGENTS: Mapping[str, AgentEntry] = {
         {"head": "hl_gauss", "num_atoms": 51},
         "values as histograms, learnt as a classification",
         (Paper("Farebrother et al., 2024", "https://arxiv.org/abs/2403.03950"),),
-        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it",
+        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it; the "
+        "preset atari has the Adam settings of c51, not checked against the paper",
     ),
     "bootstrapped_dqn": AgentEntry(
         "double_dqn",
@@ -206,7 +209,7 @@ AGENTS: Mapping[str, AgentEntry] = {
     ),
 }
 
-# Numbers by agent; each agent of a lineage adds its difference, and then its numbers.
+# Settings by agent; each agent of a lineage adds its difference, and then its settings.
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "classic": {  # CartPole-v1; the defaults of the configs are part of it
         "dqn": {},
@@ -246,7 +249,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "noisy_dqn": {"epsilon": "linear(1,0,5000)"},
         "rainbow": {"epsilon": "linear(1,0,5000)"},
     },
-    "atari": {  # the papers' numbers, on grey frames of 84 x 84
+    "atari": {  # the papers' settings, on grey frames of 84 x 84
         "dqn": {
             "torso": "nature",
             "hidden_sizes": (512,),
@@ -295,7 +298,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "target": "periodic:8000env",
             "epsilon": "linear(1,0.01,1000000)",
         },
-        "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam"},
+        "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
         "bootstrapped_dqn": {"mask_probability": 1.0},
         "r2d2": {
             "lstm_size": 512,
@@ -326,7 +329,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def lineage(name: str) -> list[str]:
-    """The agents that an agent is made from, the first one first and itself last.
+    """Names of the agents that an agent is made from, from the first one to itself.
 
     Raises:
         ValueError: if no agent has that name.
@@ -339,7 +342,7 @@ def lineage(name: str) -> list[str]:
 
 
 def make_configs(name: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields: Mapping[str, Any] = {}) -> Configs:
-    """Configs of an agent: its differences, the numbers of a preset, and then fields of one's own.
+    """Configs of an agent: its difference, the settings of a preset, and then the given fields.
 
     Args:
         name: Name of the agent.
@@ -354,9 +357,9 @@ def make_configs(name: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields
     >>> configs.agent.head.num_atoms, configs.loop.draw.most_steps
     (21, 3)
     """
-    numbers, configs = PRESETS[check_name(preset, PRESETS, "preset")], Configs()
+    settings, configs = PRESETS[check_name(preset, PRESETS, "preset")], Configs()
     for agent in lineage(name):
-        configs = replace(replace(configs, AGENTS[agent].difference), numbers.get(agent, {}))
+        configs = replace(replace(configs, AGENTS[agent].difference), settings.get(agent, {}))
     return replace(configs, fields)
 
 

@@ -5,7 +5,7 @@ text                           value at a step
 =============================  =====================================================================
 ``0.99``                       constant
 ``linear(1,0.05,25%)``         falls (or rises) linearly over the first 25 % of the run, then constant
-``linear(5,1,10000)``          the same over 10 000 steps
+``linear(5,1,10000)``          falls linearly over the first 10 000 steps, then constant
 ``exponential(10,3,10000)``    geometric interpolation: the ratio of two steps is constant
 ``cosine(0.001,0,100%)``       half a cosine
 =============================  =====================================================================
@@ -50,7 +50,7 @@ class Schedule:
 
     @classmethod
     def of(cls, value: Any, name: str = "schedule") -> "Schedule":
-        """Reads a schedule from a number, a text or a schedule.
+        """Read a schedule from a number, a text or a schedule.
 
         Args:
             value: Number, text or schedule.
@@ -130,7 +130,7 @@ class Schedule:
         return np.asarray((1 - progress) * self.initial + progress * self.final, np.float64)
 
     def to_json(self) -> float | str:
-        """The number of a constant, else the text; :meth:`of` reads both.
+        """Number of a constant schedule, else the text; :meth:`of` reads both.
 
         >>> Schedule(3).to_json(), Schedule.of("linear(5,1,50%)").to_json()
         (3, 'linear(5,1,50%)')
@@ -161,5 +161,5 @@ def _text(number: float) -> str:
 
 
 def _percentage(fraction: float) -> str:
-    """The fraction times 100, of which the hundredth part is exactly the fraction again."""
+    """Percentage of a fraction, as a decimal that divided by 100 gives exactly the fraction."""
     return f"{(decimal.Decimal(repr(float(fraction))) * 100).normalize():f}"

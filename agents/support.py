@@ -1,7 +1,9 @@
-"""Support of a distribution of returns, derived from rewards that were seen."""
+"""Support of a distribution of returns, derived from the rewards of the first steps."""
 
 import numpy as np
 import numpy.typing as npt
+
+from .config import GIVE_SUPPORT, check_bounded
 
 _TAIL = 0.05  # share of the rewards beyond which a reward does not repeat from step to step
 _MARGIN = 0.05  # of the support, on either side
@@ -10,30 +12,28 @@ _MARGIN = 0.05  # of the support, on either side
 def derive_support(rewards: npt.NDArray[np.floating], discount: float, *, margin: bool = False) -> tuple[float, float]:
     """Lowest and highest return that rewards allow.
 
-    A reward that all but 5 % of the steps stay below (or above) may come at every step, and adds up to
-    ``reward / (1 - discount)``; a larger one that is rare counts once. The support contains 0.
+    A reward that 5 % of the steps reach may come at every step, and adds up to ``reward / (1 - discount)``; a larger
+    one that is rare counts once. The support contains 0.
 
     Args:
         rewards: ``[R]``, rewards of single steps.
         discount: Discount of one step, in [0, 1).
-        margin: Whether to extend the support by 5 % on either side. Near its ends the mean of a histogram that is
-            learnt from a Gaussian is biased inwards.
+        margin: Whether to extend the support by 5 % on either side, because the mean of a histogram that is learnt
+            from a Gaussian is biased inwards near the ends of the support.
 
     Raises:
-        ValueError: if the discount is 1, or every reward is 0.
+        ValueError: if the discount is not in [0, 1), or every reward is 0.
 
     >>> derive_support(np.array([1.0, 1.0, 1.0]), discount=0.99)
     (0.0, 100.0)
     >>> derive_support(np.array([-1.0, -1.0, -1.0, 0.0]), discount=0.99, margin=True)
     (-105.0, 5.0)
     """
-    way_out = "Give the lowest and the highest discounted return of an episode: --v-min and --v-max."
-    if not 0 <= discount < 1:
-        raise ValueError(f"v_min: got None with a discount of {discount}, under which returns have no bound. {way_out}")
+    check_bounded(discount)
     low, high = np.quantile(rewards, [_TAIL, 1 - _TAIL]) / (1 - discount)
     v_min = min(float(low), float(np.min(rewards)), 0.0)
     v_max = max(float(high), float(np.max(rewards)), 0.0)
     if v_min == v_max:
-        raise ValueError(f"v_min: got None, and all of the first {len(rewards)} rewards are 0. {way_out}")
+        raise ValueError(f"v_min: got None, and all of the first {len(rewards)} rewards are 0. {GIVE_SUPPORT}")
     extra = _MARGIN * (v_max - v_min) if margin else 0.0
     return round(v_min - extra, 4), round(v_max + extra, 4)

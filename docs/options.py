@@ -10,8 +10,8 @@ import typing
 
 import tyro
 
-from polyak.agents.fields import kinds_of
-from polyak.agents.parts import is_part, leaves
+from polyak.agents.fields import Part, kinds_of
+from polyak.agents.parts import leaves
 from polyak.agents.presets import AGENTS, PRESETS, Configs, make_configs
 from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
 from polyak.experiments import cli
@@ -107,7 +107,7 @@ def _kinds(config):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         found |= {part: (field.name, kind) for kind, part in kinds_of(field).items() if part is not None}
-        if is_part(value):
+        if isinstance(value, Part):
             found |= _kinds(value)
     return found
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..agents.parts import check_name
+from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .. import help
-from ..agents.parts import check_name
+from ..agents.fields import check_name
 from ..agents_table import Format as AgentsFormat
 from ..agents_table import agents_table, difference_table
 from ..tables import TableFormat
@@ -27,7 +27,7 @@ class TrainCommand:
     """Train an agent: progress while it runs, a folder with all results at the end.
 
     Attributes:
-        preset: Name of the numbers that the agent begins with; flags replace them.
+        preset: Name of the settings that the agent begins with; flags replace them.
         out: Folder of the run, new or empty; None makes one under runs/.
         quiet: Whether to print no progress.
     """
@@ -110,7 +110,7 @@ class AgentsCommand:
 
     Attributes:
         diff: Names of two agents whose difference is printed.
-        preset: Name of the numbers that the agents begin with.
+        preset: Name of the settings that the agents begin with.
         format: Format of the table.
     """
 

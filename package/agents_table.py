@@ -3,8 +3,9 @@
 from typing import Any, Literal
 
 from .agents.config import Munchausen
+from .agents.fields import check_name
 from .agents.loop_config import Sequences
-from .agents.parts import check_name, leaves
+from .agents.parts import leaves
 from .agents.presets import (
     AGENTS,
     DEFAULT_PRESET,

@@ -1,14 +1,14 @@
-"""The config of a run: one frozen dataclass of parts, from flat fields, and to and from JSON."""
+"""Config of a run: one frozen dataclass of parts, from flat fields, and to and from JSON."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...agents import parts
-from ...agents.config import LSTM, AgentConfig
-from ...agents.fields import above, at_least, check_fields, did_you_mean
+from ...agents.config import LSTM, AgentConfig, check_bounded
+from ...agents.fields import Part, above, at_least, check_name, did_you_mean
 from ...agents.loop_config import LoopConfig, Sequences
-from ...agents.parts import bringers, check_name, leaves
+from ...agents.parts import bringers, leaves
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, PRESETS, make_configs
 
 FORMAT = 2  # of the JSON; version 0.1.0 wrote none
@@ -18,14 +18,14 @@ _BEGINS_WITH = ("agent", "loop", "agent_name", "preset")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Part):
     """Config of a run; with the versions of the libraries, all that the run depends on.
 
     Attributes:
         agent: Config of the agent.
         loop: Config of the loop.
-        agent_name: Name in ``AGENTS`` that the config began with, by which records and folders are called.
-        preset: Name in ``PRESETS`` of the numbers that the config began with.
+        agent_name: Name in ``AGENTS`` that the config began with; records and folders have it.
+        preset: Name in ``PRESETS`` of the settings that the config began with.
         env: Id of a Gymnasium environment.
         steps: Number of environment steps, over all environments.
         num_envs: Number of environments that are stepped together.
@@ -33,7 +33,7 @@ class RunConfig:
         worker_timeout: Number of seconds that a step of a worker process may take; a longer step is a failure.
         on_env_failure: Consequence of a worker process that raises, dies or hangs: stop, which saves the run and raises
             an error, or restart of that process, whose environments begin new episodes (counted in env_restarts).
-        seed: Seed of everything that is random.
+        seed: Seed of all random numbers.
         log_every: Number of environment steps between two lines of metrics.
         checkpoint_every: Number of environment steps between two checkpoints.
         evaluation_episodes: Number of episodes of the evaluation at the end.
@@ -67,16 +67,21 @@ class RunConfig:
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
-        """Raises ValueError or TypeError where a value is out of range, or two fields or parts exclude each other."""
+        """Check the fields, and fields and parts that exclude each other."""
         check_name(self.agent_name, AGENTS, "agent")
         check_name(self.preset, PRESETS, "preset")
-        check_fields(self)
+        super().__post_init__()
         _check_environments(self)
         _check_windows(self)
+        if self.agent.derives_support and self.initial is None:  # a warm start has a support
+            check_bounded(self.loop.draw.discount.extremes[1])
         if self.seed >= 2**32:
-            raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32.")
+            raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32. Try --seed {self.seed % 2**32}.")
         if len(set(self.loggers)) < len(self.loggers):
-            raise ValueError(f"loggers: got {', '.join(self.loggers)}; expected each at most once.")
+            once = dict.fromkeys(self.loggers)
+            raise ValueError(
+                f"loggers: got {', '.join(self.loggers)}; expected each at most once. Try --loggers {' '.join(once)}."
+            )
         starts = self.loop.cadence.learning_starts
         if starts >= self.steps:
             raise ValueError(
@@ -107,8 +112,6 @@ def make_run_config(
     >>> config.agent.head.num_atoms, config.agent.network.core.lstm_size, config.seed
     (21, 64, 3)
     """
-    check_name(agent, AGENTS, "agent")
-    check_name(preset, PRESETS, "preset")
     known = {*leaves(RunConfig()), *bringers(RunConfig)} - {*_BEGINS_WITH}
     for name in fields:
         if name not in known:
@@ -119,16 +122,16 @@ def make_run_config(
 
 
 def without_workers(config: RunConfig) -> RunConfig:
-    """The same run with its environments in this process, which gives the same records and parameters.
+    """Config of a run with its environments in this process, which gives equal records and parameters.
 
     >>> without_workers(RunConfig(num_envs=2, workers=2)).workers
     0
     """
-    return dataclasses.replace(config, workers=0, on_env_failure="stop")
+    return dataclasses.replace(config, workers=0, worker_timeout=RunConfig.worker_timeout, on_env_failure="stop")
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
-    """The config as JSON's own types, nested as the config is, with its format.
+    """Convert a config to JSON's types, nested as the config is, with its format.
 
     >>> written = to_json(make_run_config("rainbow"))
     >>> written["format"], written["agent_name"], written["agent"]["head"]["kind"], written["loop"]["draw"]["n_steps"]
@@ -138,7 +141,7 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 
 
 def from_json(fields: Mapping[str, Any]) -> RunConfig:
-    """Reads a config from JSON; the inverse of :func:`to_json`. Fields that are not given are those of the named agent.
+    """Read a config from JSON; the inverse of :func:`to_json`. A field that is absent has the named agent's value.
 
     Raises:
         ValueError: if the format, an agent or a field is unknown (the message has the path and names the closest), or a
@@ -153,7 +156,7 @@ def from_json(fields: Mapping[str, Any]) -> RunConfig:
     agent = check_name(fields.get("agent_name", DEFAULT_AGENT), AGENTS, "agent_name")
     preset = check_name(fields.get("preset", DEFAULT_PRESET), PRESETS, "preset")
     configs = make_configs(agent, preset)
-    # The numbers of a preset alone may ask for a longer run than the default.
+    # The settings of a preset alone may ask for a longer run than the default.
     steps = max(RunConfig.steps, configs.loop.cadence.learning_starts + 1)
     default = RunConfig(configs.agent, configs.loop, agent, preset, steps=steps)
     return parts.from_json(default, {name: value for name, value in fields.items() if name != "format"})
@@ -165,6 +168,11 @@ def _check_environments(config: RunConfig) -> None:
             f"workers: got {config.workers} for {config.num_envs} environments; expected at most one for each. "
             f"Try --num-envs {config.workers}, or fewer workers."
         )
+    if config.worker_timeout != RunConfig.worker_timeout and not config.workers:
+        raise ValueError(
+            f"worker_timeout: got {config.worker_timeout} and no workers; only a step of a worker process has a limit "
+            "of time. Try --workers 1."
+        )
     if config.on_env_failure == "restart" and not config.workers:
         raise ValueError(
             "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
@@ -173,7 +181,7 @@ def _check_environments(config: RunConfig) -> None:
 
 
 def _check_windows(config: RunConfig) -> None:
-    """Checks what is drawn: recurrent agents learn from sequences, and the replay holds one for each environment."""
+    """Check that a recurrent core learns from sequences, and that the replay holds a window of each environment."""
     core, windows, capacity = config.agent.network.core, config.loop.draw.windows, config.loop.replay.replay_capacity
     needed = max(config.loop.draw.most_steps, 2)
     if isinstance(core, LSTM) and not isinstance(windows, Sequences):
@@ -186,7 +194,8 @@ def _check_windows(config: RunConfig) -> None:
         if burn_in + windows.sequence_length > capacity:
             raise ValueError(
                 f"sequence_length: got {windows.sequence_length}, and burn_in is {burn_in}; expected together at most "
-                f"replay_capacity, {capacity}."
+                f"replay_capacity, {capacity}. Try --replay-capacity {burn_in + windows.sequence_length}, or shorter "
+                "sequences."
             )
         # One must begin among the steps that are kept, however long the episode is.
         needed = max(needed, burn_in + windows.sequence_length, windows.sequence_period + 1)

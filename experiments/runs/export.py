@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import __version__
 from ...agents.agent import network_arguments
-from ...agents.parts import check_name
+from ...agents.fields import check_name
 from ...networks import support, value_network_in_words
 from ...replay.types import EnvironmentSpec
 from ..loops.normalization import CLIP, EPSILON

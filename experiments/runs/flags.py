@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from ...agents.fields import annotations_of, did_you_mean, kind_of, kinds_of
-from ...agents.parts import absent, bringers, check_name, is_part, part_of_kind
+from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
+from ...agents.parts import absent, bringers, part_of_kind
 from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, PRESETS, Configs, make_configs
 from ...agents.schedules import Schedule
 from .config import RUN_LEAVES, RunConfig, make_run_config
@@ -39,7 +39,7 @@ class Flag(NamedTuple):
 
 
 def parse_run(arguments: Sequence[str], command: type, description: str) -> tuple[RunConfig, Any]:
-    """Reads the arguments of ``polyak train``.
+    """Read the arguments of ``polyak train``.
 
     Args:
         arguments: Arguments after the command; the first may be the name of an agent.
@@ -115,7 +115,7 @@ def _flags(config: Any, given: Mapping[str, str], top: str, group: str | None = 
             kind = given.get(field.name) or kind_of(field, value)
             value = part_of_kind(field, value, kind)
             yield Flag(field.name, group or field.name, Literal[tuple(kinds)], kind, type(config))
-        if is_part(value):
+        if isinstance(value, Part):
             yield from _flags(value, given, top, group or field.name)
         elif not kinds:
             yield Flag(field.name, group or top, annotations[field.name], value, type(config))
@@ -166,11 +166,12 @@ def _default(flag: Flag) -> Any:
 
 
 def attributes(owner: type) -> dict[str, str]:
-    """Descriptions of a dataclass's fields, from its docstring.
+    """Descriptions of a dataclass's fields, from its docstring and those of its bases.
 
     >>> attributes(RunConfig)["seed"]
-    'Seed of everything that is random.'
+    'Seed of all random numbers.'
     """
-    section = (inspect.getdoc(owner) or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    texts = (inspect.cleandoc(base.__doc__ or "") for base in reversed(owner.__mro__))
+    sections = "\n".join(text.partition("Attributes:\n")[2] for text in texts)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", sections, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...agents import config as agents
 from ...agents import loop_config as loops
-from ...agents.parts import check_name
+from ...agents.fields import check_name
 from ...agents.presets import AGENTS, Configs
 from ...agents.schedules import Schedule
 from .config import RUN_LEAVES, RunConfig
@@ -41,6 +41,8 @@ def config_from_0_1_0(fields: Mapping[str, Any]) -> RunConfig:
     own = {key: value for key, value in fields.items() if key != "agent"}
     for key in own:
         check_name(key, RUN_LEAVES, "field of the config")
+    if not own.get("workers"):
+        own.pop("worker_timeout", None)  # which was not read
     configs = configs_from_0_1_0({key: value for key, value in agent.items() if key != "name"})
     return RunConfig(configs.agent, configs.loop, name, **own)
 

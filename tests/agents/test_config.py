@@ -50,10 +50,11 @@ PAIRS = [
     *(
         (
             {name: 129, "replay_capacity": 128, **SEQUENCES, "sequence_length": 128},
-            f"^{name}: got 129; expected at most replay_capacity, 128",
-            {name: 128},
+            f"^{name}: got 129; expected at most replay_capacity, 128. Try --replay-capacity 129",
+            way_out,
         )
         for name in ("n_steps", "batch_size")
+        for way_out in ({name: 128}, {"replay_capacity": 129, "sequence_length": 129})
     ),
     (
         {"normalize_observations": True, "frame_stack": 4},

@@ -14,8 +14,8 @@ import pytest
 
 from agent_samples import make_config, random_sample, timestep
 from polyak.agents import AgentConfig, Schedule, make_agent
-from polyak.agents.fields import annotations_of, kinds_of
-from polyak.agents.parts import is_part_type, leaves
+from polyak.agents.fields import annotations_of, is_part_type, kinds_of
+from polyak.agents.parts import leaves
 from polyak.replay import EnvironmentSpec
 
 IMAGES = EnvironmentSpec(jax.ShapeDtypeStruct((36, 36, 1), np.dtype(np.uint8)), num_actions=2)
@@ -32,7 +32,7 @@ def options(part: type, fields: dict[str, Any]) -> list[tuple[str, dict[str, Any
         annotation = annotations_of(part)[field.name]
         for name, kind in kinds_of(field).items():
             found += options(kind, {**fields, field.name: name}) if kind is not None else []
-        if isinstance(annotation, type) and is_part_type(annotation) and not kinds_of(field):
+        if is_part_type(annotation) and not kinds_of(field):
             found += options(annotation, fields)
         else:
             found.append((field.name, fields))

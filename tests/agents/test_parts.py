@@ -7,7 +7,18 @@ from hypothesis import given
 
 from config_tools import part_types, run_configs, unions
 from polyak.agents import AgentConfig, Configs
-from polyak.agents.config import LSTM, Categorical, HLGauss, Munchausen, Network, Scalar
+from polyak.agents.config import (
+    LSTM,
+    Adam,
+    Categorical,
+    HLGauss,
+    ImplicitQuantile,
+    Munchausen,
+    Network,
+    RMSProp,
+    Scalar,
+)
+from polyak.agents.fields import kinds_of
 from polyak.agents.parts import bringers, from_json, leaves, part_of_kind, replace, to_json
 from polyak.experiments.runs.config import RunConfig
 
@@ -54,6 +65,25 @@ def test_a_part_of_another_kind_keeps_the_leaves_that_both_have():
     field = AgentConfig.__dataclass_fields__["head"]
     assert part_of_kind(field, Scalar(dueling=True), "hl_gauss") == HLGauss(dueling=True)
     assert part_of_kind(field, Scalar(dueling=True), "ensemble").num_members == 10
+    assert part_of_kind(field, HLGauss(7, -1.0, 2.0), "categorical") == Categorical(7, -1.0, 2.0)
+    assert part_of_kind(field, Scalar(error="huber"), "ensemble").error == "huber"
+
+
+def test_a_number_that_means_another_thing_in_another_kind_is_not_kept():
+    config = replace(AgentConfig(), {"optimizer": "rmsprop", "optimizer_epsilon": 0.01})
+    assert replace(config, {"optimizer": "adam"}).optimizer == Adam()
+    assert replace(config, {"optimizer": "adam", "optimizer_epsilon": 0.1}).optimizer == Adam(0.1)
+    assert replace(config, {"optimizer": "rmsprop"}).optimizer == RMSProp(0.01)
+    config = replace(AgentConfig(), {"head": "quantile", "num_quantiles": 200})
+    assert replace(config, {"head": "implicit_quantile"}).head == ImplicitQuantile()
+
+
+def test_the_leaves_that_are_kept_are_those_of_two_kinds_of_the_union():
+    for part in part_types():
+        for field in part.__dataclass_fields__.values():
+            kinds = [kind for kind in kinds_of(field).values() if kind is not None]
+            for name in field.metadata.get("keeps", ()):
+                assert sum(name in kind.__dataclass_fields__ for kind in kinds) > 1, name
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from config_tools import unions
 from polyak.agents import AGENTS, PRESETS, Configs, make_configs
+from polyak.agents.config import Adam
 from polyak.agents.parts import bringers, leaves
 from polyak.agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, differences, lineage
+from polyak.agents.schedules import Schedule
 
 
 @pytest.mark.parametrize("module", ["agents", "agents.presets", "agents.parts", "experiments.runs.config"])
@@ -19,15 +20,30 @@ def test_configs_import_nothing_heavy(module):
     assert done.stdout == "[]\n", done.stderr
 
 
+# What a preset may set besides numbers.
+SETTINGS = {"torso", "optimizer", "error", "augmentation", "target"}
+
+
+def _is_number(value):
+    return not isinstance(value, bool) and isinstance(value, int | float | Schedule | tuple | None)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_preset_is_numbers_for_every_agent(name, preset):
+def test_every_preset_is_numbers_and_a_few_settings_for_every_agent(name, preset):
     found, classic = leaves(make_configs(name, preset)), leaves(make_configs(name, DEFAULT_PRESET))
     assert found.keys() - bringers(Configs).keys() == classic.keys() - bringers(Configs).keys()
-    for union in set(unions()) - {"optimizer"}:  # the rest of what makes an agent is the same in all of them
-        assert found[union] == classic[union]
-    for name_of_number in ("double", "dueling", "value_rescaling"):
-        assert found.get(name_of_number) == classic.get(name_of_number)
+    others = {leaf for leaf in found if not (_is_number(found[leaf]) and _is_number(classic.get(leaf)))} - SETTINGS
+    assert {"head", "double", "core", "windows", "sampling"} & found.keys() <= others  # what makes an agent
+    for leaf in others:
+        assert found[leaf] == classic[leaf], leaf
+
+
+def test_presets_name_numbers_and_a_few_settings_alone():
+    for preset, numbers in PRESETS.items():
+        for name, differences_of_agent in numbers.items():
+            made = leaves(make_configs(name, preset))
+            assert {leaf for leaf in differences_of_agent if not _is_number(made[leaf])} <= SETTINGS
 
 
 def test_the_names_in_presets_are_agents():
@@ -59,6 +75,15 @@ def test_dqn_is_the_algorithm_of_its_paper():
     assert {name: found[name] for name in paper} == paper
     assert str(found["epsilon"]) == "linear(1,0.1,1000000)"
     assert found["n_steps"].value_at(0, 1) == 1
+
+
+def test_no_optimizer_has_the_epsilon_of_another():
+    """RMSProp's 0.01 in the square root of a mean of squares would slow Adam down a hundredfold."""
+    for name in AGENTS:
+        found = leaves(make_configs(name, "atari"))
+        assert found["optimizer"] == "rmsprop" or found["optimizer_epsilon"] <= 0.001, name
+    assert make_configs("hl_gauss", "atari").agent.optimizer == make_configs("c51", "atari").agent.optimizer
+    assert make_configs("dqn", "atari", {"optimizer": "adam"}).agent.optimizer == Adam()
 
 
 def test_rainbow_differs_from_dqn_in_its_six_parts():

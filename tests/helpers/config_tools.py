@@ -7,8 +7,7 @@ import typing
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from polyak.agents.fields import Range, annotations_of, kinds_of
-from polyak.agents.parts import is_part_type
+from polyak.agents.fields import Range, annotations_of, is_part_type, kinds_of
 from polyak.agents.presets import AGENTS, PRESETS, make_configs
 from polyak.agents.schedules import Schedule
 from polyak.experiments.runs.config import RunConfig, make_run_config
@@ -32,7 +31,7 @@ def part_types(part=RunConfig):
     for field in dataclasses.fields(part):
         annotation = annotations_of(part)[field.name]
         below = [kind for kind in kinds_of(field).values() if kind is not None]
-        below += [annotation] if isinstance(annotation, type) and is_part_type(annotation) else []
+        below += [annotation] if is_part_type(annotation) else []
         found += [inner for kind in below for inner in part_types(kind)]
     return found
 
@@ -43,7 +42,7 @@ def leaf_fields(config=RunConfig):
     for part in part_types(config):
         for field in dataclasses.fields(part):
             annotation = annotations_of(part)[field.name]
-            if kinds_of(field) or (isinstance(annotation, type) and is_part_type(annotation)):
+            if kinds_of(field) or is_part_type(annotation):
                 continue
             arguments = typing.get_args(annotation)
             takes_none = type(None) in arguments

@@ -26,8 +26,13 @@ BAD = {
     ),
     "a sequence longer than the replay": (
         {**RECURRENT, "burn_in": 31, "replay_capacity": 50, "batch_size": 1},
-        "^sequence_length: got 20, and burn_in is 31; expected together at most replay_capacity, 50",
+        "^sequence_length: got 20, and burn_in is 31; expected together .*50. Try --replay-capacity 51, or shorter",
         {"burn_in": 30},
+    ),
+    "a sequence longer than the replay, the other way out": (
+        {**RECURRENT, "burn_in": 31, "replay_capacity": 50, "batch_size": 1},
+        "^sequence_length: got 20, .* Try --replay-capacity 51",
+        {"replay_capacity": 51},
     ),
     "more steps than the replay of one environment": (
         {"num_envs": 4000},
@@ -54,10 +59,35 @@ BAD = {
         "^on_env_failure: got 'restart' and no workers; .*Try --workers 1",
         {"workers": 1},
     ),
-    "a large seed": ({"seed": 2**32}, r"^seed: got 4294967296; expected an integer below 2\*\*32", {"seed": 2**32 - 1}),
+    "a limit of time in the same process": (
+        {"worker_timeout": 5},
+        "^worker_timeout: got 5.0 and no workers; only a step of a worker process .*Try --workers 1.$",
+        {"workers": 1},
+    ),
+    "returns without a bound": (
+        {"head": "categorical", "discount": 1},
+        "^v_min: got None with a discount of 1, under which returns have no bound. .*--v-min and --v-max",
+        {"v_min": 0.0, "v_max": 500.0},
+    ),
+    "returns that lose their bound": (
+        {"head": "hl_gauss", "discount": "linear(0.9,1,50%)"},
+        "^v_min: got None with a discount of 1, under which returns have no bound. .*--v-min and --v-max",
+        {"discount": "linear(0.9,0.99,50%)"},
+    ),
+    "returns without a bound, and the support of a warm start": (
+        {"head": "categorical", "discount": 1},
+        "^v_min: got None with a discount of 1",
+        {"initial": "runs/3"},
+    ),
+    "a large seed": (
+        {"seed": 2**32 + 7},
+        r"^seed: got 4294967303; expected an integer below 2\*\*32. Try --seed 7.$",
+        {"seed": 7},
+    ),
+    "a seed that is just too large": ({"seed": 2**32}, "^seed: got 4294967296; expected", {"seed": 2**32 - 1}),
     "a logger twice": (
         {"loggers": ("csv", "csv")},
-        "^loggers: got csv, csv; expected each at most once",
+        "^loggers: got csv, csv; expected each at most once. Try --loggers csv.$",
         {"loggers": ("csv",)},
     ),
     "no such logger": ({"loggers": ("cvs",)}, "^loggers: got 'cvs'; .*Did you mean 'csv'", {"loggers": ()}),

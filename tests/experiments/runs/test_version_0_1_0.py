@@ -163,7 +163,7 @@ def test_it_is_not_resumed(folder, capsys):
     ("changed", "leaf", "value"),
     [
         ({}, "agent.head", Scalar(error="squared")),
-        ({"noisy": True, "dueling": True}, "agent.head", Scalar(True, 0.5, "squared")),
+        ({"noisy": True, "dueling": True}, "agent.head", Scalar("squared", dueling=True, noisy_sigma=0.5)),
         ({"head": "categorical"}, "agent.head", Categorical(51, -10.0, 10.0)),
         ({"head": "hl_gauss", "v_max": 5.0}, "agent.head", HLGauss(51, -10.0, 5.0)),
         ({"head": "ensemble", "loss": "huber"}, "agent.head", Ensemble(10, 0.5, 1.0, "huber")),
@@ -197,6 +197,11 @@ def test_flat_fields_become_parts(changed, leaf, value):
 def test_the_configs_of_all_its_agents_are_read():
     for configuration in golden.configurations().values():
         configs_from_0_1_0(configuration["fields"])
+
+
+def test_a_limit_of_time_that_was_not_read_is_dropped():
+    assert config_from_0_1_0({**OLD, "worker_timeout": 5.0}).worker_timeout == 60.0
+    assert config_from_0_1_0({**OLD, "worker_timeout": 5.0, "workers": 1}).worker_timeout == 5.0
 
 
 def test_what_is_missing_or_unknown_is_an_error():
