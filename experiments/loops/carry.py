@@ -64,17 +64,16 @@ def make_replay(
     config: LoopConfig,
     num_envs: int,
     *,
-    burn_in: int = 0,
     storage: pathlib.Path | None = None,
 ) -> Replay:
     """Makes the replay of a loop.
 
     Args:
-        agent: Agent, whose extras are kept with each step.
+        agent: Agent; its extras are kept with each step, and its burn-in comes before the steps of a sequence that are
+            learnt from.
         spec: Spec of the environments, with observations of a single frame.
         config: Config of the loop.
         num_envs: Number of environments.
-        burn_in: Number of steps of a sequence before those that are learnt from.
         storage: File for the observations, mapped into memory; None keeps them in memory.
 
     Raises:
@@ -89,7 +88,7 @@ def make_replay(
         capacity=replay.replay_capacity,
         batch_size=draw.batch_size,
         num_batches=batches if batches > 1 else None,
-        sequence_length=burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
+        sequence_length=agent.burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
         sequence_period=draw.windows.sequence_period if isinstance(draw.windows, Sequences) else 1,
         priority_exponent=draw.sampling.priority_exponent if isinstance(draw.sampling, Prioritized) else None,
         stack=replay.frame_stack,

@@ -84,8 +84,7 @@ def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
 def replay_of(parts: Parts, storage: pathlib.Path | None = None) -> Replay:
     """Makes the replay of a run; its observations lie in the file ``storage``, if given."""
     config, environment = parts.config, parts.environment
-    burn_in = config.agent.burn_in
-    return make_replay(parts.agent, environment.spec, config.loop, config.num_envs, burn_in=burn_in, storage=storage)
+    return make_replay(parts.agent, environment.spec, config.loop, config.num_envs, storage=storage)
 
 
 def describe_targets(parts: Parts) -> dict[str, Any]:
