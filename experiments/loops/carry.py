@@ -9,7 +9,7 @@ import numpy as np
 
 from ...agents import Agent, LoopConfig
 from ...agents.loop_config import Prioritized, Sequences
-from ...replay import HostReplay, Replay, host
+from ...replay import HostReplay, Replay, host, stacking
 from ...replay.types import EnvironmentSpec, Sample, TimeStep
 from ...updates import LearnerState
 from ..environments.types import Environment
@@ -134,6 +134,36 @@ def initial_carry(
         statistics=EpisodeStatistics.initial(num_envs),
         normalization=normalization.observe(moments, timestep.observation),
         frames=observation_pipeline(config, spec).init(timestep),
+    )
+
+
+def restore_environments(
+    carry: Carry, environment: Environment, replay: Replay, snapshot: dict[str, np.ndarray]
+) -> Carry:
+    """Carry with its environments back where they stood; where one cannot be, its episode ends as truncated.
+
+    Args:
+        carry: Carry of a checkpoint; consumed.
+        environment: Environments of the carry; restored.
+        replay: Replay of the carry.
+        snapshot: Snapshot of the environments, from ``environment.snapshot``.
+
+    Raises:
+        ValueError: if the snapshot is of other environments.
+    """
+    timestep, restarted = environment.restore(snapshot)
+    if not restarted.any():
+        return carry
+    carry.statistics.restart(restarted)
+    frames = carry.frames
+    if jax.tree.leaves(frames):
+        pushed = stacking.push(frames, timestep.observation, restarted)
+        frames = np.where(np.expand_dims(restarted, tuple(range(1, pushed.ndim))), pushed, frames)
+    return carry._replace(
+        replay=replay.end_episode(carry.replay, restarted),
+        timestep=timestep._replace(a_tm1=carry.timestep.a_tm1),
+        normalization=normalization.restart(carry.normalization, timestep, restarted),
+        frames=frames,
     )
 
 

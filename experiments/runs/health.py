@@ -7,6 +7,7 @@ import numpy as np
 
 from ...agents import AgentConfig, LoopConfig
 from ...agents.config import Ensemble
+from ...replay import Replay
 from ...updates import Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
@@ -69,15 +70,16 @@ def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
 
 
 class Watch:
-    """Says what is odd about a run while it goes on, each thing once; to be called with what the loop yields.
+    """Warnings during a run, each issued once; called with what the loop yields.
 
     Args:
-        discount: of the agent.
-        steps: environment steps of the run so far.
+        replay: Replay of the run.
+        discount: Discount of the agent.
+        steps: Number of environment steps so far.
     """
 
-    def __init__(self, discount: float, steps: int = 0) -> None:
-        self._discount = discount
+    def __init__(self, replay: Replay, discount: float, steps: int = 0) -> None:
+        self._replay, self._discount = replay, discount
         self._ended_at: float = steps
         self._look_at: float = 0
         self._support_fits = True
@@ -103,7 +105,7 @@ class Watch:
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.
-            largest = float(np.abs(carry.replay.reward).max())
+            largest = float(np.abs(self._replay.rewards(carry.replay)).max(initial=0.0))
             self._look_at = 2 * carry.steps
             if largest >= LARGE_REWARD:
                 self._look_at = math.inf

@@ -227,7 +227,9 @@ def _go_on(
         odd = health.of_targets(parts.agent.targets, learner_steps), health.of_exploration(config.agent, config.loop)
         for text in itertools.chain(*odd):
             report(f"warning: {text}")
-        watch, mapped_for = health.Watch(config.loop.draw.discount.extremes[1], carry.steps), _mapped_for(config)
+        replay = replay_of(parts, _storage(config, folder))
+        watch = health.Watch(replay, config.loop.draw.discount.extremes[1], carry.steps)
+        mapped_for = _mapped_for(config)
         # What a mapped replay overwrites is in the checkpoints only while they are made in time.
         may_fail = SAVES_THAT_MAY_FAIL if mapped_for is None else 1
         if saved < 0:
@@ -236,7 +238,7 @@ def _go_on(
         loop = host_loop(
             parts.agent,
             parts.environment,
-            replay_of(parts, _storage(config, folder)),
+            replay,
             config.loop,
             carry,
             steps=config.steps,
