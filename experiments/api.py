@@ -158,7 +158,10 @@ def load(folder: Folder) -> Run:
             )
         found = np.asarray(observation, shown.dtype)
         if found.shape != shown.shape:
-            raise ValueError(f"observation: got shape {found.shape}; expected {shown.shape}, one observation.")
+            raise ValueError(
+                f"observation: got shape {found.shape}; expected {shown.shape}, one "
+                "observation. Pass a single observation, without a batch axis."
+            )
         if action_mask is None and not config.action_mask:
             return int(greedy(found, ()))
         mask = np.asarray(action_mask, np.bool_)

@@ -63,9 +63,9 @@ def evaluate(
         ValueError: fewer than one episode, or an epsilon outside [0, 1].
     """
     if not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1.")
+        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1. Try 0, for greedy actions alone.")
     if episodes < 1:
-        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
+        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1. Try 20.")
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     recurrent_key, key = jax.random.split(jax.random.key(seed))

@@ -17,7 +17,7 @@ from ..environments.types import Environment, EnvironmentFailure, EnvironmentSte
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Programs, Record, calibrated, compile_agent, finite_priorities, measured, zeros
+from .learning import Programs, Record, compile_agent, finite_priorities, measured, zeros
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, draw_numbers
 
@@ -171,7 +171,10 @@ def learn(
 ) -> Carry:
     """The carry after one dispatch of learning on fresh draws."""
     if agent.calibrate is not None and not carry.learner_steps:
-        state = calibrated(agent, carry.agent, replay.rewards(carry.replay), config, scaling)
+        rewards = replay.rewards(carry.replay)
+        if config.normalization.normalize_rewards:
+            rewards = rewards * scaling.reward_scale
+        state = agent.calibrate(carry.agent, rewards, config.draw.discount.extremes[1])
         carry = carry._replace(agent=state)
     (learn_key, draw_key), learner_steps = keys, np.uint32(carry.learner_steps)
     numbers = draw_numbers(config, carry.steps, steps)

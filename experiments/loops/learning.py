@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import networks
-from ...agents import Agent, LoopConfig
+from ...agents import Agent
 from ...replay.types import Sample
 from ...updates import LearnerState, Variables, diagnostics, repeat, rules_by_part, target
 from . import normalization
@@ -128,17 +128,6 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
     rules = rules_by_part({name: named.rule for name, named in agent.targets.items()})
     distances = [f"target_distance/{name}" for name in rules]
     return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT]
-
-
-def calibrated(agent: Agent, state: LearnerState, rewards: Any, config: LoopConfig, by: Scaling) -> LearnerState:
-    """The state with the support of its atoms derived from the rewards of the first steps, as the learner sees them.
-
-    Raises:
-        ValueError: if no support follows from them; the message says which numbers to give.
-    """
-    assert agent.calibrate is not None
-    scaled = rewards if isinstance(by.reward_scale, tuple) else rewards * by.reward_scale
-    return agent.calibrate(state, scaled, config.draw.discount.extremes[1])
 
 
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

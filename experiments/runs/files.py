@@ -38,10 +38,7 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
     for name in sorted(arrays.keys() | expected.keys()):
         got, wanted = (_describe(named.get(name)) for named in (arrays, expected))
         if got != wanted:
-            raise ValueError(
-                f"{source}: {name}: got {got}; the config's network has {wanted}. Parameters fit a network of the same "
-                "layers, on an environment of the same spaces, under the same normalisation."
-            )
+            raise ValueError(f"{source}: {name}: got {got}; the config's network has {wanted}. {_way_out(name, got)}")
     leaves = [
         jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]
         for name, leaf in expected.items()
@@ -143,6 +140,17 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_flatten_with_path(dict(trees))[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _way_out(name: str, got: str) -> str:
+    if name.endswith("/support") and got == "nothing":
+        return "The source was trained with a given support: give --v-min and --v-max as it has them."
+    if name.endswith("/support"):
+        return "The source derived its support from rewards: leave out --v-min and --v-max."
+    return (
+        "Parameters fit a network of the same layers, on an environment of the same spaces, under the same "
+        "normalisation."
+    )
 
 
 def _describe(array: Any) -> str:

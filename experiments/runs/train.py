@@ -269,20 +269,18 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
 def _evaluate(
     parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
 ) -> dict[str, Any]:
-    if episodes < 1:
-        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
-    environment = make(parts.config.env, min(episodes, LANES), seed, action_mask=parts.config.action_mask)
-    returns = evaluate(
-        parts.agent,
-        state,
-        environment,
-        parts.config.loop,
-        episodes=episodes,
-        seed=seed,
-        epsilon=epsilon,
-        scaling=scaling,
-    )
-    environment.close()
+    lanes = max(min(episodes, LANES), 1)
+    with contextlib.closing(make(parts.config.env, lanes, seed, action_mask=parts.config.action_mask)) as environment:
+        returns = evaluate(
+            parts.agent,
+            state,
+            environment,
+            parts.config.loop,
+            episodes=episodes,
+            seed=seed,
+            epsilon=epsilon,
+            scaling=scaling,
+        )
     error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {
         "mean": float(np.mean(returns)),
