@@ -1,4 +1,4 @@
-"""The carry of a run, which is the whole of it but for the environments; and how it begins."""
+"""The carry of a run, the whole of it but for the environments: at step 0, and restored."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def make_replay(
     *,
     storage: pathlib.Path | None = None,
 ) -> Replay:
-    """Makes the replay of a loop.
+    """Make the replay of a loop.
 
     Args:
         agent: Agent; its extras are kept with each step, and its burn-in comes before the steps of a sequence that are
@@ -99,7 +99,7 @@ def make_replay(
 def initial_carry(
     agent: Agent, environment: Environment, replay: Replay, config: LoopConfig, seed: int, *, reopen: bool = False
 ) -> Carry:
-    """The carry at step 0: agent initialised, replay allocated, environments reset.
+    """Carry at step 0: agent initialised, replay allocated, environments reset.
 
     Args:
         agent: Agent.
@@ -168,7 +168,7 @@ def restore_environments(
 
 
 def first_timestep(timestep: TimeStep, recurrent_state: Tree) -> TimeStep:
-    """The time step after a reset, with an action before it where the agent has a recurrent state."""
+    """Time step after a reset, with an action before it where the agent has a recurrent state."""
     if not jax.tree.leaves(recurrent_state):
         return timestep
     return timestep._replace(a_tm1=np.zeros(len(timestep.first), np.int32))

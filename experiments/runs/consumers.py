@@ -87,7 +87,7 @@ class Checkpoints:
             self._failures += 1
             if self._failures == self._may_fail or interrupted.is_set():
                 raise
-            self._report(f"{error}; the run goes on, and the checkpoint of step {self._saved} is kept")
+            self._report(f"{error}; the run continues, and the checkpoint of step {self._saved} is kept")
 
     def save(self, carry: Carry) -> None:
         """Save the carry, unless its step is saved already.

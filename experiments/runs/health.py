@@ -1,4 +1,4 @@
-"""What a run is warned of: what can be, and is most likely not what was meant."""
+"""Warnings about settings and symptoms that are probably mistakes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ CLIPPED = 0.05  # of the bootstrap targets
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
-    """Warns of targets, and parts of targets, that hardly move in a run of ``learner_steps``.
+    """Warnings about targets, and parts of targets, that hardly move in a run of ``learner_steps``.
 
     >>> from polyak.updates import incremental, periodic
     >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
@@ -46,7 +46,7 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
 
 
 def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
-    """Warns of an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
+    """Warning about an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
 
     >>> from polyak.agents import make_configs
     >>> configs = make_configs("dqn", fields={"epsilon": "linear(1,0,25%)"})
@@ -85,7 +85,7 @@ class Watch:
         self._support_fits = True
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
-        """Yields a text for each concern that is new."""
+        """Yield each new warning."""
         if record["ended_at"] and self._ended_at < math.inf:
             self._ended_at = max(record["ended_at"])
         if carry.steps - self._ended_at >= LONG_EPISODE:

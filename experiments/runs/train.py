@@ -1,9 +1,9 @@
-"""A run: a config, a folder and a loop that fills it; made, resumed and evaluated.
+"""Runs: trained, resumed and evaluated.
 
-What stands in the folder: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
-``checkpoints/`` (the carry), ``replay.bin`` (the replay's observations, if they are to lie in a file),
-``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``, and what the loggers make of the
-records: ``metrics.csv``, ``tensorboard/``.
+Files of a run: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
+``checkpoints/`` (the carry), ``replay.bin`` (the observations of a replay in a file), ``parameters.npz`` (those
+evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the records by the loggers: ``metrics.csv``,
+``tensorboard/``.
 """
 
 import contextlib
@@ -45,20 +45,21 @@ OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
 def train(
     config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
 ) -> dict[str, Any] | None:
-    """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
+    """Train a new run in ``folder``; return its evaluation, or None if it was interrupted.
 
     Args:
-        config: of the run.
-        folder: new or empty.
-        on_record: gets each record.
-        report: gets each message for a person.
-        on_begin: gets the folder and what follows from the config (``resolved`` in ``config.json``), once both stand.
+        config: Config of the run.
+        folder: Folder, new or empty.
+        on_record: Function called with each record.
+        report: Function called with each message.
+        on_begin: Function called with the folder and the resolved config (``resolved`` in ``config.json``), once both
+            are written.
 
     Raises:
-        ValueError, TypeError: bad input, before the first environment step (what ``initial`` names does not fit, say);
-            or training has diverged.
-        EnvironmentFailure: an environment raised, or its process ended or hung.
-        OSError: the disk is full or gone. A note of these two says how to go on.
+        ValueError, TypeError: if an input is wrong, before the first environment step (for example if the parameters of
+            ``initial`` do not fit), or if training has diverged.
+        EnvironmentFailure: if an environment raised, or its process ended or hung.
+        OSError: if the disk is full or gone. A note of these two has the command that continues the run.
     """
     check_installed(config.loggers)
     parts = build(config, folder)
@@ -67,7 +68,7 @@ def train(
             prepare_folder(folder)  # for the replay's file
         try:
             carry = _first_carry(parts)
-        except BaseException:  # what cannot be leaves no files
+        except BaseException:  # a run that cannot begin leaves no files
             (folder / STORAGE).unlink(missing_ok=True)
             raise
         if config.replay_storage == "memory":
@@ -82,10 +83,10 @@ def train(
 def resume(
     folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
 ) -> dict[str, Any] | None:
-    """Continues a run from its newest checkpoint, as if it had never stopped; takes and returns what `train` does.
+    """Continue a run from its newest checkpoint as if it had never stopped; see :func:`train`.
 
     Raises:
-        ValueError: no run stands in ``folder``, or its checkpoint is of another run.
+        ValueError: if no run stands in ``folder``, or its checkpoint is of another run.
         EnvironmentFailure, OSError: as :func:`train`.
     """
     config = read_config_to_resume(folder)
@@ -97,10 +98,10 @@ def resume(
 
 
 def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
-    """Evaluates the parameters of a finished run.
+    """Evaluate the parameters of a finished run.
 
     Raises:
-        ValueError: no run with parameters stands in ``folder``, or they do not fit its network.
+        ValueError: if no run with parameters stands in ``folder``, or they do not fit its network.
     """
     config = read_config(folder)
     parts = build(without_workers(config))
@@ -114,10 +115,13 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
 
 
 def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, normalization.Scaling]:
-    """Reads what a finished run is evaluated with: a state without targets, and what normalises for it.
+    """Read the parameters and the scaling of a finished run.
+
+    Returns:
+        State of the agent without targets, and the scaling of observations and rewards.
 
     Raises:
-        ValueError: the file cannot be read, or does not fit the config.
+        ValueError: if the file cannot be read, or does not fit the config.
     """
     state = parts.agent.init(jax.random.key(0))._replace(targets={})
     fields = parts.config.loop.normalization
@@ -135,7 +139,7 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
 
 
 def _first_carry(parts: Parts) -> Carry:
-    """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
+    """Carry at step 0, with the parameters of ``initial`` if the config has one."""
     config, agent = parts.config, parts.agent
     carry = initial_carry(agent, parts.environment, parts.replay, config.loop, config.seed)
     if config.initial is None:
@@ -143,7 +147,7 @@ def _first_carry(parts: Parts) -> Carry:
     learnt = {"params": carry.agent.params, "state": carry.agent.state}
     statistics = normalization.without_episodes(carry.normalization)
     start = load_initial(config.initial, {**learnt, "normalization": statistics})
-    # What the parameters were learnt on was normalised by these; this run's own observations are added to them.
+    # The parameters were learnt under these statistics; the run adds its own observations to them.
     moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
     return carry._replace(
         agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
@@ -262,7 +266,7 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     rule = next(iter(parts.agent.targets.values())).rule
     title = f"{parts.config.agent_name} on {parts.config.env}, target {rule}"
     learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
-    write_json(folder / "evaluation.json", result)  # the last: it says that the run has ended
+    write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
     return result
 
 
