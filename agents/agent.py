@@ -119,7 +119,7 @@ def make_agent(
         return jnp.where(learns, greedy_action(values, mask), -1)
 
     acting = make_acting(config, acting_network)
-    return Agent(init, *acting[:2], learner.step, named, acting[2], greedy_actions, _calibration(config))
+    return Agent(init, *acting[:2], learner.step, named, acting[2], greedy_actions, _calibration(config), burn_in)
 
 
 def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class Agent(NamedTuple):
             for diagnostics of the policy; -1 where a step is not learnt from.
         calibrate: ``(state, rewards [R], discount) -> state``, the state with the support of the head's atoms derived
             from rewards; None where no support is to be derived.
+        burn_in: Number of steps of a sequence before those that are learnt from; 0 without a recurrent core.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -156,6 +157,7 @@ class Agent(NamedTuple):
     evaluate_act: Callable[[jax.Array, LearnerState, Tree, TimeStep], ActOutput]
     greedy_actions: Callable[[Variables, Sample], Array]
     calibrate: Callable[[LearnerState, Any, float], LearnerState] | None = None
+    burn_in: int = 0
 
 
 def evaluation_state(state: LearnerState) -> LearnerState:

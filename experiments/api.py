@@ -35,16 +35,16 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: where it stands.
-        config: what it was made with.
-        spec: what its environment shows and takes.
-        metrics: name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
+        folder: Folder of the run.
+        config: Config of the run.
+        spec: Spec of its environment.
+        metrics: Name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
             and ``ended_at`` are over the training episodes.
-        variables: the parameters (and module state) that are evaluated.
-        evaluation: mean, standard error and returns of the greedy episodes at the end.
-        act: the greedy action for one observation (shape and dtype of the environment's, a stack of frames where the
-            agent is shown one; a ``Discrete`` observation as its one-hot vector), for agents without memory; with
-            ``action_mask``, ``act(observation, action_mask)`` among the legal actions.
+        variables: Parameters and module state that are evaluated.
+        evaluation: Mean, standard error and returns of the greedy episodes at the end.
+        act: Function from one observation to the greedy action (shape and dtype as the environment's, a stack of frames
+            where the agent sees stacks, a ``Discrete`` observation as its one-hot vector), for agents without recurrent
+            state; with ``action_mask``, ``act(observation, action_mask)`` among the legal actions.
     """
 
     folder: pathlib.Path
@@ -65,7 +65,7 @@ def train(
     quiet: bool = True,
     **fields: Any,
 ) -> Run:
-    """Trains an agent, as ``polyak train`` does.
+    """Train an agent, as ``polyak train`` does.
 
     Args:
         agent: Name of the agent; by default n_step_double_dqn.
@@ -81,7 +81,7 @@ def train(
         ValueError, TypeError: if a field does not exist (the message names the closest), belongs to a part that is
             not there (the message names the field that brings it) or is out of range, before the first environment
             step.
-        KeyboardInterrupt: it was interrupted, and saved; go on with :func:`resume`.
+        KeyboardInterrupt: if interrupted; the run is saved, and :func:`resume` continues it.
 
     >>> import tempfile
     >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 1}
@@ -102,11 +102,11 @@ def train(
 
 
 def resume(folder: Folder, *, quiet: bool = True) -> Run:
-    """Continues a run that was stopped or killed, as if it had never been.
+    """Continue a run that was stopped or killed, as if it had not been.
 
     Raises:
-        ValueError: no run stands in ``folder``, or it cannot be continued.
-        KeyboardInterrupt: it was interrupted again, and saved.
+        ValueError: if no run stands in ``folder``, or it cannot be continued.
+        KeyboardInterrupt: if interrupted again; the run is saved.
     """
     folder = pathlib.Path(folder)
     with Progress(folders.read_config_to_resume(folder), quiet=quiet) as progress:
@@ -114,11 +114,11 @@ def resume(folder: Folder, *, quiet: bool = True) -> Run:
 
 
 def load(folder: Folder) -> Run:
-    """Reads a finished run.
+    """Read a finished run.
 
     Raises:
-        ValueError: no finished run stands in ``folder``, it was made by another version of polyak that this one cannot
-            read, or a file of it does not fit.
+        ValueError: if no finished run stands in ``folder``, this version of polyak cannot read it, or a file of it does
+            not fit.
 
     >>> import tempfile
     >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 2}
@@ -158,7 +158,10 @@ def load(folder: Folder) -> Run:
             )
         found = np.asarray(observation, shown.dtype)
         if found.shape != shown.shape:
-            raise ValueError(f"observation: got shape {found.shape}; expected {shown.shape}, one observation.")
+            raise ValueError(
+                f"observation: got shape {found.shape}; expected {shown.shape}, one "
+                "observation. Pass a single observation, without a batch axis."
+            )
         if action_mask is None and not config.action_mask:
             return int(greedy(found, ()))
         mask = np.asarray(action_mask, np.bool_)
@@ -175,40 +178,40 @@ def load(folder: Folder) -> Run:
 
 
 def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, epsilon: float = 0.0) -> dict[str, Any]:
-    """Plays whole episodes with a finished run's parameters, in environments of their own.
+    """Play whole episodes with the parameters of a finished run, in environments of their own.
 
     Args:
-        run: a run or its folder.
-        episodes: how many.
-        seed: of the environments; by default the one that the run's own evaluation had.
-        epsilon: the probability of a random action.
+        run: Run, or its folder.
+        episodes: Number of episodes.
+        seed: Seed of the environments; by default the seed of the run's own evaluation.
+        epsilon: Probability of a random action.
 
     Returns:
         ``mean``, ``standard_error``, ``episodes``, ``seed``, ``epsilon`` and ``returns``.
 
     Raises:
-        ValueError: no finished run, fewer than one episode, or an epsilon outside [0, 1].
+        ValueError: if there is no finished run, fewer than one episode, or an epsilon outside [0, 1].
     """
     return runs.evaluate_run(run.folder if isinstance(run, Run) else pathlib.Path(run), episodes, seed, epsilon)
 
 
 def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = "safetensors") -> pathlib.Path:
-    """Writes the trained network of a finished run for elsewhere: its parameters, and a manifest of what they are.
+    """Export the trained network of a finished run: its parameters, and a manifest that describes them.
 
     ``manifest.json`` has the format's and polyak's version, the run's whole config (agent and environment), the
     observation's shape and dtype, the number of actions, the network (what ``polyak.networks`` builds it from, and in
     words), the name, shape, dtype and SHA-256 of each array, the run's evaluation and the versions it ran on.
 
     Args:
-        run: a run or its folder.
-        folder: where to, new or empty; by default ``export`` in the run's folder.
-        format: ``safetensors`` or ``npz``.
+        run: Run, or its folder.
+        folder: Folder to write, new or empty; by default ``export`` in the run's folder.
+        format: Format of the file of arrays, ``safetensors`` or ``npz``.
 
     Returns:
-        The folder.
+        Folder of the export.
 
     Raises:
-        ValueError: no finished run, an unknown format, or the folder cannot be made.
+        ValueError: if there is no finished run, the format is unknown, or the folder cannot be made.
 
     >>> import tempfile
     >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 1}

@@ -42,10 +42,10 @@ from ._checks import (
 )
 from ._rows import HostReplay, writing_of
 from .host_draws import Plan
-from .host_writes import add, end_episode
+from .host_writes import add, end_episode, next_rows
 from .types import Array, EnvironmentSpec, Nbytes, Replay, Sample, Tree
 
-__all__ = ["make"]
+__all__ = ["make", "next_rows"]
 
 
 def make(

@@ -72,6 +72,32 @@ def _add_some(
     return state
 
 
+def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
+    """Rows that the next ``count`` rows opened in each lane overwrite, of those that were written before.
+
+    With ``count`` at least the number of rows opened since, the observations of these rows at an earlier time bring the
+    file of the observations back to that time.
+
+    Args:
+        state: the replay; unchanged.
+        count: Number of rows to be opened in each lane; a step takes one, and one more where it ends an episode.
+
+    Returns:
+        ``[R]`` int64, indices of the replay's flat arrays.
+
+    >>> import jax
+    >>> from polyak.replay import EnvironmentSpec, host
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((), np.float32), num_actions=2)
+    >>> state = host.make(spec, num_envs=2, capacity=10, batch_size=1).init()
+    >>> next_rows(state, 3).tolist()
+    [0, 6]
+    """
+    per_lane = len(state.boundary) // len(state.head)
+    ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane  # the open row among them
+    rows = ahead + lane_starts(len(state.head), per_lane)[:, None]
+    return rows[ahead < state.written[:, None]]
+
+
 def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
     if not isinstance(state.action_mask, tuple):
         state.action_mask[at] = mask[lanes]

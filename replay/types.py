@@ -4,6 +4,7 @@ In the shapes, ``N`` is the number of environments, ``A`` of actions, ``B`` the 
 observation. An action mask is True for each legal action; it is ``()`` where every action is always legal.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 Array = Any  # np.ndarray on the host, jax.Array on the device and under a trace
@@ -281,30 +282,6 @@ class EndEpisode(Protocol):
         """
 
 
-class Size(Protocol):
-    """Interface of ``Replay.size``."""
-
-    def __call__(self, state: State) -> Any:
-        """Count the steps that can be drawn, over all environments."""
-
-
-class Rewards(Protocol):
-    """Interface of ``Replay.rewards``."""
-
-    def __call__(self, state: State) -> Array:
-        """Return the rewards of all steps that are kept, ``[R]`` float32, in no particular order."""
-
-
-class SampleSpec(Protocol):
-    """Interface of ``Replay.sample_spec``."""
-
-    def __call__(self) -> Sample:
-        """Describe a draw: a ``Sample`` of ``jax.ShapeDtypeStruct``, with the dtypes that a compiled program receives.
-
-        JAX turns int64 into int32 where 64-bit types are off.
-        """
-
-
 class Replay(NamedTuple):
     """Replay as a value: pure functions of a state, with the hyper-parameters bound by a maker such as ``host.make``.
 
@@ -316,9 +293,10 @@ class Replay(NamedTuple):
         sample: function ``(key, state, numbers) -> Sample``.
         update_priorities: function ``(state, rows, priorities) -> state``.
         end_episode: function ``(state, lanes) -> state``.
-        size: function ``(state) -> number of steps``.
-        rewards: function ``(state) -> rewards of all steps``.
-        sample_spec: function ``() -> Sample`` of shapes and dtypes.
+        size: function ``(state) -> number of steps`` that can be drawn, over all environments.
+        rewards: function ``(state) -> [R] float32``, rewards of these steps in no particular order.
+        sample_spec: function ``() -> Sample`` of ``jax.ShapeDtypeStruct``, with the dtypes that a compiled program
+            receives: JAX turns int64 into int32 where 64-bit types are off.
         nbytes: Sizes of the state in bytes.
     """
 
@@ -327,7 +305,7 @@ class Replay(NamedTuple):
     sample: Draw
     update_priorities: UpdatePriorities
     end_episode: EndEpisode
-    size: Size
-    rewards: Rewards
-    sample_spec: SampleSpec
+    size: Callable[[State], Any]
+    rewards: Callable[[State], Array]
+    sample_spec: Callable[[], Sample]
     nbytes: Nbytes

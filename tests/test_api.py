@@ -45,7 +45,9 @@ def test_what_comes_back(run):
     for observation in np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32):
         q_values = np.maximum(observation @ w + b, 0) @ head["w"] + head["b"]
         assert run.act(observation) == int(np.argmax(q_values))
-    with pytest.raises(ValueError, match=r"observation: got shape \(1, 4\); expected \(4,\), one observation"):
+    with pytest.raises(
+        ValueError, match=r"observation: got shape \(1, 4\); expected \(4,\), one observation. Pass a single"
+    ):
         run.act(np.zeros((1, 4)))
 
 
@@ -55,8 +57,10 @@ def test_load_and_evaluate(run):
     assert again.evaluation == run.evaluation == polyak.evaluate(again, episodes=2)
     assert polyak.resume(run.folder).evaluation == run.evaluation
     assert polyak.evaluate(run.folder, episodes=3, epsilon=0.5)["episodes"] == 3
-    with pytest.raises(ValueError, match=r"epsilon: got 5.0; expected 0 <= epsilon <= 1"):
+    with pytest.raises(ValueError, match=r"epsilon: got 5.0; expected 0 <= epsilon <= 1. Try 0, for greedy"):
         polyak.evaluate(run, epsilon=5.0)
+    with pytest.raises(ValueError, match=r"episodes: got 0; expected an integer >= 1. Try 20"):
+        polyak.evaluate(run, episodes=0)
 
 
 def test_mistakes(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Trees of parameters: which leaves are averaged, how two trees line up, and what is said when they do not."""
+"""Trees of parameters: the leaves that are averaged, and errors where two trees do not line up."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple

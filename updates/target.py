@@ -182,7 +182,7 @@ def _update(
 
 
 def _fires(rule: TargetRule, count: jax.Array, increment: jax.Array) -> jax.Array:
-    # By the phase within a period, so that a counter that wraps after 2**32 steps goes on firing.
+    # By the phase within a period, so that a counter that wraps after 2**32 steps still fires.
     period = jnp.maximum(jnp.asarray(rule.period), 1).astype(jnp.uint32)
     return (count % period) + increment >= period
 

@@ -100,7 +100,7 @@ def periodic_update(
         new_tensors: the online parameters.
         old_tensors: the slow copy, of the same structure, shapes and dtypes.
         steps: the number of learner steps so far, an integer; checked when it is a Python or NumPy number.
-        update_period: every how many steps to copy, an integer of at least 1; checked likewise.
+        update_period: Number of steps between copies, an integer of at least 1; checked in the same way.
         cast: ``"target"`` allows dtypes to differ and keeps those of ``old_tensors``.
         donate: whether the memory of ``old_tensors`` may be reused for the result.
 

@@ -145,7 +145,7 @@ class History:
         }
 
     def unpack(self, snapshot: Mapping[str, np.ndarray], observation: jax.ShapeDtypeStruct) -> Saved:
-        """Takes a snapshot apart and goes on with its seed.
+        """Unpack a snapshot and continue with its seed.
 
         Raises:
             ValueError: where it is not a snapshot of as many environments with such observations.

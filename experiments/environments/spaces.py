@@ -14,7 +14,7 @@ class Spaces(NamedTuple):
     """How the spaces of an environment are read.
 
     Attributes:
-        spec: what the agent is told of them.
+        spec: Spec for agents and replays.
         observation_start: the smallest element of a ``Discrete`` observation space; None for a ``Box``.
         action_start: the environment's name for the agent's action 0.
     """

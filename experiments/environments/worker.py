@@ -57,7 +57,7 @@ def serve(connection: Any, progress: Any, name: str, number: int) -> None:
     envs: list[Any] = []
     request: tuple[Any, Any] = (_make, [name] * number)
     while True:
-        # Pickled here, so that a result that cannot be is told like any other error.
+        # Pickled here, so that a result that cannot be pickled is reported like any other error.
         try:
             answer = pickle.dumps(request[0](envs, progress, request[1]))
         except Exception as error:

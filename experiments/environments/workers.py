@@ -1,6 +1,6 @@
 """Environments in worker processes, as the loop sees them: the same steps, and faults that a run survives.
 
-Gymnasium's ``AsyncVectorEnv`` has one process for each environment, lets none be started anew, and seeds no episode by
+Gymnasium's ``AsyncVectorEnv`` has one process for each environment, restarts none, and seeds no episode by
 itself. Here a process has several environments and costs one round trip a step, every episode has a seed of its own as
 in `polyak.experiments.environments.local`, and a process that raises, dies or hangs can be replaced.
 
@@ -26,7 +26,7 @@ from .types import EnvironmentFailure, EnvironmentStep
 from .worker import MAKING, RESETTING, begin, step
 
 OnFailure = Literal["stop", "restart"]
-BACK_OFF = 0.5  # seconds before a process is started anew; twice as long after each failure in a row
+BACK_OFF = 0.5  # seconds before a process is restarted; twice as long after each failure in a row
 FAILURES_IN_A_ROW = 5  # of one process, without a step between them; one more ends the run
 START_SECONDS = 60.0  # at least, for a process to import what it needs and to make its environments
 PATIENCE = 2.0  # seconds for the processes to close their environments before they are killed
@@ -88,7 +88,7 @@ class WorkerEnvironments:
             raise ValueError(f"workers: got {workers!r}; expected an integer, 1 <= workers <= num_envs, {num_envs}.")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             sys.exit(_NO_GUARD)  # This is a process that was started here; see _cannot_start.
-        env = make_one(env_id)  # What is wrong with the environment itself is said of this one, as without processes.
+        env = make_one(env_id)  # An environment that cannot be made fails here, as without processes.
         try:
             Environments([env])
             self._spaces = read_spaces(env.observation_space, env.action_space, action_mask)

@@ -1,9 +1,9 @@
-"""Acting on the host: exploration drawn ahead, and one small dispatch where the agent has to be asked.
+"""Acting on the host: exploration drawn ahead, and one small dispatch where the agent acts.
 
-Each array that a compiled call is given costs the host more than a microsecond, whether it is read or not, and drawing
-random numbers inside the call costs as much as a small network. So the agent is given only the arrays that it reads,
-and what exploration needs is drawn for many loop steps in one dispatch. What is drawn at loop step ``t`` depends on the
-key and on ``t`` alone, so that a resumed run draws the same.
+Each argument of a compiled call costs the host more than a microsecond, whether it is read or not, and drawing random
+numbers inside the call costs as much as a small network. So the call gets only the arrays that the agent reads, and the
+random numbers of exploration are drawn for many loop steps in one dispatch. The draw at loop step ``t`` depends on the
+key and on ``t`` alone, so that a resumed run draws the same numbers.
 """
 
 from collections.abc import Callable
@@ -22,27 +22,27 @@ BLOCK = 256  # loop steps whose random numbers are drawn in one dispatch
 
 
 class _Block(NamedTuple):
-    """What is drawn for the loop steps from ``start`` on: lists, since Python reads them faster than arrays."""
+    """Random numbers of the loop steps from ``start`` on, as lists (Python indexes them faster)."""
 
     start: int
     keys: list[np.ndarray]  # [2] uint32 each
     uniform: list[np.ndarray]  # [2, N] float32 each
-    random: list[np.ndarray]  # [N] int32 each, where exploration leads to
+    random: list[np.ndarray]  # [N] int32 each, random actions
     epsilon: list[float]
     explore: list[tuple[bool, bool]]  # whether any environment explores, and whether all do
 
 
 class Actor:
-    """Chooses the actions of a run; a function of the key, the loop step and what it is given, whatever came before.
+    """Actions of a run, a function of the key, the loop step and the arguments, whatever came before.
 
-    Where every environment explores, an agent without recurrent state and extras is not asked at all.
+    Where every environment explores, an agent without recurrent state and extras is not called.
 
     Args:
-        agent: the agent.
-        key_data: ``[2]`` uint32, the run's key as raw data.
+        agent: Agent.
+        key_data: ``[2]`` uint32, the run's key of acting as raw data.
         example: Agent state, recurrent state and time step of the shapes to come.
-        num_actions: of the environments.
-        epsilon: the probability of a random action at an array of loop steps.
+        num_actions: Number of actions of the environments.
+        epsilon: Function from an array of loop steps to the probabilities of a random action.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Actor:
         self.follow(state)
 
     def follow(self, state: LearnerState) -> None:
-        """Acts from here on with ``state``."""
+        """Act with ``state`` from the next call on."""
         self._acting = self._reads.of_state(state)
 
     def act(self, loop_step: int, recurrent_state: Tree, timestep: TimeStep) -> tuple[ActOutput, float]:
-        """Returns what the environments are to do, as NumPy arrays, and the probability of a random action."""
+        """Return the actions, recurrent state and extras, as NumPy arrays, and the probability of a random action."""
         block = self._block
         index = loop_step - block.start
         if not 0 <= index < len(block.keys):
@@ -104,12 +104,12 @@ class Actor:
 
 
 class _Reads(NamedTuple):
-    """Which arrays ``act`` reads.
+    """Arrays that ``act`` reads.
 
     Attributes:
-        key: whether it reads the key.
-        of_state: takes those of a state.
-        of_timestep: takes those of a time step.
+        key: Whether it reads the key.
+        of_state: Function from a state to the arrays that are read.
+        of_timestep: Function from a time step to the fields that are read.
     """
 
     key: bool
@@ -118,15 +118,15 @@ class _Reads(NamedTuple):
 
 
 def draw(key_data: jax.Array, loop_step: Any, num_envs: int) -> tuple[jax.Array, jax.Array]:
-    """What acting at one loop step may draw from.
+    """Random numbers for acting at one loop step.
 
     Args:
-        key_data: ``[2]`` uint32, the run's key as raw data.
-        loop_step: the number of the loop step, from 0.
-        num_envs: how many environments act.
+        key_data: ``[2]`` uint32, the run's key of acting as raw data.
+        loop_step: Number of the loop step, from 0.
+        num_envs: Number of environments.
 
     Returns:
-        The key of the agent as raw data ``[2]`` and ``[2, num_envs]`` float32 uniform numbers to explore with.
+        Key of the agent as raw data ``[2]`` and ``[2, num_envs]`` float32 uniform numbers for exploration.
 
     >>> draw(jax.random.key_data(jax.random.key(0)), 3, num_envs=5)[1].shape
     (2, 5)
@@ -145,7 +145,7 @@ _draw_block = jax.jit(_draw_many, static_argnums=2)
 def _compile(
     agent: Agent, state: LearnerState, recurrent_state: Tree, timestep: TimeStep
 ) -> tuple[Callable[..., Any], _Reads]:
-    """The program of ``act`` over the arrays that it reads; all others are left out, and never reach the device."""
+    """Compile ``act`` over the arrays that it reads; all others are left out, and never reach the device."""
     jaxpr = jax.make_jaxpr(agent.act)(jax.random.key(0), state, recurrent_state, timestep).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
     used |= {id(variable) for variable in jaxpr.outvars}
@@ -199,7 +199,7 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _fill(shapes: Any, reads: list[bool], given: Any) -> list[Any]:
-    """Puts what is given where it is read, and inside the program zeros where it has no part in the result."""
+    """Insert the arrays that are read; zeros elsewhere."""
     rest = iter(given)
     return [next(rest) if read else jax.tree.map(_unread, shape) for shape, read in zip(shapes, reads, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The carry of a run, which is the whole of it but for the environments; and how it begins."""
+"""The carry of a run, the whole of it but for the environments: at step 0, and restored."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from ...agents import Agent, LoopConfig
 from ...agents.loop_config import Prioritized, Sequences
-from ...replay import HostReplay, Replay, host
+from ...replay import HostReplay, Replay, host, stacking
 from ...replay.types import EnvironmentSpec, Sample, TimeStep
 from ...updates import LearnerState
 from ..environments.types import Environment
@@ -64,17 +64,16 @@ def make_replay(
     config: LoopConfig,
     num_envs: int,
     *,
-    burn_in: int = 0,
     storage: pathlib.Path | None = None,
 ) -> Replay:
-    """Makes the replay of a loop.
+    """Make the replay of a loop.
 
     Args:
-        agent: Agent, whose extras are kept with each step.
+        agent: Agent; its extras are kept with each step, and its burn-in comes before the steps of a sequence that are
+            learnt from.
         spec: Spec of the environments, with observations of a single frame.
         config: Config of the loop.
         num_envs: Number of environments.
-        burn_in: Number of steps of a sequence before those that are learnt from.
         storage: File for the observations, mapped into memory; None keeps them in memory.
 
     Raises:
@@ -89,7 +88,7 @@ def make_replay(
         capacity=replay.replay_capacity,
         batch_size=draw.batch_size,
         num_batches=batches if batches > 1 else None,
-        sequence_length=burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
+        sequence_length=agent.burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
         sequence_period=draw.windows.sequence_period if isinstance(draw.windows, Sequences) else 1,
         priority_exponent=draw.sampling.priority_exponent if isinstance(draw.sampling, Prioritized) else None,
         stack=replay.frame_stack,
@@ -100,7 +99,7 @@ def make_replay(
 def initial_carry(
     agent: Agent, environment: Environment, replay: Replay, config: LoopConfig, seed: int, *, reopen: bool = False
 ) -> Carry:
-    """The carry at step 0: agent initialised, replay allocated, environments reset.
+    """Carry at step 0: agent initialised, replay allocated, environments reset.
 
     Args:
         agent: Agent.
@@ -138,8 +137,38 @@ def initial_carry(
     )
 
 
+def restore_environments(
+    carry: Carry, environment: Environment, replay: Replay, snapshot: dict[str, np.ndarray]
+) -> Carry:
+    """Carry with its environments back where they stood; where one cannot be, its episode ends as truncated.
+
+    Args:
+        carry: Carry of a checkpoint; consumed.
+        environment: Environments of the carry; restored.
+        replay: Replay of the carry.
+        snapshot: Snapshot of the environments, from ``environment.snapshot``.
+
+    Raises:
+        ValueError: if the snapshot is of other environments.
+    """
+    timestep, restarted = environment.restore(snapshot)
+    if not restarted.any():
+        return carry
+    carry.statistics.restart(restarted)
+    frames = carry.frames
+    if jax.tree.leaves(frames):
+        pushed = stacking.push(frames, timestep.observation, restarted)
+        frames = np.where(np.expand_dims(restarted, tuple(range(1, pushed.ndim))), pushed, frames)
+    return carry._replace(
+        replay=replay.end_episode(carry.replay, restarted),
+        timestep=timestep._replace(a_tm1=carry.timestep.a_tm1),
+        normalization=normalization.restart(carry.normalization, timestep, restarted),
+        frames=frames,
+    )
+
+
 def first_timestep(timestep: TimeStep, recurrent_state: Tree) -> TimeStep:
-    """The time step after a reset, with an action before it where the agent has a recurrent state."""
+    """Time step after a reset, with an action before it where the agent has a recurrent state."""
     if not jax.tree.leaves(recurrent_state):
         return timestep
     return timestep._replace(a_tm1=np.zeros(len(timestep.first), np.int32))

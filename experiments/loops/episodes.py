@@ -12,15 +12,15 @@ RECENT = 100
 
 @dataclasses.dataclass
 class EpisodeStatistics:
-    """Running and finished episodes; ``add`` and ``record`` change it in place.
+    """Statistics of running and finished episodes; ``add`` and ``record`` change them in place.
 
     Attributes:
-        running_return: ``[N]`` float64, the undiscounted return of each environment's episode so far.
-        running_length: ``[N]`` int64, its steps so far.
-        recent: the returns of the last 100 finished episodes, oldest first.
-        finished: ``(step, return, length)`` of the episodes that ended since the last record.
-        episodes: how many episodes have ended.
-        env_restarts: how many environments had to be restarted after a failure.
+        running_return: ``[N]`` float64, undiscounted return of each environment's episode so far.
+        running_length: ``[N]`` int64, number of steps of each environment's episode so far.
+        recent: Returns of the last 100 finished episodes, oldest first.
+        finished: ``(step, return, length)`` of each episode that ended since the last record.
+        episodes: Number of episodes that have ended.
+        env_restarts: Number of environments that were restarted after a failure.
     """
 
     running_return: np.ndarray
@@ -32,7 +32,7 @@ class EpisodeStatistics:
 
     @classmethod
     def initial(cls, num_envs: int) -> "EpisodeStatistics":
-        """Before the first step of ``num_envs`` environments.
+        """Statistics before the first step of ``num_envs`` environments.
 
         >>> EpisodeStatistics.initial(2).episodes
         0
@@ -40,7 +40,7 @@ class EpisodeStatistics:
         return cls(np.zeros(num_envs), np.zeros(num_envs, np.int64), [], [])
 
     def add(self, step: int, outcome: EnvironmentStep) -> None:
-        """Counts one step of every environment; ``step`` is the number of environment steps before it."""
+        """Add one step of every environment; ``step`` is the number of environment steps before it."""
         self.running_return += outcome.r_t  # 0 where an environment was not stepped
         self.running_length += outcome.valid
         if any_of(outcome.last):
@@ -52,16 +52,16 @@ class EpisodeStatistics:
                 self.episodes += 1
 
     def restart_failed(self, lanes: np.ndarray) -> None:
-        """Counts the environments where ``lanes`` as restarted, and forgets their running episodes."""
+        """Count the environments where ``lanes`` as restarted, and drop their running episodes."""
         self.env_restarts += int(lanes.sum())
         self.restart(lanes)
 
     def restart(self, lanes: np.ndarray) -> None:
-        """Forgets the running episodes of the environments where ``lanes``, which began anew."""
+        """Drop the running episodes of the environments where ``lanes``."""
         self.running_return[lanes] = self.running_length[lanes] = 0
 
     def record(self) -> dict[str, Any]:
-        """What a record says of the episodes; those that ended since the last one are handed over."""
+        """Fields of a record; the episodes that ended since the last one are handed over."""
         finished, self.finished = self.finished, []
         return {
             "episodes": self.episodes,

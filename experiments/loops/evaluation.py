@@ -17,7 +17,7 @@ LANES = 10  # environments stepped together at most
 
 
 def evaluation_seed(seed: int) -> int:
-    """The seed of a run's evaluation environments, fixed by the run's seed and none that the run itself uses.
+    """Seed of a run's evaluation environments, derived from the run's seed and different from those of training.
 
     >>> evaluation_seed(0) == evaluation_seed(0) != evaluation_seed(1)
     True
@@ -37,35 +37,34 @@ def evaluate(
     max_episode_steps: int = 27_000,
     scaling: Scaling = NO_SCALING,
 ) -> np.ndarray:
-    """Plays whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
+    """Play whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
 
-    The agent acts greedily: without noise of its own, and an ensemble by the mean of its heads.
+    The agent acts greedily: without noise of its own, and an ensemble by the mean of its members.
 
     Every environment plays its share of the episodes and no more, so that short episodes are not counted more often.
 
     Args:
-        agent: the agent.
-        state: its state; not changed.
-        environment: environments of their own, not the training ones.
+        agent: Agent.
+        state: State of the agent; not changed.
+        environment: Environments other than those of training.
         config: Config of the loop, for the observation pipeline.
         episodes: Number of episodes, at least 1.
-        seed: of the actions (ties aside, greedy actions draw nothing).
-        epsilon: the probability of a random action.
-        max_episode_steps: an episode still going then (by default after the 108 000 frames of an Atari game, 4 a step)
-            is counted as it stands, with a warning; what follows in that
-            environment counts as the next episode.
-        scaling: what observations and rewards were normalised with in training; it stays as it is.
+        seed: Seed of the random actions.
+        epsilon: Probability of a random action.
+        max_episode_steps: Number of steps after which an episode is counted as it stands, with a warning; by default
+            the 108 000 frames of an Atari game, 4 a step. Later steps of that environment count as its next episode.
+        scaling: Scaling of observations and rewards from training; not changed.
 
     Returns:
         ``[episodes]`` float64, undiscounted returns.
 
     Raises:
-        ValueError: fewer than one episode, or an epsilon outside [0, 1].
+        ValueError: if ``episodes`` is less than 1, or ``epsilon`` outside [0, 1].
     """
     if not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1.")
+        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1. Try 0, for greedy actions alone.")
     if episodes < 1:
-        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
+        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1. Try 20.")
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     recurrent_key, key = jax.random.split(jax.random.key(seed))

@@ -17,7 +17,7 @@ from ..environments.types import Environment, EnvironmentFailure, EnvironmentSte
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Programs, Record, calibrated, compile_agent, finite_priorities, measured, zeros
+from .learning import Programs, Record, compile_agent, finite_priorities, measured, zeros
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, draw_numbers
 
@@ -34,7 +34,7 @@ def host_loop(
     yield_every: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Carry, Record]]:
-    """Runs an agent on environments; yields the carry and a record at every multiple of ``record_every`` steps.
+    """Run an agent on environments; yield the carry and a record at every multiple of ``record_every`` steps.
 
     A round of learning is due at every multiple of ``train_every`` environment steps from ``learning_starts`` on:
     ``learner_steps`` learner steps on fresh draws, in one dispatch. With several environments the rounds of one loop
@@ -61,9 +61,9 @@ def host_loop(
         does one in which an environment was restarted.
 
     Raises:
-        EnvironmentFailure: an environment raised, or its process ended or hung; where a checkpoint can still be made,
-            the carry was yielded before, with an empty record.
-        ValueError: an observation or a reward is not finite (the message names environment and step), a support
+        EnvironmentFailure: if an environment raised, or its process ended or hung; where a checkpoint can still be
+            made, the carry was yielded before, with an empty record.
+        ValueError: if an observation or a reward is not finite (the message names environment and step), a support
             cannot be derived from the rewards, or a metric of the learner is not finite, because training has
             diverged; with ``skip_nonfinite``, every learner step since the record before was skipped.
     """
@@ -129,7 +129,7 @@ def advance(
     outcome: EnvironmentStep,
     discount: float,
 ) -> Carry:
-    """The carry after one step of the environments: added to the replay, counted, and seen next."""
+    """Carry after one step of the environments: added to the replay, counted, and seen next."""
     tm1, timestep, replay_state = carry.timestep, outcome.timestep, carry.replay
     if not isinstance(tm1.a_tm1, tuple):
         timestep = timestep._replace(a_tm1=acted.action)
@@ -169,9 +169,12 @@ def learn(
     batches: int,
     steps: int,
 ) -> Carry:
-    """The carry after one dispatch of learning on fresh draws."""
+    """Carry after one dispatch of learning on fresh draws."""
     if agent.calibrate is not None and not carry.learner_steps:
-        state = calibrated(agent, carry.agent, replay.rewards(carry.replay), config, scaling)
+        rewards = replay.rewards(carry.replay)
+        if config.normalization.normalize_rewards:
+            rewards = rewards * scaling.reward_scale
+        state = agent.calibrate(carry.agent, rewards, config.draw.discount.extremes[1])
         carry = carry._replace(agent=state)
     (learn_key, draw_key), learner_steps = keys, np.uint32(carry.learner_steps)
     numbers = draw_numbers(config, carry.steps, steps)

@@ -1,4 +1,4 @@
-"""Learning as a loop does it: the compiled programs, and what is measured of them between two records."""
+"""Learning of a loop: the compiled programs, and their metrics between two records."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import networks
-from ...agents import Agent, LoopConfig
+from ...agents import Agent
 from ...replay.types import Sample
 from ...updates import LearnerState, Variables, diagnostics, repeat, rules_by_part, target
 from . import normalization
@@ -38,7 +38,7 @@ class Programs(NamedTuple):
 
 
 def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> Programs:
-    """Compiles the programs of learning, of ``batches`` learner steps in a dispatch."""
+    """Compile the programs of learning, of ``batches`` learner steps in a dispatch."""
     learn = functools.partial(learner_round, agent, batches, prioritized)
     return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)))
 
@@ -103,7 +103,7 @@ def _greedy(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> An
 
 
 def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
-    """Means of the totals over ``count`` learner steps, and what is read off the state."""
+    """Compute means of the totals over ``count`` learner steps, and readings of the state."""
     kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
     every = ("skipped", *_SAMPLING, *(name for name in totals if name.startswith("target_distance/")))
     parts = {name: count if name in every else kept for name in totals} | dict.fromkeys((CHURN, AGREEMENT), 1)
@@ -130,19 +130,8 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
     return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT]
 
 
-def calibrated(agent: Agent, state: LearnerState, rewards: Any, config: LoopConfig, by: Scaling) -> LearnerState:
-    """The state with the support of its atoms derived from the rewards of the first steps, as the learner sees them.
-
-    Raises:
-        ValueError: if no support follows from them; the message says which numbers to give.
-    """
-    assert agent.calibrate is not None
-    scaled = rewards if isinstance(by.reward_scale, tuple) else rewards * by.reward_scale
-    return agent.calibrate(state, scaled, config.draw.discount.extremes[1])
-
-
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The metrics with those of skipped learner steps, which may be NaN, as 0; so ``skipped`` stays as it is."""
+    """Metrics with 0 for skipped learner steps, whose metrics may be NaN; ``skipped`` itself is unchanged."""
     if "skipped" not in metrics:
         return metrics
     kept = metrics["skipped"] == 0
@@ -150,14 +139,14 @@ def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def zeros(totals: Iterable[str]) -> dict[str, jax.Array]:
-    """Sums of metrics, before the first."""
+    """Sums of metrics before the first learner step."""
     return {name: jnp.zeros((), jnp.float32) for name in totals}
 
 
 def measured(
     diagnose: Callable[..., Any], state: LearnerState, totals: dict[str, jax.Array], count: int, step: int
 ) -> Record:
-    """The learner's metrics, means over ``count`` learner steps; fetched from the device in one call."""
+    """Metrics of the learner, means over ``count`` learner steps; fetched from the device in one call."""
     found = {name: value.item() for name, value in jax.device_get(diagnose(state, totals, max(count, 1))).items()}
     if count == 0:
         return found | dict.fromkeys(totals)
@@ -177,10 +166,10 @@ def measured(
 
 
 def finite_priorities(priorities: Any, step: int) -> np.ndarray:
-    """The priorities on the host, each a little more, so that no step is lost to the draws for good.
+    """Priorities on the host, plus a small constant, so that every step can be drawn again.
 
     Raises:
-        ValueError: one is not finite, because training has diverged.
+        ValueError: if one is not finite, because training has diverged.
     """
     found = np.asarray(priorities) + LEAST_PRIORITY
     if not np.isfinite(found).all():

@@ -1,7 +1,7 @@
-"""Observations and rewards brought to a common scale, by statistics of what the environments have shown in training.
+"""Normalization of observations and rewards by statistics of the training steps.
 
-The replay keeps what the environments gave. It is normalised when it is acted on and when it is drawn, so an old
-transition is seen on today's scale. Training steps alone move the statistics; evaluation reads them.
+The replay keeps observations and rewards as the environments gave them. They are normalized for acting and when drawn,
+so an old transition is on the current scale. Training steps alone move the statistics; evaluation reads them.
 """
 
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ import numpy as np
 from ...replay.types import Array, EnvironmentSpec, Sequence, TimeStep, Transition
 from ..environments.types import EnvironmentStep
 
-CLIP = 10.0  # what is normalised lies between -10 and 10
+CLIP = 10.0  # normalized numbers lie between -10 and 10
 EPSILON = 1e-8  # added to a variance before its root is taken
 
 
 class Moments(NamedTuple):
-    """Count, mean and variance of numbers that came one after the other.
+    """Count, mean and variance of a stream of numbers.
 
     Attributes:
-        count: ``[]`` float64, how many there were.
+        count: ``[]`` float64, number of them.
         mean: ``[...]`` float64.
-        variance: ``[...]`` float64, the mean squared deviation from the mean.
+        variance: ``[...]`` float64, mean squared deviation from the mean.
     """
 
     count: np.ndarray  # type: ignore[assignment]  # the field hides tuple.count, which nobody needs
@@ -31,12 +31,12 @@ class Moments(NamedTuple):
 
 
 class Normalization(NamedTuple):
-    """The statistics of a run; a pytree of NumPy arrays, with ``()`` for what is not normalised.
+    """Statistics of a run; a pytree of NumPy arrays, with ``()`` for numbers that are not normalized.
 
     Attributes:
-        observation: of every observation, each once, element by element; the last one of an episode is one of them.
-        returns: of the discounted return so far, at every step: the scale of rewards that add up.
-        running_return: ``[N]`` float64, the discounted return of each environment's episode so far.
+        observation: Moments of all observations, element by element; the last one of an episode is among them.
+        returns: Moments of the discounted return, at every step: the scale of rewards that add up.
+        running_return: ``[N]`` float64, discounted return of each environment's episode so far.
     """
 
     observation: Moments | tuple[()] = ()
@@ -45,12 +45,12 @@ class Normalization(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """What normalises: ``(observation - mean) * scale`` and ``reward * reward_scale``, float32; ``()`` for nothing.
+    """Offset and scales: ``(observation - mean) * scale`` and ``reward * reward_scale``, float32; ``()`` for none.
 
     Attributes:
-        mean: ``[...]``, of an observation.
-        scale: ``[...]``, of an observation.
-        reward_scale: ``[]``.
+        mean: ``[...]``, mean of an observation.
+        scale: ``[...]``, inverse standard deviation of an observation.
+        reward_scale: ``[]``, inverse standard deviation of the discounted return.
     """
 
     mean: Array = ()
@@ -62,16 +62,16 @@ NO_SCALING = Scaling()
 
 
 def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards: bool) -> Normalization:
-    """The statistics before the first observation.
+    """Statistics before the first observation.
 
     Args:
-        spec: of the environments.
-        num_envs: how many there are, ``N``.
-        observations: whether observations are normalised.
-        rewards: whether rewards are.
+        spec: Spec of the environments.
+        num_envs: Number of environments, ``N``.
+        observations: Whether observations are normalized.
+        rewards: Whether rewards are normalized.
 
     Raises:
-        ValueError: observations of uint8 cannot be normalised.
+        ValueError: if observations of uint8 are to be normalized.
 
     >>> import jax
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
@@ -91,12 +91,12 @@ def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards
 
 
 def without_episodes(statistics: Normalization) -> Normalization:
-    """The statistics alone, without the episodes that were running: what is kept of a run that has ended."""
+    """Statistics without the running episodes, as a finished run keeps them."""
     return statistics._replace(running_return=())
 
 
 def observe(statistics: Normalization, observation: np.ndarray) -> Normalization:
-    """Counts observations ``[M, ...]``, such as the first ones of the environments; returns the new statistics.
+    """Add observations ``[M, ...]``, such as the first ones of the environments; return the new statistics.
 
     >>> import jax
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((), np.float32), num_actions=2)
@@ -111,17 +111,17 @@ def observe(statistics: Normalization, observation: np.ndarray) -> Normalization
 
 
 def add(statistics: Normalization, outcome: EnvironmentStep, discount: float) -> Normalization:
-    """Counts one step of the environments: what they showed, and what it added to their returns.
+    """Add one step of the environments: their observations and their discounted returns.
 
     Args:
-        statistics: what was counted so far; not changed.
-        outcome: the step. Environments that are not ``valid`` in it add no more than the first observation of their
+        statistics: Statistics so far; not changed.
+        outcome: Step of the environments. Those that are not ``valid`` in it add only the first observation of their
             next episode.
-        discount: the agent's, for one step.
+        discount: Discount of the agent for one step.
     """
     if isinstance(statistics.observation, Moments):
         rows = outcome.obs_t[outcome.valid]
-        if outcome.timestep.first.any():  # what came of a reset is another observation than the last of the episode
+        if outcome.timestep.first.any():  # the observation after a reset is not the last one of the episode
             rows = np.concatenate([rows, outcome.timestep.observation[outcome.timestep.first]])
         statistics = observe(statistics, rows)
     if isinstance(statistics.returns, Moments):
@@ -134,17 +134,17 @@ def add(statistics: Normalization, outcome: EnvironmentStep, discount: float) ->
 
 
 def restart(statistics: Normalization, timestep: TimeStep, lanes: np.ndarray) -> Normalization:
-    """Counts the first observations of the environments where ``lanes``, which began anew without a step."""
+    """Add the first observations of the environments where ``lanes``, which were reset without a step."""
     if isinstance(statistics.returns, Moments):
         statistics = statistics._replace(running_return=np.where(lanes, 0.0, statistics.running_return))
     return observe(statistics, timestep.observation[lanes])
 
 
 def scaling(statistics: Normalization) -> Scaling:
-    """What the statistics so far normalise with.
+    """Compute the scaling from the statistics.
 
     Observations are centred and divided by their standard deviation. Rewards are divided by the standard deviation of
-    the discounted return and not centred, since that would change what is best (as ``VecNormalize`` of OpenAI
+    the discounted return and not centred, because that would change the optimal policy (as ``VecNormalize`` of OpenAI
     Baselines does).
 
     >>> scaling(Normalization())
@@ -163,7 +163,7 @@ def scaling(statistics: Normalization) -> Scaling:
 
 
 def normalize_timestep(by: Scaling, timestep: TimeStep) -> TimeStep:
-    """The time step as the agent is to see it; NumPy in, NumPy out; JAX in, JAX out.
+    """Normalize a time step; NumPy in, NumPy out; JAX in, JAX out.
 
     >>> timestep = TimeStep(np.float32([[3.0], [99.0]]), np.float32([0.0, 1.0]), np.array([True, False]))
     >>> by = Scaling(np.float32([1.0]), np.float32([0.5]), np.float32(0.25))
@@ -177,7 +177,7 @@ def normalize_timestep(by: Scaling, timestep: TimeStep) -> TimeStep:
 
 
 def normalize_drawn(by: Scaling, drawn: Transition | Sequence) -> Transition | Sequence:
-    """What was drawn as the agent is to learn from it, the reward scaled after it was summed over a transition."""
+    """Normalize a drawn transition or sequence; rewards are scaled after the n-step sum."""
     r_t = _normalize_reward(by, drawn.r_t)
     if isinstance(drawn, Sequence):
         return drawn._replace(obs=normalize_observation(by, drawn.obs), r_t=r_t)
@@ -186,7 +186,7 @@ def normalize_drawn(by: Scaling, drawn: Transition | Sequence) -> Transition | S
 
 
 def normalize_observation(by: Scaling, observation: Array) -> Array:
-    """Observations ``[*batch, ...]`` float32, centred, scaled and clipped to [-10, 10]; as they are if off."""
+    """Center, scale and clip observations ``[*batch, ...]`` float32 to [-10, 10]; unchanged without a mean."""
     if isinstance(by.mean, tuple):
         return observation
     numpy = np if isinstance(observation, np.ndarray) else jnp
@@ -207,7 +207,7 @@ def _no_moments(shape: tuple[int, ...]) -> Moments:
 
 
 def _merge(moments: Moments, rows: np.ndarray) -> Moments:
-    """The moments with ``[M, ...]`` more numbers (Chan, Golub and LeVeque, 1979)."""
+    """Moments with ``[M, ...]`` more numbers (Chan, Golub and LeVeque, 1979)."""
     if not len(rows):
         return moments
     found = rows.astype(np.float64)

@@ -28,7 +28,7 @@ class ObservationPipeline(NamedTuple):
 
 
 def observation_pipeline(config: LoopConfig, spec: EnvironmentSpec) -> ObservationPipeline:
-    """Makes the observation pipeline of a loop.
+    """Make the observation pipeline of a loop.
 
     Args:
         config: Config of the loop.

@@ -2,6 +2,7 @@
 
 from ...agents import LoopConfig
 from ...agents.loop_config import Prioritized
+from ...agents.schedules import Schedule
 from ...replay.types import DrawNumbers
 
 
@@ -45,6 +46,10 @@ def draw_numbers(config: LoopConfig, step: int, steps: int) -> DrawNumbers:
     """
     draw, exponent = config.draw, 0.0
     if isinstance(draw.sampling, Prioritized):
-        exponent = draw.sampling.importance_exponent.value_at(step, steps).item()
-    n_steps = round(draw.n_steps.value_at(step, steps).item())
-    return DrawNumbers(n_steps, draw.discount.value_at(step, steps).item(), exponent)
+        exponent = _value_at(draw.sampling.importance_exponent, step, steps)
+    return DrawNumbers(round(_value_at(draw.n_steps, step, steps)), _value_at(draw.discount, step, steps), exponent)
+
+
+def _value_at(schedule: Schedule, step: int, steps: int) -> float:
+    # A constant takes no NumPy arrays, which cost the host loop several microseconds a step.
+    return float(schedule.initial) if schedule.is_constant else schedule.value_at(step, steps).item()

@@ -1,4 +1,4 @@
-"""The panel that stands on a terminal while a run goes on: a record, and what is known of the run, drawn by rich."""
+"""Panel on a terminal during a run: a record and the settings of the run, drawn by rich."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any

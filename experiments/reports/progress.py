@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a panel on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a panel on a terminal, a line every few seconds elsewhere."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ RECENT = 20  # drawings over which the speed is taken
 
 
 class Progress:
-    """Shows records as they come; a context manager that leaves the last state standing.
+    """Progress of a run on the terminal; a context manager that leaves the last state standing.
 
-    Nothing that befalls the terminal reaches the run: where it cannot be written to, progress falls silent.
+    A terminal that cannot be written to does not disturb the run; nothing is shown then.
     """
 
     def __init__(self, config: RunConfig, *, quiet: bool) -> None:
-        """Shows nothing yet.
+        """Start without output.
 
         Args:
-            config: of the run.
-            quiet: show no progress; what is said is still said.
+            config: Config of the run.
+            quiet: Whether to show no progress; messages are still shown.
         """
         self._config, self._quiet = config, quiet
         self._stream = _Unfailing(sys.stderr)
@@ -43,14 +43,14 @@ class Progress:
         self._curve: list[float | None] = []  # the mean return at each CURVE-th part of the run, up to now
 
     def begin(self, folder: os.PathLike[str], resolved: Mapping[str, Any]) -> None:
-        """Shows that the run begins: ``folder`` is its folder, ``resolved`` what follows from its config."""
+        """Show the begin of the run in ``folder`` with the resolved config."""
         self._resolved = {**resolved, "folder": folder}
         if self._live is not None:
             self._live.start()
             self._draw("compiling")
 
     def show(self, record: Record) -> None:
-        """Shows one record, unless the last one was shown a moment ago."""
+        """Show one record, unless the last one was shown a moment ago."""
         step, steps = record["step"], self._config.steps
         at, mean = min(step * CURVE // steps, CURVE - 1), record["return_mean"]
         self._curve += [mean if self._curve else None] * (at - len(self._curve))
@@ -68,7 +68,7 @@ class Progress:
             self._draw(left)
 
     def say(self, message: str) -> None:
-        """Says something on a line of its own, above the panel where there is one."""
+        """Show a message on a line of its own, above the panel where there is one."""
         if self._live is not None and self._live.is_started:
             self._said_last = True
             self._live.console.print(message, markup=False, highlight=False, soft_wrap=True)

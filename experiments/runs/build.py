@@ -1,4 +1,4 @@
-"""What a config builds: the agent and the environments of a run, and what follows from it."""
+"""Agent, environments and replay of a run, made from its config."""
 
 import dataclasses
 import importlib.metadata
@@ -22,26 +22,36 @@ from ..loops.observations import observation_pipeline
 from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
 
+STORAGE = "replay.bin"  # in the folder of a run, the observations of a replay in a file
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a config builds: agent and environments, ready for the loop."""
+    """Agent, environments and replay of a run, made from its config."""
 
     config: RunConfig
     agent: Agent
     environment: Environments | WorkerEnvironments
+    replay: Replay
 
 
-def build(config: RunConfig) -> Parts:
-    """Makes the agent and the environments of a run.
+def build(config: RunConfig, folder: pathlib.Path | None = None) -> Parts:
+    """Make the parts of a run; nothing is allocated or written.
+
+    Args:
+        config: Config of the run.
+        folder: Folder of the run, where a mapped replay has its file; None for parts that are only evaluated.
 
     Raises:
-        ValueError, TypeError: anything in the config that cannot be; no environment has been stepped.
-        EnvironmentFailure: the environment raises while it is made.
+        ValueError, TypeError: if a number of the config does not suit the environment; no environment was stepped.
+        EnvironmentFailure: if the environment raises while it is made.
     """
     environment = _environments(config)
+    storage = folder / STORAGE if folder is not None and config.replay_storage == "mmap" else None
     try:
-        return Parts(config, _agent(config, environment.spec), environment)
+        agent = _agent(config, environment.spec)
+        replay = make_replay(agent, environment.spec, config.loop, config.num_envs, storage=storage)
+        return Parts(config, agent, environment, replay)
     except BaseException:
         environment.close()
         raise
@@ -81,13 +91,6 @@ def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
     )
 
 
-def replay_of(parts: Parts, storage: pathlib.Path | None = None) -> Replay:
-    """Makes the replay of a run; its observations lie in the file ``storage``, if given."""
-    config, environment = parts.config, parts.environment
-    burn_in = config.agent.burn_in
-    return make_replay(parts.agent, environment.spec, config.loop, config.num_envs, burn_in=burn_in, storage=storage)
-
-
 def describe_targets(parts: Parts) -> dict[str, Any]:
     """Rule of each target and part of one as text, with its period in learner and in environment steps."""
     unit = parts.config.loop.environment_steps_per_learner_step
@@ -107,7 +110,6 @@ def resolved(parts: Parts) -> dict[str, Any]:
     """Content of ``config.json``: the config, what follows from it, and the versions it ran on."""
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
-    nbytes = replay_of(parts, pathlib.Path("replay.bin") if config.replay_storage == "mmap" else None).nbytes
     return {
         "config": to_json(config),
         "resolved": {
@@ -116,8 +118,8 @@ def resolved(parts: Parts) -> dict[str, Any]:
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,
             "action_mask": spec.action_mask,
-            "replay_bytes": nbytes.memory,
-            "replay_file_bytes": nbytes.file,
+            "replay_bytes": parts.replay.nbytes.memory,
+            "replay_file_bytes": parts.replay.nbytes.file,
         },
         "versions": {
             "polyak": __version__,

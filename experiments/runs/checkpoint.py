@@ -21,17 +21,17 @@ KEEP = 2  # complete checkpoints that are kept
 
 
 def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-    """Writes the checkpoint of ``step`` and then removes all but the newest two.
+    """Write the checkpoint of ``step`` and then remove all but the newest two.
 
     Args:
-        folder: of all checkpoints of a run.
-        step: environment steps; the checkpoint's name.
-        tree: arrays and PRNG keys; what is restored must have the same paths, shapes and dtypes.
-        loose: further NumPy arrays, whose shapes may be others next time.
-        metadata: anything that JSON holds.
+        folder: Folder of all checkpoints of a run.
+        step: Number of environment steps, the checkpoint's name.
+        tree: Tree of arrays and PRNG keys; the template of a restore must have equal paths, shapes and dtypes.
+        loose: Further NumPy arrays, whose shapes may differ between checkpoints.
+        metadata: JSON object.
 
     Raises:
-        OSError: the disk is full or read-only; older checkpoints stay as they are, and nothing half-written is left.
+        OSError: if the disk is full or read-only; older checkpoints stay as they are, and nothing half-written is left.
     """
     path = folder / str(step)
     # Orbax refuses arrays of size zero; those of the tree are in the template, the others are noted here.
@@ -57,7 +57,7 @@ def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarra
 
 
 def steps_saved(folder: pathlib.Path) -> list[int]:
-    """The steps of the complete checkpoints in ``folder``, oldest first; by step, never by the time of a file.
+    """Steps of the complete checkpoints in ``folder``, oldest first; by step, never by the time of a file.
 
     >>> steps_saved(pathlib.Path("no such folder"))
     []
@@ -68,23 +68,23 @@ def steps_saved(folder: pathlib.Path) -> list[int]:
 
 
 def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str, np.ndarray], dict[str, Any]]:
-    """Reads the newest checkpoint that can be read; an unreadable one is passed over with a warning.
+    """Read the newest checkpoint that can be read; an unreadable one is passed over with a warning.
 
     Args:
-        folder: of all checkpoints of a run.
-        template: a tree of the structure that was saved; its leaves say which are NumPy arrays, JAX arrays and keys.
+        folder: Folder of all checkpoints of a run.
+        template: Tree of the structure that was saved; its leaves say which are NumPy arrays, JAX arrays and keys.
 
     Returns:
         ``(tree, loose, metadata)`` as they were given to :func:`save`.
 
     Raises:
-        FileNotFoundError: there is no checkpoint, or none can be read.
-        ValueError: it was made by a run of other shapes; the message lists the paths that differ.
+        FileNotFoundError: if there is no checkpoint, or none can be read.
+        ValueError: if it was made by a run of other shapes; the message lists the paths that differ.
     """
     for step in reversed(steps_saved(folder)):
         try:
             groups, noted = _read(folder / str(step))
-        except Exception as error:  # whatever a damaged file makes a reader raise
+        except Exception as error:  # of any kind: a damaged file
             warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before it", stacklevel=2)
             continue
         empty = {name: np.empty(shape, dtype) for name, (shape, dtype) in noted["empty"].items()}
@@ -94,7 +94,7 @@ def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes what a killed run left half-written."""
+    """Remove checkpoints that a killed run left half-written."""
     for path in folder.glob("*.orbax-checkpoint-tmp*"):
         shutil.rmtree(path, ignore_errors=True)
 

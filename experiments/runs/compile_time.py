@@ -1,4 +1,4 @@
-"""How long JAX compiles while a run goes on, and a word where it does not end."""
+"""Compilation time of a run, and a warning about repeated compilation."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.monitoring
 
-AGAIN = 10  # times that one program is compiled after the first record before it is said
+AGAIN = 10  # compilations of one program after the first record, before a warning
 
 # JAX reports how long it traced, lowered and compiled a program, each when it is done.
 _EVENTS = "/jax/core/compile/"
@@ -16,29 +16,29 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Compilations:
-    """What was compiled since it listens.
+    """Compilations since the listener was registered.
 
     Attributes:
-        seconds: that tracing, lowering and compiling took; what was traced inside another trace counts once.
-        count: programs compiled.
+        seconds: Seconds of tracing, lowering and compiling; a trace inside another one counts once.
+        count: Number of programs compiled.
     """
 
     def __init__(self) -> None:
-        """Nothing was compiled yet."""
+        """Start without compilations."""
         self.seconds, self.count = 0.0, 0
         self._spans: deque[tuple[float, float]] = deque(maxlen=1000)  # start and seconds; none lies inside another
         self._names: Counter[str] = Counter()
         self._recorded = self._said = False
 
     def record(self) -> dict[str, float | int]:
-        """The fields that a record has of it."""
+        """Fields of a record."""
         if not self._recorded:
             self._recorded = True
             self._names.clear()
         return {"compile_seconds": self.seconds, "compilations": self.count}
 
     def warnings(self) -> Iterator[str]:
-        """Says, once, that a program is compiled again and again."""
+        """Yield a warning, once, about a program that is compiled repeatedly."""
         name, times = max(self._names.items(), key=lambda item: item[1], default=("", 0))
         if self._recorded and not self._said and times >= AGAIN:
             self._said = True
@@ -48,7 +48,7 @@ class Compilations:
             )
 
     def hear(self, event: str, duration_secs: float, **kwargs: Any) -> None:
-        """Takes what JAX reports."""
+        """Record one event of JAX's monitoring."""
         if not event.startswith(_EVENTS):
             return
         start = time.perf_counter() - duration_secs
@@ -63,7 +63,7 @@ class Compilations:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[Compilations]:
-    """Listens to what JAX compiles, in the whole process, for as long as the context lasts.
+    """Record the compilations of the whole process while the context lasts.
 
     >>> import jax, numpy as np
     >>> with compilations() as found:

@@ -1,7 +1,7 @@
-"""Trained networks on their way: written for elsewhere, read back, and made the start of another run.
+"""Export and import of trained parameters.
 
 An export is a folder of two files: the arrays by name (``parameters.safetensors`` or ``parameters.npz``), and
-``manifest.json``, which says what they are and is written last.
+``manifest.json``, which describes them and is written last.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ MANIFEST = "manifest.json"
 
 
 class Exported(NamedTuple):
-    """What an export holds.
+    """Content of an export.
 
     Attributes:
-        manifest: what ``manifest.json`` says.
-        arrays: name (``params/head/q_values/w``) to array.
+        manifest: Content of ``manifest.json``.
+        arrays: Name (``params/head/q_values/w``) to array.
     """
 
     manifest: dict[str, Any]
@@ -87,16 +87,16 @@ def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, 
 def write_exported(
     folder: pathlib.Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], format: Format
 ) -> None:
-    """Writes arrays and their manifest into a folder that exists.
+    """Write arrays and their manifest into a folder that exists.
 
     Args:
-        folder: where to.
-        arrays: name to array.
-        about: what else the manifest says, in JSON's own types.
-        format: of the file of arrays.
+        folder: Folder to write.
+        arrays: Name to array.
+        about: Further entries of the manifest, in JSON's own types.
+        format: Format of the file of arrays.
 
     Raises:
-        ValueError: an unknown format.
+        ValueError: if the format is unknown.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
@@ -112,10 +112,10 @@ def write_exported(
 
 
 def load_exported(folder: str | pathlib.Path) -> Exported:
-    """Reads an export, and compares every array with what the manifest says of it.
+    """Read an export, and compare every array with the manifest.
 
     Raises:
-        ValueError: no export stands in ``folder``, it is of a newer format, a file is a link or stands elsewhere, or
+        ValueError: if no export stands in ``folder``, it is of a newer format, a file is a link or stands elsewhere, or
             an array is missing, surplus, or of another shape, dtype or checksum.
     """
     folder = pathlib.Path(folder)
@@ -143,14 +143,14 @@ def load_exported(folder: str | pathlib.Path) -> Exported:
 
 
 def load_initial(initial: str, template: Mapping[str, Tree]) -> dict[str, Tree]:
-    """Reads what a run starts from.
+    """Read the parameters that a run starts from.
 
     Args:
-        initial: a finished run's folder, an export's folder, or a file ``.npz`` or ``.safetensors`` of either.
-        template: named trees of the structure, shapes and dtypes that the run needs.
+        initial: Folder of a finished run, folder of an export, or a file ``.npz`` or ``.safetensors`` of either.
+        template: Named trees of the structure, shapes and dtypes that the run needs.
 
     Raises:
-        ValueError: nothing of the kind stands there, it cannot be read, or it does not fit.
+        ValueError: if nothing of the kind stands there, it cannot be read, or it does not fit.
     """
     path = pathlib.Path(initial)
     try:

@@ -15,33 +15,30 @@ Tree = Any
 
 
 def save_variables(path: pathlib.Path, trees: Mapping[str, Tree]) -> None:
-    """Writes named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``)."""
+    """Write named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``)."""
     write_arrays(path, {name: np.asarray(leaf) for name, leaf in _named(trees)})
 
 
 def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str, Tree]:
-    """Reads named trees of the structure, shapes and dtypes of ``template``; NumPy arrays where it has them.
+    """Read named trees of the structure, shapes and dtypes of ``template``; NumPy arrays where it has them.
 
     Raises:
-        ValueError: the file is no npz of plain arrays, or does not fit; the message names the array.
+        ValueError: if the file is no npz of plain arrays, or does not fit; the message names the array.
     """
     return fitted(read_arrays(path), template, str(path))
 
 
 def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], source: str) -> dict[str, Tree]:
-    """Arrays by path as named trees like ``template``, in structure, shapes and dtypes; NumPy where it has NumPy.
+    """Arrange arrays by path as trees of the structure, shapes and dtypes of ``template``; NumPy where it has NumPy.
 
     Raises:
-        ValueError: they do not fit; the message begins with ``source`` and names the array.
+        ValueError: if they do not fit; the message begins with ``source`` and names the array.
     """
     expected = dict(_named(template))
     for name in sorted(arrays.keys() | expected.keys()):
         got, wanted = (_describe(named.get(name)) for named in (arrays, expected))
         if got != wanted:
-            raise ValueError(
-                f"{source}: {name}: got {got}; the config's network has {wanted}. Parameters fit a network of the same "
-                "layers, on an environment of the same spaces, under the same normalisation."
-            )
+            raise ValueError(f"{source}: {name}: got {got}; the config's network has {wanted}. {_way_out(name, got)}")
     leaves = [
         jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]
         for name, leaf in expected.items()
@@ -51,7 +48,7 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as ``.npz`` or ``.safetensors``, by the path's suffix; neither holds pickles."""
+    """Write named arrays as ``.npz`` or ``.safetensors``, by the path's suffix; neither holds pickles."""
     if path.suffix == ".npz":
         _replace_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are no keywords
         return
@@ -63,10 +60,10 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads what :func:`write_arrays` wrote.
+    """Read a file of :func:`write_arrays`.
 
     Raises:
-        ValueError: it is no such file, or holds something else than plain arrays; no pickle is ever loaded.
+        ValueError: if it is no such file, or holds something else than plain arrays; no pickle is ever loaded.
     """
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(
@@ -92,10 +89,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 @contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a second process out of a run's folder; the lock falls with the process, however it ends.
+    """Lock the folder of a run against other processes; the lock ends with the process.
 
     Raises:
-        ValueError: another process has it (the message names its number), or the folder cannot be written.
+        ValueError: if another process has it (the message names its number), or the folder cannot be written.
     """
     if sys.platform == "win32":  # has no such locks
         yield
@@ -121,15 +118,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all."""
     _replace_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        ValueError: it does not.
+        ValueError: if it does not.
     """
     try:
         value = json.loads(path.read_text())
@@ -143,6 +140,17 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_flatten_with_path(dict(trees))[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _way_out(name: str, got: str) -> str:
+    if name.endswith("/support") and got == "nothing":
+        return "The source was trained with a given support: give --v-min and --v-max as it has them."
+    if name.endswith("/support"):
+        return "The source derived its support from rewards: leave out --v-min and --v-max."
+    return (
+        "Parameters fit a network of the same layers, on an environment of the same spaces, under the same "
+        "normalisation."
+    )
 
 
 def _describe(array: Any) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, whether a run may be made in it, and the config that stands there."""
+"""Folder of a run: its name, whether a run may be made in it, and its config."""
 
 import pathlib
 import re
@@ -13,10 +13,10 @@ from .version_0_1_0 import config_from_0_1_0
 
 
 def prepare_folder(folder: pathlib.Path) -> None:
-    """Makes the folder of a new run.
+    """Make the folder of a new run.
 
     Raises:
-        ValueError: it holds a run, is a file, or cannot be written.
+        ValueError: if it holds a run, is a file, or cannot be written.
     """
     if folder.is_file():
         raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
@@ -43,7 +43,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
-    """Reads the config of the run in ``folder``; that of a run of version 0.1.0 is converted.
+    """Read the config of the run in ``folder``; the config of a run of version 0.1.0 is converted.
 
     Raises:
         ValueError: if there is none, or it is not one that this version of polyak knows.
@@ -56,7 +56,7 @@ def read_config(folder: pathlib.Path) -> RunConfig:
 
 
 def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
-    """Reads the config of a run that is to be continued, which must be of this version.
+    """Read the config of a run that is to be continued, which must be of this version.
 
     Raises:
         ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
@@ -73,7 +73,7 @@ def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
 
 
 def _read_written(folder: pathlib.Path) -> dict[str, Any]:
-    """The content of ``config.json``."""
+    """Content of ``config.json``."""
     if folder.is_file():
         raise ValueError(
             f"{folder} is a file; expected the folder of a run. Parameters in a .npz or .safetensors can start a run "
@@ -95,7 +95,7 @@ def _read_written(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def resume_command(folder: pathlib.Path) -> str:
-    """The command that continues the run in ``folder``.
+    """Command that continues the run in ``folder``.
 
     >>> resume_command(pathlib.Path("runs/first try"))
     "polyak resume 'runs/first try'"
@@ -104,7 +104,7 @@ def resume_command(folder: pathlib.Path) -> str:
 
 
 def _of_another_version(folder: pathlib.Path, written: dict[str, Any], error: Exception) -> ValueError | None:
-    """What to say of a config that cannot be read because another version of polyak wrote it."""
+    """Error for a config that another version of polyak wrote; None if the version is this one."""
     versions = written.get("versions")
     other = versions.get("polyak") if isinstance(versions, dict) else None
     if other is None or other == __version__:

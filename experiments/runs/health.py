@@ -1,4 +1,4 @@
-"""What a run is warned of: what can be, and is most likely not what was meant."""
+"""Warnings about settings and symptoms that are probably mistakes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,7 @@ import numpy as np
 
 from ...agents import AgentConfig, LoopConfig
 from ...agents.config import Ensemble
+from ...replay import Replay
 from ...updates import Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
@@ -18,7 +19,7 @@ CLIPPED = 0.05  # of the bootstrap targets
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
-    """Warns of targets, and parts of targets, that hardly move in a run of ``learner_steps``.
+    """Warnings about targets, and parts of targets, that hardly move in a run of ``learner_steps``.
 
     >>> from polyak.updates import incremental, periodic
     >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
@@ -45,7 +46,7 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
 
 
 def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
-    """Warns of an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
+    """Warning about an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
 
     >>> from polyak.agents import make_configs
     >>> configs = make_configs("dqn", fields={"epsilon": "linear(1,0,25%)"})
@@ -69,21 +70,22 @@ def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
 
 
 class Watch:
-    """Says what is odd about a run while it goes on, each thing once; to be called with what the loop yields.
+    """Warnings during a run, each issued once; called with what the loop yields.
 
     Args:
-        discount: of the agent.
-        steps: environment steps of the run so far.
+        replay: Replay of the run.
+        discount: Discount of the agent.
+        steps: Number of environment steps so far.
     """
 
-    def __init__(self, discount: float, steps: int = 0) -> None:
-        self._discount = discount
+    def __init__(self, replay: Replay, discount: float, steps: int = 0) -> None:
+        self._replay, self._discount = replay, discount
         self._ended_at: float = steps
         self._look_at: float = 0
         self._support_fits = True
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
-        """Yields a text for each concern that is new."""
+        """Yield each new warning."""
         if record["ended_at"] and self._ended_at < math.inf:
             self._ended_at = max(record["ended_at"])
         if carry.steps - self._ended_at >= LONG_EPISODE:
@@ -103,7 +105,7 @@ class Watch:
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.
-            largest = float(np.abs(carry.replay.reward).max())
+            largest = float(np.abs(self._replay.rewards(carry.replay)).max(initial=0.0))
             self._look_at = 2 * carry.steps
             if largest >= LARGE_REWARD:
                 self._look_at = math.inf

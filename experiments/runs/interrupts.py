@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run goes on: the first asks it to save and stop, none disturbs a save."""
+"""Ctrl-C and SIGTERM during a run: the first requests a save and a stop, none disturbs a save."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def postponed(event: threading.Event) -> Iterator[None]:
-    """Sets ``event`` at Ctrl-C and SIGTERM, and no more, for as long as a checkpoint takes: a second loses nothing."""
+    """Limit Ctrl-C and SIGTERM to setting ``event`` during a save, so that a second one loses nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -24,7 +24,7 @@ def postponed(event: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; a second one ends the process as usual."""
+    """Event that the first Ctrl-C (or SIGTERM) sets; a second one ends the process as usual."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -1,7 +1,6 @@
-"""What is written of a run's records besides ``metrics.jsonl``: CSV, TensorBoard, Weights & Biases.
+"""Loggers: copies of the records as CSV, TensorBoard or Weights & Biases.
 
-The records are the truth, and a logger is a copy of them in another form. One that fails is said once and left out;
-the run goes on.
+``metrics.jsonl`` has all records. A logger that fails is reported once and left out; the run continues.
 """
 
 import contextlib
@@ -18,17 +17,20 @@ Record = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Where records go."""
+    """Writer of records."""
 
     def write(self, record: Record) -> None:
-        """Takes one record."""
+        """Write one record."""
 
     def close(self) -> None:
-        """Is called once, at the end."""
+        """Close the writer; called once."""
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raises ValueError where a logger needs a package that is not installed.
+    """Check that the packages of the loggers are installed.
+
+    Raises:
+        ValueError: if one is not.
 
     >>> check_installed(["csv", "tensorboard"])
     """
@@ -46,26 +48,26 @@ def check_installed(names: Sequence[str]) -> None:
 def open_loggers(
     names: Sequence[str], folder: pathlib.Path, step: int, config: Mapping[str, Any], report: Callable[[str], None]
 ) -> Iterator[Callable[[Record], None]]:
-    """Opens loggers and yields what gives a record to each; one that fails is reported once, closed and dropped.
+    """Open loggers and yield a function that writes a record to each; one that fails is reported, closed and dropped.
 
     Args:
-        names: which.
-        folder: of the run; its ``metrics.jsonl`` holds the records up to ``step``, and no more.
-        step: environment steps of the run so far.
-        config: what ``config.json`` holds.
-        report: is told of a failure.
+        names: Names of the loggers.
+        folder: Folder of the run; its ``metrics.jsonl`` holds the records up to ``step``, and no more.
+        step: Number of environment steps so far.
+        config: Content of ``config.json``.
+        report: Function called with a message when a logger fails.
     """
     loggers: dict[str, Logger] = {}
 
     def attempt(name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return act(*arguments)
-        except Exception as error:  # whatever it is, training is not to suffer
+        except Exception as error:  # of any kind: training continues without the logger
             if name in loggers:
                 with contextlib.suppress(Exception):
                     loggers.pop(name).close()
             report(
-                f"logger {name} failed ({type(error).__name__}: {error}); the run goes on without it, and "
+                f"logger {name} failed ({type(error).__name__}: {error}); the run continues without it, and "
                 "metrics.jsonl has all records"
             )
 
@@ -85,7 +87,7 @@ def open_loggers(
 
 
 def scalars(record: Record) -> dict[str, Any]:
-    """The numbers of a record without its lists, which are of single episodes.
+    """Numbers of a record without its lists, which belong to single episodes.
 
     >>> scalars({"step": 5, "loss": None, "returns": [1.0]})
     {'step': 5, 'loss': None}
@@ -94,7 +96,7 @@ def scalars(record: Record) -> dict[str, Any]:
 
 
 def points(record: Record) -> Iterator[tuple[int, dict[str, float]]]:
-    """The numbers of a record by environment step: each episode where it ended, then all others at the record's step.
+    """Numbers of a record by environment step: each episode where it ended, then all others at the record's step.
 
     >>> list(points({"step": 9, "loss": None, "q": 0.5, "ended_at": [7], "returns": [3.0], "lengths": [4]}))
     [(7, {'episode/return': 3.0, 'episode/length': 4}), (9, {'q': 0.5})]
@@ -111,7 +113,7 @@ def _known(numbers: dict[str, Any]) -> dict[str, float]:
 
 
 class _Csv:
-    """``metrics.csv``: a column for each number, in the order in which they came; made anew from the records so far."""
+    """``metrics.csv`` with a column for each number, in the order of first records; written from the records so far."""
 
     def __init__(self, folder: pathlib.Path, step: int, config: Mapping[str, Any]) -> None:
         del step, config
@@ -143,9 +145,9 @@ class _Csv:
 
 
 class _TensorBoard:
-    """An event file in ``tensorboard/`` for each time that the run was begun or resumed.
+    """Event file in ``tensorboard/`` for each time that the run was begun or resumed.
 
-    Written where the records are made: the writer that tensorboardX puts in a thread of its own would wait for ever
+    Written by the calling thread: the writer that tensorboardX puts in a thread of its own would wait for ever
     once that thread has died of a full disk.
     """
 
@@ -177,7 +179,7 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """A run there for each time that this one was begun or resumed, grouped under the folder's name."""
+    """Run of Weights & Biases for each time that the run was begun or resumed, grouped by the folder's name."""
 
     def __init__(self, folder: pathlib.Path, step: int, config: Mapping[str, Any]) -> None:
         import wandb

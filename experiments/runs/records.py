@@ -1,4 +1,4 @@
-"""The records of a run: one JSON object a line, the one truth that pictures and tables are made from."""
+"""Records of a run: one JSON object a line, from which figures and tables are made."""
 
 import json
 import math
@@ -15,13 +15,13 @@ TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 
 
 class JsonlWriter:
-    """Appends records to a file, each on the disk before the next is made."""
+    """Writer that appends records to a file, each flushed before the next."""
 
     def __init__(self, path: pathlib.Path, at: int = 0) -> None:
-        """Opens ``path``, cut off at ``at`` bytes: what a killed run wrote after its last checkpoint is made again.
+        """Open ``path``, truncated to ``at`` bytes: a resumed run writes the later records again.
 
         Raises:
-            ValueError: the file is shorter than that.
+            ValueError: if the file is shorter than that.
         """
         size = path.stat().st_size if path.exists() else 0
         if size < at:
@@ -31,10 +31,10 @@ class JsonlWriter:
         self._file.seek(at)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends one record, which :func:`plain` made.
+        """Append one record of :func:`plain`.
 
         Raises:
-            OSError: the disk is full or gone.
+            OSError: if the disk is full or gone.
         """
         try:
             self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
@@ -43,7 +43,7 @@ class JsonlWriter:
             raise OSError(f"{self._file.name}: could not be written: {error.strerror}") from error
 
     def position(self) -> int:
-        """How many bytes are written; they are on the disk when this returns."""
+        """Number of bytes written; they are on the disk when this returns."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -61,27 +61,27 @@ class JsonlWriter:
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record in JSON's own types: arrays (on a device too) as numbers and lists, None for what is not finite.
+    """Record in JSON's own types: arrays (on a device too) as numbers and lists, None for what is not finite.
 
     >>> import numpy as np
     >>> plain({"step": 5, "loss": float("nan"), "q": np.float32(0.5), "returns": [1.0, float("inf")]})
     {'step': 5, 'loss': None, 'q': 0.5, 'returns': [1.0, None]}
     """
 
-    def told(value: Any) -> Any:
+    def converted(value: Any) -> Any:
         value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, list):
-            return [told(item) for item in value]
+            return [converted(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return {name: told(value) for name, value in record.items()}
+    return {name: converted(value) for name, value in record.items()}
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, oldest first; a last line that a killed run left half-written is passed over.
+    """Records of a file, oldest first; a last line that a killed run left half-written is passed over.
 
     Raises:
-        ValueError: a line before the last is no JSON.
+        ValueError: if a line before the last is no JSON.
     """
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -95,7 +95,7 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """``[E]`` float64: the mean of each value and of the up to ``window - 1`` before it.
+    """Running mean ``[E]`` float64, the mean of each value and of the up to ``window - 1`` before it.
 
     >>> running_mean(np.array([1.0, 3.0, 8.0]), window=2)
     array([1. , 2. , 5.5])

@@ -1,39 +1,33 @@
-"""A carry and its checkpoint: what is written of it, and how a run comes back to it."""
+"""Checkpoint of a run: saved from a carry, and restored to one."""
 
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
-from ...replay import HostReplay, Replay, stacking
+from ...replay import Replay, host
 from ..environments.types import Environment
-from ..loops import normalization
-from ..loops.carry import Carry
+from ..loops.carry import Carry, restore_environments
+from ..loops.episodes import EpisodeStatistics
 from . import checkpoint
 
+_COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")  # JSON, of the carry
+_EPISODES = ("recent", "finished", "episodes", "env_restarts")  # JSON, of its statistics
+_RUNNING = ("running_return", "running_length")  # arrays of its statistics
 _ROWS, _OBSERVATIONS = "replay rows", "replay observations"
 
 
-def _arrays(carry: Carry) -> Any:
-    """The part of a carry that keeps its shapes: what a checkpoint compares with its template."""
-    statistics = carry.statistics
-    running = (statistics.running_return, statistics.running_length)
-    parts = (carry.key, carry.agent, carry.recurrent_state, carry.replay, carry.timestep, carry.totals, running)
-    return (*parts, carry.normalization, carry.frames)
+def _arrays(carry: Carry) -> dict[str, Any]:
+    """Name to tree of the arrays that keep their shapes, which a checkpoint compares with its template."""
+    fields = [name for name in carry._fields if name not in (*_COUNTERS, "statistics")]
+    return {name: getattr(carry, name) for name in fields} | {
+        name: getattr(carry.statistics, name) for name in _RUNNING
+    }
 
 
 def _without_observations(carry: Carry) -> Carry:
     nothing: Any = ()
     return carry._replace(replay=carry.replay._replace(observation=nothing))
-
-
-def _next_rows(replay: HostReplay, count: int) -> np.ndarray:
-    """The rows that the next ``count`` to be opened of each lane lie in, of those that were written before."""
-    per_lane = len(replay.boundary) // len(replay.head)
-    ahead = (replay.head[:, None] + np.arange(min(count, per_lane))) % per_lane  # the open row among them
-    rows = ahead + np.arange(len(replay.head))[:, None] * per_lane
-    return rows[ahead < replay.written[:, None]]
 
 
 def save_carry(
@@ -44,48 +38,41 @@ def save_carry(
     *,
     mapped_for: int | None = None,
 ) -> None:
-    """Writes the checkpoint of a carry, with a snapshot of the environments.
+    """Save a carry, with a snapshot of its environments.
 
     Args:
-        carry: what the loop yielded; not changed.
-        environment: the environments of the loop, standing where it yielded.
-        folder: of all checkpoints of the run.
-        metrics_bytes: length of the metrics file; what is written after it is made again after a resume.
-        mapped_for: for a replay whose observations lie in a file of their own, which stays where it is: how many steps
-            of each environment may follow as long as this checkpoint is kept. Only what they would overwrite is saved.
+        carry: Carry that the loop has yielded; not changed.
+        environment: Environments of the loop, standing where it yielded.
+        folder: Folder of all checkpoints of the run.
+        metrics_bytes: Length of the metrics file; a resumed run truncates the file to it.
+        mapped_for: Number of steps of each environment that may follow while this checkpoint is kept, for a replay
+            whose observations lie in a file of their own: only those that these steps would overwrite are saved. None
+            for a replay in memory.
 
     Raises:
-        OSError: the disk is full or read-only; older checkpoints stay as they are.
+        OSError: if the disk is full or read-only; older checkpoints stay as they are.
     """
-    statistics = carry.statistics
-    metadata = {
-        "steps": carry.steps,
-        "learner_steps": carry.learner_steps,
-        "learner_steps_recorded": carry.learner_steps_recorded,
-        "recent": statistics.recent,
-        "finished": statistics.finished,
-        "episodes": statistics.episodes,
-        "env_restarts": statistics.env_restarts,
-        "metrics_bytes": metrics_bytes,
-    }
-    loose = environment.snapshot()
+    counters = {name: getattr(carry, name) for name in _COUNTERS}
+    episodes = {name: getattr(carry.statistics, name) for name in _EPISODES}
+    snapshot = environment.snapshot()
     if mapped_for is not None:
         mapped = carry.replay.observation
         if isinstance(mapped.base, np.memmap):
             mapped.base.flush()
-        rows = _next_rows(carry.replay, 2 * mapped_for + 2)  # a step that ends an episode takes two
-        loose |= {_ROWS: rows, _OBSERVATIONS: mapped[rows]}
+        rows = host.next_rows(carry.replay, 2 * mapped_for + 2)  # a step that ends an episode takes two
+        snapshot |= {_ROWS: rows, _OBSERVATIONS: mapped[rows]}
         carry = _without_observations(carry)
-    checkpoint.save(folder, carry.steps, _arrays(carry), loose, metadata)
+    metadata = {**counters, **episodes, "metrics_bytes": metrics_bytes}
+    checkpoint.save(folder, carry.steps, _arrays(carry), snapshot, metadata)
 
 
 def restore_carry(
     carry: Carry, environment: Environment, replay: Replay, folder: pathlib.Path, *, mapped: bool = False
 ) -> tuple[Carry, int]:
-    """Reads the newest checkpoint and leads the environments back to where they stood.
+    """Restore the newest checkpoint, and the environments with it.
 
     Args:
-        carry: the carry at step 0 of the same run, which says the shapes; consumed.
+        carry: Carry at step 0 of the same run, as the template of the shapes; consumed.
         environment: Environments of the run.
         replay: Replay of the run.
         folder: Folder of all checkpoints of the run.
@@ -95,43 +82,18 @@ def restore_carry(
         The carry, and the length of the metrics file when it was saved.
 
     Raises:
-        FileNotFoundError: there is no checkpoint that can be read.
-        ValueError: it is of another run.
+        FileNotFoundError: if no checkpoint can be read.
+        ValueError: if the checkpoint is of another run.
     """
     observation = carry.replay.observation
-    carry = _without_observations(carry) if mapped else carry
-    tree, snapshot, metadata = checkpoint.restore_latest(folder, _arrays(carry))
-    key, agent, recurrent_state, replay_state, timestep, totals, running, moments, frames = tree
+    template = _arrays(_without_observations(carry) if mapped else carry)
+    arrays, snapshot, metadata = checkpoint.restore_latest(folder, template)
     if mapped:
         observation[snapshot.pop(_ROWS)] = snapshot.pop(_OBSERVATIONS)
-        replay_state = replay_state._replace(observation=observation)
-    statistics = carry.statistics
-    statistics.running_return, statistics.running_length = running
-    statistics.recent, statistics.episodes = metadata["recent"], metadata["episodes"]
-    statistics.env_restarts = metadata.get("env_restarts", 0)
-    statistics.finished = [tuple(episode) for episode in metadata["finished"]]
-    resumed, restarted = environment.restore(snapshot)
-    if restarted.any():
-        # Those environments cannot be led back to where they stood: their episodes end here, as truncated.
-        timestep = resumed._replace(a_tm1=timestep.a_tm1)
-        replay_state = replay.end_episode(replay_state, restarted)
-        statistics.restart(restarted)
-        if jax.tree.leaves(frames):
-            anew = stacking.push(frames, resumed.observation, restarted)
-            frames = np.where(np.expand_dims(restarted, tuple(range(1, anew.ndim))), anew, frames)
-        moments = normalization.restart(moments, resumed, restarted)
-    restored = Carry(
-        key,
-        agent,
-        recurrent_state,
-        replay_state,
-        timestep,
-        totals,
-        statistics,
-        moments,
-        frames,
-        metadata["steps"],
-        metadata["learner_steps"],
-        metadata["learner_steps_recorded"],
-    )
-    return restored, metadata["metrics_bytes"]
+        arrays["replay"] = arrays["replay"]._replace(observation=observation)
+    episodes = {name: metadata[name] for name in _EPISODES}
+    episodes["finished"] = [tuple(episode) for episode in episodes["finished"]]
+    statistics = EpisodeStatistics(**{name: arrays.pop(name) for name in _RUNNING}, **episodes)
+    counters = {name: metadata[name] for name in _COUNTERS}
+    carry = carry._replace(**arrays, **counters, statistics=statistics)
+    return restore_environments(carry, environment, replay, snapshot), metadata["metrics_bytes"]

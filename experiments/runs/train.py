@@ -1,15 +1,14 @@
-"""A run: a config, a folder and a loop that fills it; made, resumed and evaluated.
+"""Runs: trained, resumed and evaluated.
 
-What stands in the folder: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
-``checkpoints/`` (the carry), ``replay.bin`` (the replay's observations, if they are to lie in a file),
-``parameters.npz`` (what is evaluated), ``evaluation.json`` and ``learning_curve.png``, and what the loggers make of the
-records: ``metrics.csv``, ``tensorboard/``.
+Files of a run: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
+``checkpoints/`` (the carry), ``replay.bin`` (the observations of a replay in a file), ``parameters.npz`` (those
+evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the records by the loggers: ``metrics.csv``,
+``tensorboard/``.
 """
 
 import contextlib
-import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -26,51 +25,50 @@ from ..loops.host import host_loop
 from ..loops.learning import Record
 from ..loops.schedules import total_learner_steps
 from . import checkpoint, health
-from .build import Parts, build, replay_of, resolved
+from .build import STORAGE, Parts, build, resolved
 from .compile_time import compilations
 from .config import RunConfig, without_workers
+from .consumers import Checkpoints, Report, of_records, of_warnings
 from .export import load_initial
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
-from .interrupts import interrupts, postponed
+from .interrupts import interrupts
 from .learning_curve import learning_curve
 from .loggers import check_installed, open_loggers
 from .records import JsonlWriter, plain, read_jsonl
-from .saving import restore_carry, save_carry
+from .saving import restore_carry
 
-Report = Callable[[str], None]
 OnRecord = Callable[[Record], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
-STORAGE = "replay.bin"
-SAVES_THAT_MAY_FAIL = 3  # one after the other, before the run stops
 
 
 def train(
     config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
 ) -> dict[str, Any] | None:
-    """Trains a new run in ``folder``; returns its evaluation, or None when it was interrupted.
+    """Train a new run in ``folder``; return its evaluation, or None if it was interrupted.
 
     Args:
-        config: of the run.
-        folder: new or empty.
-        on_record: gets each record.
-        report: gets each message for a person.
-        on_begin: gets the folder and what follows from the config (``resolved`` in ``config.json``), once both stand.
+        config: Config of the run.
+        folder: Folder, new or empty.
+        on_record: Function called with each record.
+        report: Function called with each message.
+        on_begin: Function called with the folder and the resolved config (``resolved`` in ``config.json``), once both
+            are written.
 
     Raises:
-        ValueError, TypeError: bad input, before the first environment step (what ``initial`` names does not fit, say);
-            or training has diverged.
-        EnvironmentFailure: an environment raised, or its process ended or hung.
-        OSError: the disk is full or gone. A note of these two says how to go on.
+        ValueError, TypeError: if an input is wrong, before the first environment step (for example if the parameters of
+            ``initial`` do not fit), or if training has diverged.
+        EnvironmentFailure: if an environment raised, or its process ended or hung.
+        OSError: if the disk is full or gone. A note of these two has the command that continues the run.
     """
     check_installed(config.loggers)
-    parts = build(config)
+    parts = build(config, folder)
     with contextlib.closing(parts.environment):
         if config.replay_storage == "mmap":
             prepare_folder(folder)  # for the replay's file
         try:
-            carry = _first_carry(parts, folder)
-        except BaseException:  # what cannot be leaves no files
+            carry = _first_carry(parts)
+        except BaseException:  # a run that cannot begin leaves no files
             (folder / STORAGE).unlink(missing_ok=True)
             raise
         if config.replay_storage == "memory":
@@ -85,25 +83,25 @@ def train(
 def resume(
     folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
 ) -> dict[str, Any] | None:
-    """Continues a run from its newest checkpoint, as if it had never stopped; takes and returns what `train` does.
+    """Continue a run from its newest checkpoint as if it had never stopped; see :func:`train`.
 
     Raises:
-        ValueError: no run stands in ``folder``, or its checkpoint is of another run.
+        ValueError: if no run stands in ``folder``, or its checkpoint is of another run.
         EnvironmentFailure, OSError: as :func:`train`.
     """
     config = read_config_to_resume(folder)
     check_installed(config.loggers)
     with locked(folder):
-        parts = build(config)
+        parts = build(config, folder)
         with contextlib.closing(parts.environment):
             return _resume(parts, folder, on_record, report, on_begin)
 
 
 def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
-    """Evaluates the parameters of a finished run.
+    """Evaluate the parameters of a finished run.
 
     Raises:
-        ValueError: no run with parameters stands in ``folder``, or they do not fit its network.
+        ValueError: if no run with parameters stands in ``folder``, or they do not fit its network.
     """
     config = read_config(folder)
     parts = build(without_workers(config))
@@ -117,10 +115,13 @@ def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon:
 
 
 def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, normalization.Scaling]:
-    """Reads what a finished run is evaluated with: a state without targets, and what normalises for it.
+    """Read the parameters and the scaling of a finished run.
+
+    Returns:
+        State of the agent without targets, and the scaling of observations and rewards.
 
     Raises:
-        ValueError: the file cannot be read, or does not fit the config.
+        ValueError: if the file cannot be read, or does not fit the config.
     """
     state = parts.agent.init(jax.random.key(0))._replace(targets={})
     fields = parts.config.loop.normalization
@@ -137,28 +138,16 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, nor
     return state._replace(**trees), scaling
 
 
-def _storage(config: RunConfig, folder: pathlib.Path) -> pathlib.Path | None:
-    return folder / STORAGE if config.replay_storage == "mmap" else None
-
-
-def _mapped_for(config: RunConfig) -> int | None:
-    """How many steps of each environment may follow a checkpoint that is kept; None where that is of no matter."""
-    if config.replay_storage != "mmap":
-        return None
-    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1
-
-
-def _first_carry(parts: Parts, folder: pathlib.Path) -> Carry:
-    """The carry at step 0, with the parameters that ``initial`` names, where it names any."""
+def _first_carry(parts: Parts) -> Carry:
+    """Carry at step 0, with the parameters of ``initial`` if the config has one."""
     config, agent = parts.config, parts.agent
-    replay = replay_of(parts, _storage(config, folder))
-    carry = initial_carry(agent, parts.environment, replay, config.loop, config.seed)
+    carry = initial_carry(agent, parts.environment, parts.replay, config.loop, config.seed)
     if config.initial is None:
         return carry
     learnt = {"params": carry.agent.params, "state": carry.agent.state}
     statistics = normalization.without_episodes(carry.normalization)
     start = load_initial(config.initial, {**learnt, "normalization": statistics})
-    # What the parameters were learnt on was normalised by these; this run's own observations are added to them.
+    # The parameters were learnt under these statistics; the run adds its own observations to them.
     moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
     return carry._replace(
         agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
@@ -177,17 +166,14 @@ def _resume(
         return read_json(folder / "evaluation.json")
     if saved:
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
-        storage = _storage(config, folder)
+        environment, replay, mapped = parts.environment, parts.replay, config.replay_storage == "mmap"
         try:
-            replay, mapped = replay_of(parts, storage), storage is not None
-            carry = initial_carry(parts.agent, parts.environment, replay, config.loop, config.seed, reopen=mapped)
-            carry, metrics_bytes = restore_carry(
-                carry, parts.environment, replay, folder / "checkpoints", mapped=mapped
-            )
+            carry = initial_carry(parts.agent, environment, replay, config.loop, config.seed, reopen=mapped)
+            carry, metrics_bytes = restore_carry(carry, environment, replay, folder / "checkpoints", mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
-        carry, metrics_bytes = _first_carry(parts, folder), 0
+        carry, metrics_bytes = _first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
     if on_begin is not None:
         on_begin(folder, resolved(parts)["resolved"])
@@ -214,69 +200,57 @@ def _run(
 def _go_on(
     parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
 ) -> tuple[Carry, bool]:
-    """Runs the loop from a carry to the end, or to an interrupt; returns where it got, and whether that was one."""
+    """Run the loop to the end or an interrupt; return the carry and whether it was interrupted."""
     config, checkpoints = parts.config, folder / "checkpoints"
-    saved, failures = carry.steps if checkpoint.steps_saved(checkpoints) else -1, 0
+    saved = carry.steps if checkpoint.steps_saved(checkpoints) else -1
     with (
         interrupts() as interrupted,
         JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics,
         open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
         compilations() as compiled,
     ):
-        learner_steps = total_learner_steps(config.loop, config.steps, config.num_envs)
-        odd = health.of_targets(parts.agent.targets, learner_steps), health.of_exploration(config.agent, config.loop)
-        for text in itertools.chain(*odd):
+        for text in _settings_warnings(parts):
             report(f"warning: {text}")
-        watch, mapped_for = health.Watch(config.loop.draw.discount.extremes[1], carry.steps), _mapped_for(config)
-        # What a mapped replay overwrites is in the checkpoints only while they are made in time.
-        may_fail = SAVES_THAT_MAY_FAIL if mapped_for is None else 1
-        if saved < 0:
-            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
-            saved = carry.steps
-        loop = host_loop(
-            parts.agent,
-            parts.environment,
-            replay_of(parts, _storage(config, folder)),
-            config.loop,
-            carry,
-            steps=config.steps,
-            record_every=config.log_every,
-            yield_every=config.checkpoint_every,
-            stop=interrupted.is_set,
-        )
+        watch = health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps)
+        save = Checkpoints(parts, checkpoints, saved, metrics.position, interrupted, report)
+        consumers = [
+            *(of_records(function) for function in (metrics.write, log, on_record)),
+            of_warnings(watch, compiled, report),
+            save,
+        ]
+        save.save(carry)
+        loop = _loop(parts, carry, interrupted.is_set)
         try:
             for carry, record in loop:
-                if record:
-                    record = plain(record | compiled.record())
-                    metrics.write(record)
-                    log(record)
-                    on_record(record)
-                    for text in (*watch(carry, record), *compiled.warnings()):
-                        report(f"warning: {text}")
-                due = carry.steps // config.checkpoint_every > saved // config.checkpoint_every
-                if carry.steps > saved and (due or interrupted.is_set() or carry.steps >= config.steps):
-                    try:
-                        with postponed(interrupted):
-                            save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
-                        saved, failures = carry.steps, 0
-                    except OSError as error:
-                        failures += 1
-                        if failures == may_fail or interrupted.is_set():
-                            raise
-                        report(f"{error}; the run goes on, and the checkpoint of step {saved} is kept")
-        except EnvironmentFailure as failure:
-            if not failure.intact:
-                raise
-            if carry.steps > saved:  # It was yielded last, and stands before the step that failed.
-                try:
-                    with postponed(interrupted):
-                        save_carry(carry, parts.environment, checkpoints, metrics.position(), mapped_for=mapped_for)
-                except OSError as error:
-                    failure.add_note(str(error))
-                    raise failure from None
-            if not interrupted.is_set():  # A SIGTERM to all processes may reach the workers first.
+                record = plain(record | compiled.record()) if record else record
+                for consume in consumers:
+                    consume(carry, record)
+        except EnvironmentFailure as failure:  # A SIGTERM to all processes may reach the workers first.
+            if not (save.save_at_failure(carry, failure) and interrupted.is_set()):
                 raise
         return carry, interrupted.is_set() and carry.steps < config.steps
+
+
+def _settings_warnings(parts: Parts) -> Iterator[str]:
+    config = parts.config
+    learner_steps = total_learner_steps(config.loop, config.steps, config.num_envs)
+    yield from health.of_targets(parts.agent.targets, learner_steps)
+    yield from health.of_exploration(config.agent, config.loop)
+
+
+def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tuple[Carry, Record]]:
+    config = parts.config
+    return host_loop(
+        parts.agent,
+        parts.environment,
+        parts.replay,
+        config.loop,
+        carry,
+        steps=config.steps,
+        record_every=config.log_every,
+        yield_every=config.checkpoint_every,
+        stop=stop,
+    )
 
 
 def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
@@ -292,27 +266,25 @@ def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
     rule = next(iter(parts.agent.targets.values())).rule
     title = f"{parts.config.agent_name} on {parts.config.env}, target {rule}"
     learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
-    write_json(folder / "evaluation.json", result)  # the last: it says that the run has ended
+    write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
     return result
 
 
 def _evaluate(
     parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
 ) -> dict[str, Any]:
-    if episodes < 1:
-        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1.")
-    environment = make(parts.config.env, min(episodes, LANES), seed, action_mask=parts.config.action_mask)
-    returns = evaluate(
-        parts.agent,
-        state,
-        environment,
-        parts.config.loop,
-        episodes=episodes,
-        seed=seed,
-        epsilon=epsilon,
-        scaling=scaling,
-    )
-    environment.close()
+    lanes = max(min(episodes, LANES), 1)
+    with contextlib.closing(make(parts.config.env, lanes, seed, action_mask=parts.config.action_mask)) as environment:
+        returns = evaluate(
+            parts.agent,
+            state,
+            environment,
+            parts.config.loop,
+            episodes=episodes,
+            seed=seed,
+            epsilon=epsilon,
+            scaling=scaling,
+        )
     error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {
         "mean": float(np.mean(returns)),

@@ -84,8 +84,7 @@ def begin(configs, environment, agent=None, *, seed=0, total_learner_steps=100, 
         total_learner_steps=total_learner_steps,
         **options,
     )
-    burn_in = configs.agent.burn_in
-    replay = make_replay(agent, environment.spec, configs.loop, environment.num_envs, burn_in=burn_in)
+    replay = make_replay(agent, environment.spec, configs.loop, environment.num_envs)
     return agent, replay, initial_carry(agent, environment, replay, configs.loop, seed)
 
 

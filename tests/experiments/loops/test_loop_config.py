@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from polyak import updates
-from polyak.agents import ActOutput, Agent, LoopConfig, make_configs
+from polyak.agents import ActOutput, Agent, LoopConfig, Schedule, make_configs
 from polyak.agents.loop_config import Draw, Prioritized
 from polyak.agents.parts import bringers, leaves, replace
 from polyak.experiments.environments.make import adapt
@@ -159,6 +159,13 @@ def test_numbers_of_a_draw_by_hand():
     assert draw_numbers(config, 100, 400) == (3, 0.8, 0.3)
     assert draw_numbers(config, 400, 400) == (1, 0.8, 0.3)
     assert draw_numbers(LoopConfig(), 400, 400).importance_exponent == 0.0
+
+
+def test_numbers_that_never_change_take_no_arrays(monkeypatch):
+    monkeypatch.setattr(Schedule, "value_at", lambda *_: pytest.fail("an array was made"))
+    numbers = draw_numbers(LoopConfig(Draw(n_steps=3, discount=0.9, sampling=Prioritized(0.5, 0.3))), 7, 400)
+    assert numbers == (3, 0.9, 0.3)
+    assert [type(number) for number in numbers] == [int, float, float]
 
 
 def drawn_by_a_loop(*stops):

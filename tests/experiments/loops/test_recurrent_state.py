@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from polyak.agents import make_configs
+from polyak.agents import make_agent, make_configs
 from polyak.experiments.environments.make import adapt
+from polyak.experiments.loops.carry import make_replay
 from polyak.replay import check_valid
 from small_runs import run_loop
 
@@ -59,3 +60,19 @@ def test_a_recurrent_agent(rule):
     assert (hidden[starts & (observation > 1)] != 0).any(axis=1).all()
     # Two environments carry recurrent states of their own.
     assert carry.recurrent_state.core.hidden.shape == (2, UNITS)
+
+
+def test_the_replay_draws_the_burn_in_before_the_steps_that_are_learnt_from():
+    fields = {
+        "burn_in": 3,
+        "sequence_length": 5,
+        "lstm_size": UNITS,
+        "hidden_sizes": (4,),
+        "sequence_period": 2,
+        "replay_capacity": 50,
+    }
+    configs = make_configs("r2d2", fields=fields)
+    environment = adapt(Counting(), seed=0)
+    agent = make_agent(configs.agent, environment.spec, total_learner_steps=100)
+    drawn = make_replay(agent, environment.spec, configs.loop, environment.num_envs).sample_spec().transition
+    assert drawn.r_t.shape == (configs.loop.draw.batch_size, 3 + 5)

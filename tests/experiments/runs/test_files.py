@@ -140,3 +140,12 @@ def test_two_processes_on_one_folder(tmp_path):
         assert f"process {os.getpid()} is at work there" in second.stderr
     with files.locked(tmp_path):  # and afterwards it is free
         pass
+
+
+@pytest.mark.parametrize(("given", "way_out"), [(True, "leave out --v-min and --v-max"), (False, "give --v-min and")])
+def test_a_support_on_one_side_alone(given, way_out):
+    name, support = "state/head/support", np.zeros(2, np.float32)
+    with pytest.raises(ValueError, match=rf"^run: {name}: got .*; the config's network has .*: {way_out}"):
+        files.fitted(
+            {name: support} if given else {}, {} if given else {"state": {"head": {"support": support}}}, "run"
+        )

@@ -53,14 +53,18 @@ def test_agents_that_stop_exploring(fields, message):
     assert all(message in text for text in said)
 
 
+def watch_of(**given):
+    """A watch over a replay whose state is its rewards."""
+    return Watch(types.SimpleNamespace(rewards=lambda state: state), **given)
+
+
 def seen(watch, steps, ended_at=(), rewards=(1.0,), normalization=Normalization()):  # noqa: B008 (immutable)
-    replay = types.SimpleNamespace(reward=np.array(rewards, np.float32))
-    carry = types.SimpleNamespace(steps=steps, replay=replay, normalization=normalization)
+    carry = types.SimpleNamespace(steps=steps, replay=np.array(rewards, np.float32), normalization=normalization)
     return list(watch(carry, {"ended_at": list(ended_at)}))
 
 
 def test_an_environment_that_never_ends_an_episode():
-    watch = Watch(discount=0.99)
+    watch = watch_of(discount=0.99)
     assert seen(watch, 50_000, ended_at=[1000]) == []
     assert seen(watch, 100_999) == []
     (text,) = seen(watch, 101_000)
@@ -68,12 +72,13 @@ def test_an_environment_that_never_ends_an_episode():
     assert "discount" not in text
     assert seen(watch, 400_000, ended_at=[250_000]) == []  # once
     assert seen(watch, 900_000) == []
-    (text,) = seen(Watch(discount=1.0, steps=30_000), 130_000)  # resumed
+    (text,) = seen(watch_of(discount=1.0, steps=30_000), 130_000)  # resumed
     assert "With discount 1 values have no bound then" in text
 
 
 def test_rewards_that_drown_all_others():
-    watch = Watch(discount=0.99)
+    watch = watch_of(discount=0.99)
+    assert seen(watch, 0, rewards=[]) == []
     assert seen(watch, 100, rewards=[999.0, -999.0]) == []
     assert seen(watch, 199, rewards=[-1e6]) == []  # looked at ever more seldom
     (text,) = seen(watch, 200, rewards=[-1e6, 1.0])
@@ -81,17 +86,15 @@ def test_rewards_that_drown_all_others():
     assert seen(watch, 10_000, rewards=[1e6]) == []  # once
     assert "Set normalize_rewards" in text
     normalized = Normalization(returns=Moments(np.array(9.0), np.array(0.0), np.array(1e12)))
-    assert seen(Watch(discount=0.99), 100, rewards=[1e6], normalization=normalized) == []
+    assert seen(watch_of(discount=0.99), 100, rewards=[1e6], normalization=normalized) == []
 
 
 def test_returns_that_leave_the_support():
     def seen_with(watch, clipped):
-        carry = types.SimpleNamespace(
-            steps=100, replay=types.SimpleNamespace(reward=np.zeros(1, np.float32)), normalization=Normalization()
-        )
+        carry = types.SimpleNamespace(steps=100, replay=np.zeros(1, np.float32), normalization=Normalization())
         return list(watch(carry, {"ended_at": [], "clipped_targets": clipped}))
 
-    watch = Watch(discount=0.99)
+    watch = watch_of(discount=0.99)
     assert seen_with(watch, None) == seen_with(watch, 0.05) == []
     (text,) = seen_with(watch, 0.051)
     assert text.startswith("clipped_targets: 5% of the bootstrap targets lie outside of v_min to v_max")

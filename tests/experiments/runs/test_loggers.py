@@ -193,7 +193,7 @@ def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(tmp_path, monkeypa
     folder = tmp_path / "run"
     assert cli.run(arguments(["train"], folder, loggers=("csv", "wandb"))) == 0
     error = capsys.readouterr().err
-    assert error.count("logger wandb failed (ConnectionError: the network is down); the run goes on without it") == 1
+    assert error.count("logger wandb failed (ConnectionError: the network is down); the run continues without it") == 1
     assert error.count("\n") == 1
     assert len(wandb.logged) == 3
     assert wandb.finished == 1

@@ -17,7 +17,7 @@ import pytest
 import polyak
 from polyak.experiments import cli
 from polyak.experiments.environments.local import Environments
-from polyak.experiments.runs import checkpoint
+from polyak.experiments.runs import build, checkpoint
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.config import RunConfig, from_json
 from small_runs import arguments, assert_same_run, config_of, interrupt_at, records
@@ -292,6 +292,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, finished):
         runs.resume(tmp_path / "run", silent, said.append)
     assert said == [f"resuming {tmp_path / 'run'} at step 200"]
     assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_run_makes_its_replay_once(tmp_path, monkeypatch):
+    make_replay, made = build.make_replay, []
+    monkeypatch.setattr(
+        build, "make_replay", lambda *given, **options: made.append(1) or make_replay(*given, **options)
+    )
+    config = config_of(steps=100, log_every=60, replay_storage="mmap")
+    assert runs.train(config, tmp_path / "run", interrupt_at(60), lambda _: None) is None
+    runs.resume(tmp_path / "run", lambda _: None, lambda _: None)
+    assert len(made) == 2
 
 
 def test_training_that_diverges_stops_and_says_so(tmp_path, capsys):
