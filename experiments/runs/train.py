@@ -28,7 +28,7 @@ from . import checkpoint, health
 from .build import STORAGE, Parts, build, resolved
 from .compile_time import compilations
 from .config import RunConfig, without_workers
-from .consumers import Checkpoints, Report, of_records, of_warnings
+from .consumers import Checkpoints, Consumer, Report, of_records, of_warnings
 from .export import load_initial
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
@@ -213,8 +213,10 @@ def _go_on(
             report(f"warning: {text}")
         watch = health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps)
         save = Checkpoints(parts, checkpoints, saved, metrics.position, interrupted, report)
-        consumers = [
-            *(of_records(function) for function in (metrics.write, log, on_record)),
+        consumers: list[Consumer] = [
+            of_records(metrics.write),
+            of_records(log),
+            of_records(on_record),
             of_warnings(watch, compiled, report),
             save,
         ]
