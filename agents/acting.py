@@ -88,9 +88,9 @@ def make_acting(
 
     def act(key: jax.Array, state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> ActOutput:
         variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
-        # The network of an ensemble shares the key with the draws of the members.
-        member_key, mask_key, network_key = jax.random.split(key, 3)
-        network_key = key if ensemble is None else network_key
+        network_key = key
+        if ensemble is not None:
+            member_key, mask_key, network_key = jax.random.split(key, 3)
         output, core = forward(network, variables, network_key if noisy else None, timestep, before)
         kept = StepExtras(before, timestep.a_tm1, timestep.reward) if has_core else StepExtras()
         if ensemble is None:

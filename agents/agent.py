@@ -176,7 +176,7 @@ def make_targets(
         ValueError: if a rule's text does not parse; the message names the field.
 
     >>> {name: str(target.rule) for name, target in make_targets(AgentConfig(average="incremental:0.001")).items()}
-    {'q': 'periodic:100', 'average': 'incremental:0.001'}
+    {'q': 'periodic:200', 'average': 'incremental:0.001'}
     """
     options: dict[str, Any] = {
         "horizon": total_learner_steps,

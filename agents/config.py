@@ -268,7 +268,7 @@ class AgentConfig(Part):
     learning_rate: Schedule = scheduled("linear(0.001,0,100%)", Range(0))
     max_gradient_norm: float | None = above(0, None)
     skip_nonfinite: bool = False
-    target: str = "periodic:100"
+    target: str = "periodic:200"
     average: str = "none"
 
     def __post_init__(self) -> None:

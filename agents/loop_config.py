@@ -126,7 +126,7 @@ class Exploration(Part):
         epsilon: Probability of a random action, a number or a schedule.
     """
 
-    epsilon: Schedule = scheduled("linear(1,0.05,25%)", Range(0, 1))
+    epsilon: Schedule = scheduled("linear(1,0.02,25%)", Range(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,21 +213,24 @@ AGENTS: Mapping[str, AgentEntry] = {
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "classic": {  # CartPole-v1; the defaults of the configs are part of it
         "dqn": {},
-        "double_dqn": {"batch_size": 64, "learner_steps": 4, "learning_rate": "linear(0.0005,0,100%)"},
-        "n_step_double_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.001,0,100%)"},
-        "dueling_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.0005,0,100%)"},
-        "c51": {"learning_rate": "linear(0.0005,0,100%)"},
-        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,2%)"},
-        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,2%)", "learning_rate": "linear(0.001,0,100%)"},
-        "bootstrapped_dqn": {"batch_size": 128, "learner_steps": 2, "learning_rate": "linear(0.001,0,100%)"},
+        "n_step_double_dqn": {"target": "periodic:50"},
+        "n_step_dqn": {"target": "periodic:100"},
+        "c51": {"target": "periodic:100", "learning_rate": "linear(0.0005,0,100%)"},
+        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)"},
+        "rainbow": {
+            "noisy_sigma": 0.1,
+            "epsilon": "linear(1,0,10%)",
+            "learning_rate": "linear(0.001,0,100%)",
+            "target": "periodic:100",
+        },
         "r2d2": {
+            "target": "periodic:100",
             "batch_size": 32,
             "sequence_length": 20,
             "burn_in": 10,
             "sequence_period": 10,
             "train_every": 8,
             "learner_steps": 1,
-            "learning_rate": "linear(0.001,0,100%)",
         },
     },
     "minatar": {  # Young and Tian, 2019

@@ -51,9 +51,10 @@ def difference_table(one: str, other: str, preset: str = DEFAULT_PRESET, format:
         ValueError: if no agent or preset has that name.
 
     >>> print(difference_table("dqn", "n_step_double_dqn"), end="")
-    field    dqn    n_step_double_dqn
-    double   False  True
-    n_steps  1      10
+    field    dqn           n_step_double_dqn
+    double   False         True
+    target   periodic:200  periodic:50
+    n_steps  1             10
     """
     found = differences(one, other, preset)
     return table(["field", one, other], [[name, *map(_cell, values)] for name, *values in found], format)

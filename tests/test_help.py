@@ -89,7 +89,7 @@ def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
     assert re.search(r"--epsilon SCHEDULE [^(]*\(default: 0\)", text)
     assert re.search(r"--n-steps SCHEDULE [^(]*\(default: 3\)", text)
     text = " ".join(page("train", "dqn").replace("│", " ").replace("|", " ").split())
-    assert "(default: linear(1,0.05,25%))" in text
+    assert "(default: linear(1,0.02,25%))" in text
 
 
 def test_every_field_is_described_by_its_own_noun():
@@ -135,7 +135,7 @@ def test_the_table_of_agents(capsys):
     cells = {row.split("`")[1]: [cell.strip() for cell in row.strip("|").split("|")] for row in rows}
     assert list(cells) == list(AGENTS)
     dqn = dict(zip(names, cells["dqn"], strict=True))
-    assert (dqn["agent"], dqn["begins with"], dqn["target"], dqn["head"]) == ("`dqn`", "", "`periodic:100`", "scalar")
+    assert (dqn["agent"], dqn["begins with"], dqn["target"], dqn["head"]) == ("`dqn`", "", "`periodic:200`", "scalar")
     assert dqn["papers"] == "[Mnih et al., 2015](https://www.nature.com/articles/nature14236)"
     rainbow = dict(zip(names, cells["rainbow"], strict=True))
     assert (rainbow["begins with"], rainbow["replay"]) == ("`c51`", "prioritized, n-step")

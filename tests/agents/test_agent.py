@@ -310,6 +310,7 @@ def test_rainbow_with_all_parts_off_is_dqn():
         "n_steps": 1,
         "sampling": "uniform",
         "epsilon": make_configs("dqn").loop.exploration.epsilon,
+        "target": make_configs("dqn").agent.target,
     }
     rainbow, dqn = make_configs("rainbow", fields=off), make_configs("dqn")
     assert rainbow == dqn

@@ -98,7 +98,7 @@ def test_rainbow_differs_from_dqn_in_its_six_parts():
         "error",
         "value_rescaling",
     }
-    assert set(found) == six | of_the_parts | {"epsilon"}
+    assert set(found) == six | of_the_parts | {"epsilon", "target"}
     assert found["head"] == ["scalar", "categorical"]
     assert found["num_atoms"] == ["-", 51]
     assert differences("rainbow", "rainbow") == []

@@ -134,10 +134,10 @@ class TestGroups:
         runs = [read_run(write_run(tmp_path / str(i), [1.0], **agent)) for i, agent in enumerate(agents)]
         assert list(grouped(runs)) == [
             "hidden_sizes=8, target=none, n_steps=10",
-            "hidden_sizes=8, target=periodic:100, n_steps=3",
+            "hidden_sizes=8, target=periodic:50, n_steps=3",
             "hidden_sizes=8 9, target=none, n_steps=10",
         ]
-        assert list(grouped(runs[:2])) == ["target=none, n_steps=10", "target=periodic:100, n_steps=3"]
+        assert list(grouped(runs[:2])) == ["target=none, n_steps=10", "target=periodic:50, n_steps=3"]
 
     def test_the_name_of_an_agent_stands_for_its_config(self, tmp_path):
         agents = [
@@ -153,7 +153,7 @@ class TestGroups:
         assert list(grouped([first, other])) == ["dqn", "c51"]
         assert list(grouped([first, second, other])) == [
             "dqn, target=none, n_steps=1",
-            "dqn, target=periodic:100, n_steps=3",
+            "dqn, target=periodic:200, n_steps=3",
             "c51, target=none",
         ]
         assert list(grouped([first, plain])) == ["dqn, target=none", "c51"]
@@ -330,7 +330,7 @@ class TestTable:
         write_run(tmp_path / "one", [3.0], greedy=30.0)
         write_run(tmp_path / "none", [3.0], target="none")
         text = comparison_table(compare(tmp_path, threshold=1), "markdown")
-        assert "| target=periodic:100 | CartPole-v1 | 1 | 3.000 [-] | 30.0 [-] | - (0/1) |" in text
+        assert "| target=periodic:50 | CartPole-v1 | 1 | 3.000 [-] | 30.0 [-] | - (0/1) |" in text
         assert "| target=none | CartPole-v1 | 0 (+ 1 unfinished) | - | - | - |" in text
 
 

@@ -114,7 +114,8 @@ def folder(tmp_path):
 
 def test_it_is_loaded_and_acts_by_its_parameters(folder):
     run = polyak.load(folder)
-    assert run.config == config_of()  # the agent that 0.1.0 called dqn
+    numbers = {"target": "periodic:100", "epsilon": "linear(1,0.05,25%)"}  # the defaults of 0.1.0
+    assert run.config == config_of(**numbers)  # the agent that 0.1.0 called dqn
     assert (run.metrics["returns"].tolist(), run.evaluation["mean"]) == ([10.0, 30.0], 20.0)
     with np.load(folder / "parameters.npz") as arrays:
         w, b = (arrays[f"params/torso/mlp/~/linear_0/{name}"] for name in "wb")
