@@ -209,22 +209,25 @@ AGENTS: Mapping[str, AgentEntry] = {
     ),
 }
 
+# On CartPole-v1 these agents learn sooner from fresher targets, and from more random actions late.
+_SOONER = {"target": "periodic:100", "epsilon": "linear(1,0.05,25%)"}
+
 # Settings by agent; each agent of a lineage adds its difference, and then its settings.
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "classic": {  # CartPole-v1; the defaults of the configs are part of it
         "dqn": {},
         "n_step_double_dqn": {"target": "periodic:50"},
         "n_step_dqn": {"target": "periodic:100"},
-        "c51": {"target": "periodic:100", "learning_rate": "linear(0.0005,0,100%)"},
-        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)"},
-        "rainbow": {
-            "noisy_sigma": 0.1,
-            "epsilon": "linear(1,0,10%)",
-            "learning_rate": "linear(0.001,0,100%)",
-            "target": "periodic:100",
-        },
+        "c51": {**_SOONER, "learning_rate": "linear(0.0005,0,100%)"},
+        "qr_dqn": _SOONER,
+        "iqn": _SOONER,
+        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "target": "incremental:0.01"},
+        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "learning_rate": "linear(0.001,0,100%)"},
+        "munchausen_dqn": _SOONER,
+        "hl_gauss": _SOONER,
+        "bootstrapped_dqn": {"target": "periodic:100"},
         "r2d2": {
-            "target": "periodic:100",
+            **_SOONER,
             "batch_size": 32,
             "sequence_length": 20,
             "burn_in": 10,
