@@ -110,8 +110,8 @@ class NatureTorso(_ImageTorso):
         >>> import haiku as hk, jax, jax.numpy as jnp
         >>> from polyak import networks
         >>> torso = hk.without_apply_rng(hk.transform(lambda x: networks.NatureTorso()(x)))
-        >>> params = torso.init(jax.random.key(0), jnp.ones([1, 84, 84, 4]))
-        >>> torso.apply(params, jnp.ones([2, 84, 84, 4])).shape
+        >>> params = jax.eval_shape(torso.init, jax.random.key(0), jnp.ones([1, 84, 84, 4]))
+        >>> jax.eval_shape(torso.apply, params, jnp.ones([2, 84, 84, 4])).shape
         (2, 3136)
     """
 

@@ -211,6 +211,7 @@ class TestValueNetwork:
         unscaled = apply(params, None, images.astype(np.float32)).q_values
         assert float(jnp.abs(unscaled).max()) > 10 * float(jnp.abs(from_bytes).max())
 
+    @pytest.mark.slow
     def test_lowerings_give_the_same_values_and_gradients(self) -> None:
         images = np.random.default_rng(0).integers(0, 256, size=(2, 40, 36, 2), dtype=np.uint8)
         convolution, patches = (

@@ -73,7 +73,7 @@ def test_minatar_has_the_published_parameters() -> None:
     }
 
 
-@pytest.mark.parametrize("torso", TORSOS)
+@pytest.mark.parametrize("torso", ["minatar", pytest.param("impala", marks=pytest.mark.slow)])
 def test_lowerings_give_the_same_values_and_gradients(torso: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(2, 7, 6, 2), dtype=np.uint8)
     nets = [

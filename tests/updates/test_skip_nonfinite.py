@@ -146,6 +146,7 @@ def test_optax_apply_if_finite_guards_the_optimizer_alone():
     assert np.isnan(state.params["w"]).all()
 
 
+@pytest.mark.slow
 def test_a_dqn_has_the_option():
     spec = EnvironmentSpec(jax.ShapeDtypeStruct((1,), jnp.float32), num_actions=2)
     reward = np.float32([1.0, NAN])

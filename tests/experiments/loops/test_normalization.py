@@ -312,6 +312,7 @@ class Far(gymnasium.Env):
         return np.float32([3e4, 0]), 1000.0 * (2 * action - 1) * self.sign, True, False, {}
 
 
+@pytest.mark.slow
 def test_a_world_of_another_scale_is_learnt():
     fields = {
         "hidden_sizes": (16,),

@@ -168,6 +168,7 @@ def test_the_fields_reach_the_environments(monkeypatch):
 # Signals
 
 
+@pytest.mark.slow
 def test_a_termination_of_all_processes_is_a_ctrl_c(tmp_path, undisturbed, trigger):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "polyak", *arguments(["train"], folder, env=ONCE, num_envs=3, workers=2)]

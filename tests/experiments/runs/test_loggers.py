@@ -253,6 +253,7 @@ def test_no_loggers_on_the_command_line(monkeypatch, tmp_path):
     assert seen == [()]
 
 
+@pytest.mark.slow
 def test_a_run_whose_stdout_and_stderr_are_closed_goes_on(tmp_path, finished):
     folder, ends = tmp_path / "run", [os.pipe(), os.pipe()]
     for read, _ in ends:

@@ -107,7 +107,10 @@ def test_the_rule_is_recorded_in_both_units(tmp_path, target, rule, learner_step
     [
         {},
         {"num_envs": 3, "n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"},
-        {"num_envs": 2, "normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True},
+        pytest.param(
+            {"num_envs": 2, "normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["plain", "several environments, n-step, average, cosine", "normalised, skipping"],
 )
@@ -124,7 +127,11 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path, changed, capsys)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("stops", [(200,), (300, 500)], ids=["at a checkpoint", "after the replay has wrapped, twice"])
+@pytest.mark.parametrize(
+    "stops",
+    [pytest.param((200,), marks=pytest.mark.slow), (300, 500)],
+    ids=["at a checkpoint", "after the replay has wrapped, twice"],
+)
 def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
     config, silent = config_of(replay_storage="mmap", replay_capacity=150, n_steps=3), lambda _: None
     runs.train(dataclasses.replace(config, replay_storage="memory"), tmp_path / "memory", silent, silent)

@@ -106,6 +106,7 @@ def test_learning_goes_on_from_there(first, warm):
     assert not same(warm.variables.params, first.variables.params)
 
 
+@pytest.mark.slow
 def test_a_resumed_warm_start_needs_its_source_no_more(first, warm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(first.folder, "source")
