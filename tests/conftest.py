@@ -15,10 +15,14 @@ pytest.register_assert_rewrite("agent_samples", "network_tools", "replay_record"
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs_are_compiled_once(tmp_path_factory, worker_id):
-    """Many tests train the same small agents: what one of them has compiled, the others read from a folder."""
-    base = tmp_path_factory.getbasetemp()
-    folder = base if worker_id == "master" else base.parent  # that of all workers
-    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+    """Many tests train the same small agents: what one of them has compiled, the others read from a folder.
+
+    It is a new folder for each session, unless JAX_COMPILATION_CACHE_DIR names one.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = tmp_path_factory.getbasetemp()
+        folder = base if worker_id == "master" else base.parent  # that of all workers
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
