@@ -58,7 +58,7 @@ def forward(
 def make_acting(
     config: AgentConfig, network: Network
 ) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput]]:
-    """How an agent begins, acts in training, and acts when it is evaluated.
+    """Make the functions with which an agent begins, acts in training, and acts when it is evaluated.
 
     An ensemble acts by one member for a whole episode (Osband et al., 2016, algorithm 1), drawn where the episode
     begins, and keeps with each step which members learn from it; evaluated, it acts by the mean of its members. Noisy

@@ -59,10 +59,12 @@ def make_agent(
         spec: Observations as the agent sees them, frames stacked, and the number of actions.
         total_learner_steps: Number of learner steps of the run, over which schedules of the learning rate and of target
             rules change.
-        environment_steps_per_learner_step: Converts periods of target rules in environment steps, such as ``500env``.
-        lowering: How convolutions are computed (see :class:`polyak.networks.Conv2D`).
-        network: Network of one's own: the result of :func:`polyak.networks.compose`, or a Haiku transform of
-            ``observation -> ValueOutput``. By default :func:`polyak.networks.make_network` from the config.
+        environment_steps_per_learner_step: Number of environment steps for each learner step, by which periods of
+            target rules in environment steps, such as ``500env``, are converted.
+        lowering: Lowering of convolutions (see :class:`polyak.networks.Conv2D`).
+        network: Network in the place of the built-in one: the result of :func:`polyak.networks.compose`, or a Haiku
+            transform of ``observation -> ValueOutput``. By default :func:`polyak.networks.make_network` from the
+            config.
         module_state: Module state of the target network: ``copied`` with the parameters, or its ``own``, from its own
             forward passes.
         terms: Name to weight and term, added to the value term.
@@ -323,7 +325,7 @@ def _sum_terms(
 
 
 def _calibration(config: AgentConfig) -> Any:
-    """How the support of the atoms is derived from rewards, where the config does not give it."""
+    """Function that derives the support of the atoms from rewards; None where the config gives it or there are none."""
     head = config.head
     if not isinstance(head, Categorical | HLGauss) or head.v_min is not None:
         return None

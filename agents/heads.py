@@ -25,7 +25,7 @@ _MAX_PRIORITY = 100.0
 
 
 class ActionRewardDiscount(NamedTuple):
-    """Action, reward and discount of a transition, and who learns from it.
+    """Action, reward and discount of a transition, and the ensemble members that learn from it.
 
     Attributes:
         a_tm1: Action, an int32 scalar.
@@ -199,7 +199,7 @@ def _clip_priority(loss: Array) -> Array:
 
 
 class HeadKind(NamedTuple):
-    """Head as the network, the check of its output, and the loss know it.
+    """Kind of head: its name for the network, its loss, and the output of the network that the loss reads.
 
     Attributes:
         name: Name of the head of :func:`polyak.networks.make_network`.

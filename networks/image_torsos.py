@@ -22,7 +22,7 @@ _IMPALA_SECTIONS = (16, 32, 32)
 
 
 class _ImageTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """What the torsos of images have in common: all but their convolutions, which ``_CONVOLUTIONS`` has by ``kind``."""
+    """Base of the torsos of images; ``_CONVOLUTIONS`` has their convolutions by ``kind``."""
 
     kind: str
 
@@ -99,7 +99,7 @@ class NatureTorso(_ImageTorso):
         hidden_sizes: units of each dense layer after the convolutions; may be empty.
         activation: name of the activation of the dense layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
-        lowering: how the convolutions are computed, see ``Conv2D``.
+        lowering: lowering of the convolutions, see ``Conv2D``.
         name: name of the module.
 
     Raises:

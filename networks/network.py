@@ -44,7 +44,7 @@ class Network(NamedTuple):
 
 
 def compose(encode: Encode, value: Value, core: Core | None = None, *, draws: bool = True) -> Network:
-    """Compose a network from Haiku functions of one's own.
+    """Compose a network from Haiku functions.
 
     ``init`` runs encode, core and value in this order. Modules of ``encode`` stand under ``torso``, those of ``value``
     under ``head``, as in the networks of :func:`make_network`, so that labels of parts apply to both. Module state,

@@ -1,4 +1,4 @@
-"""What every test runs under: no silent rank promotion (warnings are errors, see pyproject.toml)."""
+"""Settings of every test: no silent rank promotion (warnings are errors, see pyproject.toml)."""
 
 import os
 

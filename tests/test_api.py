@@ -89,6 +89,6 @@ def test_the_command_lines_page_names_every_file_and_field_of_a_run(run):
 
 
 def named_first(text):
-    """What the first column of a table names."""
+    """Names in the first column of a table."""
     cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     return {name.rstrip("/") for cell in cells for name in cell.split("`")[1::2]}

@@ -41,7 +41,7 @@ def test_the_help_has_every_kind_of_schedule():
 
 @pytest.fixture
 def page(capsys, monkeypatch):
-    """What ``polyak COMMAND --help`` prints."""
+    """Output of ``polyak COMMAND --help``."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def help_of(*command):

@@ -22,7 +22,7 @@ def as_dtype(leaf: Any, dtype: Any) -> Any:
 
 
 def path_text(path: Any) -> str:
-    """The path of a leaf as one reads it: ``mlp/~/linear_0/w``; the root of a tree is ``(root)``."""
+    """Path of a leaf as text: ``mlp/~/linear_0/w``; the root of a tree is ``(root)``."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(root)"
 
 
@@ -46,7 +46,7 @@ def map_aligned(
         function: called with the path, the leaf of ``first`` and the leaf of ``second``.
         first: a tree of arrays.
         second: a tree of arrays.
-        names: what the two trees are called in messages.
+        names: names of the two trees in messages.
         dtypes: whether two leaves must have one dtype, one kind of dtype (both averaged or both copied), or any.
 
     Raises:
@@ -127,7 +127,7 @@ def compiled(function: Callable[..., Any], donate: int, static: tuple[str, ...] 
 
 
 def run(program: Program, donate: bool, *arguments: Any, **static: Any) -> Any:
-    """Calls a program, and says in polyak's words which leaf made the call fail.
+    """Calls a program; where the call fails, raises an error that names the leaf.
 
     The check of the leaves comes after a failure, so that a call that succeeds pays nothing for it.
     """

@@ -74,7 +74,7 @@ def update(
         rule: the rule.
         params: the online parameters, after the optimizer's update.
         target: the target; consumed when ``donate``.
-        increment: how many learner steps were made since the last call, an integer of at least 0.
+        increment: number of learner steps since the last call, an integer of at least 0.
         state: the online module state, copied when the rule fires. Leave it out to keep the target's own.
         donate: whether the memory of ``target`` may be reused.
 

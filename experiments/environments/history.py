@@ -26,13 +26,13 @@ def episode_seed(seed: int, lane: int, episode: int) -> int:
 
 
 class Saved(NamedTuple):
-    """A snapshot, taken apart.
+    """Fields of a snapshot.
 
     Attributes:
-        episode: which episode each of the ``N`` lanes is in.
-        actions: the actions taken in it, for each lane.
-        observation: ``[N, ...]``, the current observation.
-        reward: ``[N]`` float32, the reward that came with it.
+        episode: Number of each lane's episode, for ``N`` lanes.
+        actions: Actions of each lane's episode.
+        observation: ``[N, ...]``, current observations.
+        reward: ``[N]`` float32, rewards that came with them.
     """
 
     episode: list[int]
@@ -42,12 +42,12 @@ class Saved(NamedTuple):
 
 
 class History:
-    """Which episode each lane is in and what was done in it: all that it takes to come back to the same state.
+    """Episode of each lane and the actions taken in it, from which its state can be reached again.
 
     Attributes:
-        seed: the run's seed.
-        episode: the number of each lane's episode; -1 before the first.
-        actions: for each lane the agent's actions of its episode, from 0.
+        seed: Seed of the run.
+        episode: Number of each lane's episode; -1 before the first.
+        actions: Actions of the agent in each lane's episode, from 0.
     """
 
     def __init__(self, seed: int, num_envs: int) -> None:
@@ -110,10 +110,10 @@ class History:
         """Returns ``info["action_mask"]`` as ``[A]`` bool.
 
         Args:
-            lane: whose it is.
-            mask: what the environment gave; None for nothing.
-            num_actions: ``A``.
-            may_be_empty: whether there may be no legal action, as after a termination.
+            lane: Number of the lane.
+            mask: Mask that the environment gave; None for no mask.
+            num_actions: Number of actions ``A``.
+            may_be_empty: Whether there may be no legal action, as after a termination.
 
         Raises:
             ValueError: where it is no mask of ``A`` actions, or no action is legal.

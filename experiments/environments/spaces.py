@@ -11,12 +11,12 @@ from ...replay.types import EnvironmentSpec
 
 
 class Spaces(NamedTuple):
-    """How the spaces of an environment are read.
+    """Spaces of an environment as they are stored.
 
     Attributes:
         spec: Spec for agents and replays.
-        observation_start: the smallest element of a ``Discrete`` observation space; None for a ``Box``.
-        action_start: the environment's name for the agent's action 0.
+        observation_start: Smallest element of a ``Discrete`` observation space; None for a ``Box``.
+        action_start: Number that the environment has for the agent's action 0.
     """
 
     spec: EnvironmentSpec
@@ -25,7 +25,7 @@ class Spaces(NamedTuple):
 
 
 def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any], action_mask: bool = False) -> Spaces:
-    """Returns how two Gymnasium spaces are stored.
+    """Read two Gymnasium spaces as they are stored.
 
     Args:
         observation_space: a ``Box`` of any shape or a ``Discrete``.
@@ -71,9 +71,9 @@ def encode(spaces: Spaces, values: Any, leading: tuple[int, ...] = ()) -> np.nda
     """Copies observations into a fresh array as they are stored.
 
     Args:
-        spaces: how they are stored.
-        values: what the environment returned, of the shape ``[*leading, ...]``.
-        leading: the batch axes; none for the observation of one environment.
+        spaces: Spaces of the environment.
+        values: Observations that the environment returned, of the shape ``[*leading, ...]``.
+        leading: Batch axes; none for the observation of one environment.
 
     Raises:
         ValueError: at another shape, at numbers outside a ``Discrete`` space, and where a conversion would change
@@ -135,7 +135,7 @@ def check_actions(actions: Any, num_envs: int, num_actions: int) -> list[int]:
 
 
 def warn_of_mask(mask: Any) -> None:
-    """Says that the environment gives action masks, where it does and they are not used."""
+    """Warns where the environment gives action masks and they are not used."""
     if mask is not None:
         warnings.warn(
             "the environment gives action masks, which are not used, so that illegal actions are taken too; use them "

@@ -1,4 +1,4 @@
-"""What a worker process runs: a few environments, stepped when the parent asks (see workers.py).
+"""Program of a worker process: a few environments, stepped when the parent asks (see workers.py).
 
 It imports nothing of polyak: the process would import JAX with it, which no environment needs.
 """
@@ -18,12 +18,12 @@ OLD_API = (
 
 
 class Raised:
-    """An exception of an environment, told to the parent.
+    """Exception of an environment, sent to the parent.
 
     Attributes:
-        names: of its class and the classes above.
-        text: its class and message, on a line.
-        trace: its `own_traceback`.
+        names: Names of its class and the classes above.
+        text: Class and message, on a line.
+        trace: Traceback from `own_traceback`.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -46,11 +46,11 @@ def serve(connection: Any, progress: Any, name: str, number: int) -> None:
     """Makes ``number`` environments and answers requests until the pipe closes, as it does when the parent dies.
 
     Args:
-        connection: the worker's end of the pipe. A request is ``(function, jobs)`` with a job for each environment; an
+        connection: Worker's end of the pipe. A request is ``(function, jobs)`` with a job for each environment; an
             answer is a list with a result for each, or one `Raised`. The first answer, to no request, is ``[]``.
-        progress: two shared integers, which environment is called now and what for; they outlive the process.
-        name: what ``gymnasium.make`` takes.
-        number: how many environments.
+        progress: Two shared integers, the environment that is called now and the purpose; they outlive the process.
+        name: Id of the environment, as ``gymnasium.make`` takes it.
+        number: Number of environments.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -42,18 +42,18 @@ class WorkerEnvironments:
     and the step says so in ``restarted``.
 
     Args:
-        env_id: what ``gymnasium.make`` takes. The processes import the module of ``"module:Name-v0"``; of a script they
-            know what it registers outside of ``if __name__ == "__main__":``.
-        num_envs: how many environments, ``N``.
-        seed: the run's seed; lanes and episodes get seeds of their own from it.
-        workers: how many processes, at most ``N``.
-        timeout: the seconds that one step may take.
-        on_failure: ``stop`` or ``restart``.
-        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        env_id: Id of the environment, as ``gymnasium.make`` takes it. The processes import the module of
+            ``"module:Name-v0"``; of a script they know what it registers outside of ``if __name__ == "__main__":``.
+        num_envs: Number of environments ``N``.
+        seed: Seed of the run; lanes and episodes get seeds of their own from it.
+        workers: Number of processes, at most ``N``.
+        timeout: Number of seconds that one step may take.
+        on_failure: Consequence of a failure, ``stop`` or ``restart``.
+        action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
-        spec: what an agent has to know of the environments.
-        num_envs: how many there are, ``N``.
+        spec: Spec for agents and replays.
+        num_envs: Number of environments ``N``.
 
     Raises:
         ValueError: a number out of range, an environment that does not exist or not in the processes, a script
@@ -177,7 +177,7 @@ class WorkerEnvironments:
         return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, ~restarted, mask_t, failed)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Returns what it takes to come back to this point, as `Environments.snapshot` does.
+        """Returns a snapshot from which this point can be reached again, as `Environments.snapshot` does.
 
         Raises:
             RuntimeError: before `reset` or after `close`.
@@ -243,7 +243,7 @@ class WorkerEnvironments:
         return () if self._legal is None else self._legal.copy()
 
     def _read(self, lane: int, seen: tuple[Any, Any], *, may_be_empty: bool = False) -> np.ndarray:
-        """Returns the observation as it is stored, and notes what is legal now."""
+        """Returns the observation as it is stored, and notes the actions that are legal now."""
         observation, mask = seen
         row = self._history.encode(lane, self._spaces, observation)
         self._history.check_observation(lane, row)

@@ -28,13 +28,14 @@ def panel(
     """Returns the panel.
 
     Args:
-        config: of the run.
-        resolved: what follows from the config (``config.json`` has it), and the ``folder``; what it lacks is not shown.
-        record: the newest record, empty before the first.
-        width: columns; from 76 on the numbers stand in two columns.
-        left: what stands beside the time gone, such as ``8 s left``.
-        speed: environment steps per second; by default the record's own, a mean since the run began.
-        curve: mean returns over the run, drawn as blocks; None where there is none yet.
+        config: Config of the run.
+        resolved: Numbers that follow from the config (``config.json`` has them), and the ``folder``; those that are
+            absent are not shown.
+        record: Newest record, empty before the first.
+        width: Number of columns; from 76 on the numbers stand in two columns.
+        left: Text beside the time gone, such as ``8 s left``.
+        speed: Number of environment steps per second; by default the record's own, a mean since the run began.
+        curve: Mean returns over the run, drawn as blocks; None where there is none yet.
 
     >>> from rich.console import Console
     >>> record = {"step": 500, "seconds": 90.5, "return_last": 12.0, "return_mean": 15.25}

@@ -1,4 +1,4 @@
-"""Networks and terms of one's own: what an agent takes, what it explains, and module state under both rules."""
+"""Given networks and terms: those that an agent accepts, its errors, and module state under both rules."""
 
 import itertools
 

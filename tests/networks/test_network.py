@@ -1,4 +1,4 @@
-"""The network of an agent: functions over one tree of parameters, module state, networks of one's own, golden bits."""
+"""The network of an agent: functions over one tree of parameters, module state, given networks, golden bits."""
 
 import itertools
 from collections.abc import Iterator

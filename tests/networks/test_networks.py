@@ -1,4 +1,4 @@
-"""What the torsos, heads and networks promise."""
+"""Torsos, heads and networks: shapes, dtypes, values and errors."""
 
 from typing import Any
 

@@ -188,7 +188,7 @@ def test_masks_come_back_with_a_snapshot(vector):
 
 
 class Giving(Told):
-    """Gives the masks it is told to: at a reset, and at each step after it; None for none at all."""
+    """Gives the masks of its arguments: at a reset, and at each step after it; None for none at all."""
 
     def __init__(self, at_reset, *at_steps, ends=(False, False)):
         super().__init__(ends=ends)

@@ -1,4 +1,4 @@
-"""Faults while a run goes on: environments that fail, disks that are full, signals; what is said, and what is kept."""
+"""Faults during a run: environments that fail, disks that are full, signals; messages, and files that are kept."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a run is warned of, and what not."""
+"""Warnings about a run, and settings without one."""
 
 import re
 import types

@@ -1,4 +1,4 @@
-"""The loggers: what they write equals the records, and what befalls them does not reach the run."""
+"""Loggers: their files equal the records, and their failures do not reach the run."""
 
 import csv
 import importlib.machinery
@@ -68,7 +68,7 @@ def read_tensorboard(folder):
 
 
 def curves(records):
-    """What TensorBoard is to show of records: every number by its step, in single precision, and every episode."""
+    """Curves of records for TensorBoard: every number by its step, in single precision, and every episode."""
     found = {}
     for record in records:
         for name, values in (("episode/return", record["returns"]), ("episode/length", record["lengths"])):
@@ -146,7 +146,7 @@ def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finishe
 
 
 class StandIn(types.ModuleType):
-    """A module in the place of wandb that keeps what it is given, and fails when it is told to."""
+    """A module in the place of wandb that keeps its arguments, and fails on request."""
 
     def __init__(self, fails_at=None):
         super().__init__("wandb")

@@ -133,7 +133,7 @@ def test_a_resumed_warm_start_needs_its_source_no_more(first, warm, tmp_path, mo
 
 
 class Payload:
-    """What a pickle would run."""
+    """Object whose pickle would run code."""
 
     def __reduce__(self):
         return (open, ("was-run", "w"))
