@@ -222,7 +222,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "qr_dqn": _SOONER,
         "iqn": _SOONER,
         "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "target": "incremental:0.01"},
-        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "learning_rate": "linear(0.001,0,100%)"},
+        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,25%)", "learning_rate": "linear(0.001,0,100%)"},
         "munchausen_dqn": _SOONER,
         "hl_gauss": _SOONER,
         "bootstrapped_dqn": {"target": "periodic:100"},

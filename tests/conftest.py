@@ -23,7 +23,7 @@ def _programs_are_compiled_once(tmp_path_factory, worker_id):
         base = tmp_path_factory.getbasetemp()
         folder = base if worker_id == "master" else base.parent  # that of all workers
         jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
