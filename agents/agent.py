@@ -255,7 +255,9 @@ def _networks(
 def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
     """Raises ValueError if a field is set that the built-in network alone reads, and a network is given."""
     plain = type(config.network)()
-    fields = [(name, getattr(config.network, name), (getattr(plain, name),)) for name in _OF_BUILT_IN_NETWORK]
+    fields: list[tuple[str, Any, tuple[Any, ...]]] = [
+        (name, getattr(config.network, name), (getattr(plain, name),)) for name in _OF_BUILT_IN_NETWORK
+    ]
     fields += [
         (name, getattr(config.head, name), values)
         for name, values in _OF_BUILT_IN_HEADS.items()
@@ -293,7 +295,7 @@ def _check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
                 f"terms.{name}: got a {type(pair).__name__}; expected a weight and a term. Try terms={{{name!r}: (1.0, "
                 "term)}."
             )
-        weight = pair[0]
+        weight: Any = pair[0]
         if not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
             raise ValueError(f"terms.{name}: got the weight {weight!r}; expected a finite number. Try 1.0.")
 
