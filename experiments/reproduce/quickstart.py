@@ -66,7 +66,7 @@ def draw(runs, path):
         f"polyak train, CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.92))
+    axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
