@@ -41,7 +41,7 @@ def test_the_quickstart_learns_under_other_targets_with_nothing_else_changed(tar
     assert reaches(make_run_config(fields={"target": target}), 100, tmp_path / "run")  # untrained: about 10
 
 
-# Environment steps by which an agent has reached 400 with some to spare; docs/agents.md has three seeds of 100 000.
+# Environment steps of a run; it ends where the agent has reached 400.
 LATE = ("qr_dqn", "iqn", "munchausen_dqn", "r2d2")
 STEPS = dict.fromkeys(AGENTS, 100_000) | dict.fromkeys(LATE, 150_000)
 
