@@ -120,8 +120,12 @@ def make_agent(
         learns = drawn.valid & ((jnp.arange(drawn.valid.shape[1]) >= burn_in)[None] | drawn.first[:, None])
         return jnp.where(learns, greedy_action(values, mask), -1)
 
-    acting = make_acting(config, acting_network)
-    return Agent(init, *acting[:2], learner.step, named, acting[2], greedy_actions, _calibration(config), burn_in)
+    initial_recurrent_state, *acting = make_acting(config, acting_network)
+    # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
+    act, learn, evaluate, greedy = (
+        jax.jit(function, inline=True) for function in (acting[0], learner.step, acting[1], greedy_actions)
+    )
+    return Agent(init, initial_recurrent_state, act, learn, named, evaluate, greedy, _calibration(config), burn_in)
 
 
 def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:

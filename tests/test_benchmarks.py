@@ -16,7 +16,6 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
 SHARED = {"timing", "bare"}
-SLOW = {"host_loop", "learner_step", "nature_scan", "startup"}  # tens of seconds of compiling: in .ci/run
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 
 
@@ -25,11 +24,8 @@ def timing():
     return argparse.Namespace(**runpy.run_path(str(BENCHMARKS / "timing.py")))
 
 
-@pytest.mark.parametrize(
-    "script",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ()) for path in SCRIPTS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_benchmark_runs_and_gives_finite_ratios(script, tmp_path):
     out = tmp_path / "results.jsonl"
     command = [sys.executable, str(script), "--quick", "--alone", "--out", str(out)]

@@ -44,7 +44,17 @@ def shell_lines(program):
     return [pytest.param(words[1:], id=f"{place} {' '.join(words)}") for place, words in started]
 
 
-@pytest.mark.parametrize("code", [pytest.param(code, id=place) for place, code in blocks("python")])
+# Their blocks make or train agents: in .ci/run.
+TRAINING = ("README.md", "adding_an_agent.md", "export.md", "python_api.md")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=place, marks=pytest.mark.slow if place.startswith(TRAINING) else ())
+        for place, code in blocks("python")
+    ],
+)
 def test_every_python_block_runs(code, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
@@ -204,7 +214,8 @@ def test_every_script_stays_short(script):
     assert len(script.read_text().splitlines()) < 40
 
 
-@pytest.mark.parametrize("name", ["hard_target", pytest.param("soft_target", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hard_target", "soft_target"])
 def test_the_scripts_with_an_agent_run(name):
     code = f"import runpy; runpy.run_path({str(SCRIPTS / name)!r} + '.py')['main'](steps=1500)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -217,6 +228,7 @@ def test_the_two_scripts_differ_in_one_line():
     assert sum(a != b for a, b in zip(hard, soft, strict=True)) == 1
 
 
+@pytest.mark.slow
 def test_the_average_of_the_third_script_is_the_better_one(capsys):
     main = runpy.run_path(str(SCRIPTS / "averaged_evaluation.py"))["main"]
     for seed in range(2):

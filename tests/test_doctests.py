@@ -36,7 +36,15 @@ def all_modules() -> list[str]:
     return sorted(modules)
 
 
-@pytest.mark.parametrize("module", all_modules())
+# Their examples train an agent, or compile networks operation by operation: in .ci/run.
+SLOW = {"polyak.experiments.api"} | {
+    f"polyak.networks.{name}" for name in ("conv", "heads", "image_torsos", "network", "torsos", "value_networks")
+}
+
+
+@pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in all_modules()]
+)
 def test_examples_run(module: str) -> None:
     result = doctest.testmod(
         importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

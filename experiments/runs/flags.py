@@ -68,7 +68,7 @@ def parse_run(arguments: Sequence[str], command: type, description: str) -> tupl
         args=rest,
         prog=f"polyak train {agent}",
         description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
     own, *parts = (vars(getattr(found, group)) for group in kinds)
     fields = {name: value for part in parts for name, value in part.items()}

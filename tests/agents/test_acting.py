@@ -1,5 +1,6 @@
 """Acting: among the legal actions, by the member of an episode, by noise, and step by step with recurrent state."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,7 +127,7 @@ def test_the_action_is_that_of_the_member_and_in_evaluation_of_the_mean(ensemble
         assert acted.action.tolist() == output.members[:, member].argmax(axis=1).tolist()
     evaluated = agent.evaluate_act(jax.random.key(0), state, recurrent_state, seen)
     assert evaluated.action.tolist() == output.members.mean(axis=1).argmax(axis=1).tolist()
-    assert evaluated.recurrent_state == recurrent_state
+    chex.assert_trees_all_equal(evaluated.recurrent_state, recurrent_state)
 
 
 def test_each_member_learns_from_a_step_with_a_probability(ensemble):

@@ -72,7 +72,7 @@ class Kind(NamedTuple):
 
 
 # Their programs take longest to compile, and each has its parts in common with two others.
-SLOW = ("categorical_noisy_lstm", "ensemble_lstm", "quantile_lstm", "implicit_quantile_sequences")
+SLOW = ("categorical_noisy_lstm", "ensemble_lstm", "quantile_lstm", "implicit_quantile_sequences", "categorical")
 
 
 @pytest.fixture(

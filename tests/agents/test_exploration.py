@@ -37,6 +37,7 @@ def test_epsilon_greedy_is_the_same_on_host_and_device(uniform, epsilon, num_act
     assert ((host >= 0) & (host < num_actions)).all()
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(
     masks=strategies.lists(strategies.lists(strategies.booleans(), min_size=4, max_size=4), min_size=1, max_size=5),

@@ -19,11 +19,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def reaches(config, wanted, folder):
-    """Whether the mean return of a hundred training episodes reaches ``wanted``; the run ends where it does."""
-    means = [-math.inf]
+    """Whether the mean return of twenty training episodes in a row reaches ``wanted``; the run ends where it does."""
+    returns, means = [], [-math.inf]
 
     def there(record):
-        means.append(-math.inf if record["return_mean"] is None else record["return_mean"])
+        returns.extend(record["returns"])
+        means.append(-math.inf if len(returns) < 20 else sum(returns[-20:]) / 20)
         return means[-1] >= wanted
 
     runs.train(config, folder, interrupt_when(there), silent)

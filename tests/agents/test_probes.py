@@ -82,9 +82,8 @@ def train(probe, configs, steps):
     return environment, agent, carry.agent
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == IN_THE_SUITE else pytest.mark.slow) for name in PROBES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROBES)
 def test_the_values_are_learnt(name):
     configs = make_configs("double_dqn", fields={**FIELDS, "error": "squared", "batch_size": 64})
     environment, agent, state = train(PROBES[name], configs, STEPS)
@@ -118,13 +117,13 @@ def q_values_of(configs, agent, environment, state, observation):
 
 
 # A probe for agents of every kind of head and loss (a recurrent core has one of its own below); in .ci/run two for all.
-OF_THE_SUITE = {"prioritized_dqn", "munchausen_dqn"}
+OF_THE_SUITE = "prioritized_dqn"
 
 
 @pytest.mark.parametrize(
     ("name", "probe"),
     [
-        pytest.param(name, probe, marks=() if probe == IN_THE_SUITE and name in OF_THE_SUITE else pytest.mark.slow)
+        pytest.param(name, probe, marks=() if probe == IN_THE_SUITE and name == OF_THE_SUITE else pytest.mark.slow)
         for name in AGENTS
         for probe in (IN_THE_SUITE, "delayed reward")
         if name != "n_step_double_dqn"

@@ -273,6 +273,7 @@ def sequences(first=(False, False), valid=4, complete=True, seed=0):
     return Sample(drawn, np.ones(2, np.float32), np.arange(2))
 
 
+@pytest.mark.slow
 def test_the_burn_in_moves_the_recurrent_state_and_is_not_learnt_from(recurrent):
     state, learn = recurrent
     base = sequences()

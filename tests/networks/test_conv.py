@@ -31,7 +31,10 @@ CONVOLUTIONS = [
 
 
 class TestConv2D:
-    @pytest.mark.parametrize(("kernel", "stride", "padding", "shape"), CONVOLUTIONS)
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "padding", "shape"),
+        [*CONVOLUTIONS[:3], *(pytest.param(*geometry, marks=pytest.mark.slow) for geometry in CONVOLUTIONS[3:])],
+    )
     def test_equals_haiku(self, kernel: Any, stride: Any, padding: Any, shape: Any) -> None:
         theirs = transform(lambda: hk.Conv2D(6, kernel, stride, padding=padding))
         ours = [
@@ -57,6 +60,7 @@ class TestConv2D:
         chex.assert_trees_all_close(convolution, expected, rtol=1e-4, atol=1e-4)
         chex.assert_trees_all_close(patches, expected, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.slow
     def test_initial_parameters_equal_haikus(self) -> None:
         images = jnp.ones([1, 6, 6, 3])
         expected = transform(lambda: hk.Conv2D(5, (3, 2))).init(KEY, images)

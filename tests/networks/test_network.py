@@ -18,14 +18,20 @@ HEADS = get_args(networks.HeadName)
 OBSERVATION = random_floats(2, 4)
 
 
+# The others are compiled, operation by operation, in .ci/run.
+QUICK = ("q", "q-dueling-noisy", "categorical-dueling", "quantile", "ensemble")
+
+
 def cases() -> Iterator[Any]:
     for head, dueling, noisy in itertools.product(HEADS, (False, True), (False, True)):
         if head != "ensemble" or not (dueling or noisy):
             name = "-".join([head, *["dueling"] * dueling, *["noisy"] * noisy])
-            yield pytest.param(name, small_arguments(head) | {"dueling": dueling, "noisy": noisy}, id=name)
+            marks = () if name in QUICK else pytest.mark.slow
+            yield pytest.param(name, small_arguments(head) | {"dueling": dueling, "noisy": noisy}, id=name, marks=marks)
     for dueling in (False, True):
         name = "q-dueling-lstm" if dueling else "q-lstm"
-        yield pytest.param(name, small_arguments() | {"dueling": dueling, "lstm_size": 7}, id=name)
+        arguments = small_arguments() | {"dueling": dueling, "lstm_size": 7}
+        yield pytest.param(name, arguments, id=name, marks=pytest.mark.slow)
 
 
 def values(net: networks.Network, params: Any, state: Any, key: Any, observation: Any) -> networks.ValueOutput:

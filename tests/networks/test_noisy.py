@@ -41,6 +41,7 @@ class TestNoise:
             assert shapes[name]["w_sigma"] == shapes[name]["w"]
             assert shapes[name]["b_sigma"] == shapes[name]["b"]
 
+    @pytest.mark.slow
     def test_initial_parameters_are_the_papers(self) -> None:
         layer = hk.transform(lambda x: networks.NoisyLinear(500, sigma=0.4)(x))
         params = layer.init(KEY, jnp.zeros([1, 16]))["noisy_linear"]
@@ -111,6 +112,7 @@ class TestNoise:
         means = {name: {"w": leaves["w"], "b": leaves["b"]} for name, leaves in params.items()}
         chex.assert_trees_all_equal(noisy.apply(params, None, observation), plain.apply(means, None, observation))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("head", ["categorical", "implicit_quantile"])
     def test_gradients_reach_means_and_scales(self, head: str) -> None:
         net = small_network(head, dueling=True, noisy=True, activation="tanh")

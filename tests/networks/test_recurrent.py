@@ -166,6 +166,7 @@ def test_initial_recurrent_state_is_zeros_of_its_size() -> None:
         np.testing.assert_array_equal(leaf, np.zeros((5, 7), np.float32))
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter_through_time() -> None:
     net = build(dueling=True, activation="tanh")
     drawn = sequences()

@@ -38,7 +38,9 @@ def minatar_in_haiku(images: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize(
-    ("torso", "theirs"), [("impala", impala_in_haiku), ("minatar", minatar_in_haiku)], ids=["impala", "minatar"]
+    ("torso", "theirs"),
+    [pytest.param("impala", impala_in_haiku, marks=pytest.mark.slow), ("minatar", minatar_in_haiku)],
+    ids=["impala", "minatar"],
 )
 def test_equal_their_layers_in_haiku(torso: str, theirs: Any) -> None:
     images = random_floats(2, 9, 6, 4)

@@ -133,6 +133,7 @@ def test_off_it_costs_nothing_and_lets_everything_through():
     assert "cond" not in found
 
 
+@pytest.mark.slow
 def test_optax_apply_if_finite_guards_the_optimizer_alone():
     optimizer = optax.apply_if_finite(optax.adam(0.1), max_consecutive_errors=2)
     made = learner(told, optimizer, TARGETS)

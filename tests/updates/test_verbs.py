@@ -53,7 +53,7 @@ def assert_trees_equal(got, wanted, ulps=0):
 
 
 @ignore_stalls
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(pairs_of_trees(), st.floats(0, 1, width=32))
 def test_incremental_update_equals_optax(pair, step_size):
     new, old = pair
@@ -64,7 +64,7 @@ def test_incremental_update_equals_optax(pair, step_size):
     assert_trees_equal(jitted, got, ulps=1)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(pairs_of_trees(), st.integers(0, 30), st.integers(1, 9))
 def test_periodic_update_equals_optax(pair, steps, period):
     new, old = pair
@@ -73,7 +73,7 @@ def test_periodic_update_equals_optax(pair, steps, period):
     assert_trees_equal(jax.jit(updates.periodic_update)(new, old, steps, period), wanted)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(pairs_of_trees())
 def test_apply_updates_equals_optax(pair):
     params, changes = pair

@@ -107,6 +107,7 @@ class Door(gymnasium.Env):
         return observation, reward, self.t == 2, False, info
 
 
+@pytest.mark.slow
 def test_what_is_illegal_is_worth_nothing_however_good_it_looks():
     # The network has seen what action 2 is worth with a key, and never without: there it takes it for good as well.
     fields = {
@@ -256,6 +257,7 @@ def test_a_vector_environment_that_loses_the_last_mask():
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_with_masks(tmp_path):
     if "Gates-v0" not in gymnasium.registry:
         gymnasium.register("Gates-v0", Gates)

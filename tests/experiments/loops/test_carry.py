@@ -38,6 +38,7 @@ class Images(gymnasium.Env):
         return random.integers(0, 256, (6, 6)).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_led_back_begins_an_episode():
     configs = make_configs("dqn", fields=FIELDS)
     environment = adapt([Images(seeded=True), Images(seeded=False)], seed=0)

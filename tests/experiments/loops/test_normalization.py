@@ -193,6 +193,7 @@ def run(tmp_path_factory):
     return polyak.train(out=folder, **dict.fromkeys(BOTH, True), **FIELDS)
 
 
+@pytest.mark.slow
 def test_training_moves_the_statistics_and_evaluation_reads_them(run):
     with np.load(run.folder / "parameters.npz") as arrays:
         found = {name.removeprefix("normalization/"): arrays[name] for name in arrays if "normalization" in name}

@@ -30,7 +30,7 @@ class Counting(gymnasium.Env):
         return np.float32([self.t + 1]), 1.0, self.t == 3, False, {}
 
 
-@pytest.mark.parametrize("rule", ["periodic:3", "none"])
+@pytest.mark.parametrize("rule", [pytest.param("periodic:3", marks=pytest.mark.slow), "none"])
 def test_a_recurrent_agent(rule):
     fields = {
         "core": "lstm",

@@ -56,6 +56,7 @@ def pull(trigger, kind, step):
 # Environments
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_fails_is_saved_and_goes_on_as_if_nothing_had_been(
     tmp_path, trigger, undisturbed, capsys, monkeypatch
 ):

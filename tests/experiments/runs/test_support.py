@@ -60,6 +60,7 @@ def test_a_derived_support_is_part_of_the_checkpoint(derived, tmp_path, monkeypa
     assert_same_run(tmp_path / "run", derived.folder)
 
 
+@pytest.mark.slow
 def test_a_support_that_is_given_is_not_derived(tmp_path, monkeypatch):
     monkeypatch.setattr("polyak.agents.agent.derive_support", lambda *_, **__: pytest.fail("derived"))
     assert cli.run(arguments(["train", "c51"], tmp_path / "run", **ATOMS, v_min=-5, v_max=50)) == 0

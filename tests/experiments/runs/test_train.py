@@ -84,9 +84,9 @@ def test_a_finished_run_has_nothing_to_resume(finished, capsys):
 @pytest.mark.parametrize(
     ("target", "rule", "learner_steps", "environment_steps"),
     [
-        ("incremental:0.005", "incremental:0.005", 1, 2),
+        pytest.param("incremental:0.005", "incremental:0.005", 1, 2, marks=pytest.mark.slow),
         ("periodic:50env", "periodic:25", 25, 50),
-        ("none", "none", None, None),
+        pytest.param("none", "none", None, None, marks=pytest.mark.slow),
     ],
 )
 def test_the_rule_is_recorded_in_both_units(tmp_path, target, rule, learner_steps, environment_steps):
@@ -106,7 +106,10 @@ def test_the_rule_is_recorded_in_both_units(tmp_path, target, rule, learner_step
     "changed",
     [
         {},
-        {"num_envs": 3, "n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"},
+        pytest.param(
+            {"num_envs": 3, "n_steps": 3, "average": "incremental:0.1", "target": "incremental:cosine(0.1)"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"num_envs": 2, "normalize_observations": True, "normalize_rewards": True, "skip_nonfinite": True},
             marks=pytest.mark.slow,
@@ -127,9 +130,10 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path, changed, capsys)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stops",
-    [pytest.param((200,), marks=pytest.mark.slow), (300, 500)],
+    [(200,), (300, 500)],
     ids=["at a checkpoint", "after the replay has wrapped, twice"],
 )
 def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
@@ -162,6 +166,7 @@ def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_interrupted_between_records_and_resumed_equals_never_stopped(tmp_path, finished, monkeypatch):
     step, calls = Environments.step, []
 
