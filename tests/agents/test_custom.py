@@ -357,6 +357,7 @@ def drawing(keys, num_members=0):
     return networks.Network(init, encode, None, value, lambda batch: (), draws=True)
 
 
+@pytest.mark.slow
 def test_keys_of_terms_are_no_keys_of_the_network():
     of_network, of_terms = [], []
 

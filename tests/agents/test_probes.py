@@ -17,8 +17,8 @@ from polyak.experiments.loops.evaluation import evaluate
 from polyak.replay import Sample, TimeStep, Transition
 from small_runs import run_loop
 
+pytestmark = pytest.mark.slow
 DISCOUNT = 0.9
-IN_THE_SUITE = "the action matches the sign"
 STEPS = 16_000
 FIELDS = {
     "hidden_sizes": (32,),
@@ -82,7 +82,6 @@ def train(probe, configs, steps):
     return environment, agent, carry.agent
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBES)
 def test_the_values_are_learnt(name):
     configs = make_configs("double_dqn", fields={**FIELDS, "error": "squared", "batch_size": 64})
@@ -116,16 +115,12 @@ def q_values_of(configs, agent, environment, state, observation):
     return np.asarray(output.q_values[0])
 
 
-# A probe for agents of every kind of head and loss (a recurrent core has one of its own below); in .ci/run two for all.
-OF_THE_SUITE = "prioritized_dqn"
-
-
 @pytest.mark.parametrize(
     ("name", "probe"),
     [
-        pytest.param(name, probe, marks=() if probe == IN_THE_SUITE and name == OF_THE_SUITE else pytest.mark.slow)
+        (name, probe)
         for name in AGENTS
-        for probe in (IN_THE_SUITE, "delayed reward")
+        for probe in ("the action matches the sign", "delayed reward")
         if name != "n_step_double_dqn"
     ],
 )
@@ -160,7 +155,6 @@ class Recall(gymnasium.Env):
         return np.zeros(1, np.float32), float(over and 2 * action - 1 == self.sign), over, False, {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "solves"), [("r2d2", True), ("double_dqn", False)])
 def test_what_was_seen_before_is_remembered_by_the_recurrent_agent_alone(name, solves):
     configs = configs_of(name, n_steps=1, epsilon=1)

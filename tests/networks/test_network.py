@@ -19,7 +19,7 @@ OBSERVATION = random_floats(2, 4)
 
 
 # The others are compiled, operation by operation, in .ci/run.
-QUICK = ("q", "q-dueling-noisy", "categorical-dueling", "quantile", "ensemble")
+QUICK = ("q-dueling-noisy", "categorical", "ensemble")
 
 
 def cases() -> Iterator[Any]:

@@ -146,6 +146,7 @@ def test_none_keeps_no_copy():
     assert int(state.count) == 1
 
 
+@pytest.mark.slow
 def test_every_rule_is_a_lane_of_one_compiled_program():
     lanes = list(RULES.values())
     stacked = TargetRule(

@@ -58,6 +58,7 @@ def train(environments, **fields):
     return carry, record, returns
 
 
+@pytest.mark.slow
 def test_frames_stacked_when_drawn_are_frames_stacked_by_the_environment():
     ours, record, returns = train([Images(), Images()], frame_stack=STACK)
     theirs, other_record, other_returns = train([stacked(), stacked()])

@@ -208,6 +208,7 @@ def test_training_moves_the_statistics_and_evaluation_reads_them(run):
     assert np.load(run.folder / "parameters.npz")["normalization/returns/count"] == 400
 
 
+@pytest.mark.slow
 def test_what_acts_sees_normalised_observations(run, tmp_path):
     for name in ("config.json", "metrics.jsonl", "evaluation.json"):
         shutil.copy(run.folder / name, tmp_path / name)

@@ -123,6 +123,7 @@ def test_the_words_name_every_layer_and_its_size(dueling, shape, hidden_sizes):
     assert ("mean(advantage)" in words) == dueling
 
 
+@pytest.mark.slow
 def test_from_the_command_line(run, tmp_path, capsys):
     copy = shutil.copytree(run.folder, tmp_path / "run")
     assert cli.run(["export", str(copy)]) == 0

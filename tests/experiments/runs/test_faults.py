@@ -75,6 +75,7 @@ def test_a_run_whose_worker_fails_is_saved_and_goes_on_as_if_nothing_had_been(
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_with_restart_the_run_goes_on_and_counts(tmp_path, trigger):
     config = config_of(env=ONCE, num_envs=3, workers=2, on_env_failure="restart")
     folder = tmp_path / "run"

@@ -40,6 +40,7 @@ def supports(folder):
     return [(record["v_min"], record["v_max"]) for record in records(folder)]
 
 
+@pytest.mark.slow
 def test_a_derived_support_is_recorded_and_exported(derived, tmp_path):
     # A reward of 1 a step under a discount of 0.99; none before the first learner step.
     assert supports(derived.folder) == [(0, 0), (0, 100), (0, 100)]
