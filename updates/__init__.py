@@ -30,6 +30,7 @@ from .rule import (
     step_size_at,
     text,
 )
+from .surgery import Periodic, reset, shrink_and_perturb
 from .target import TargetState
 from .verbs import apply_updates, incremental_update, periodic_update
 
@@ -40,6 +41,7 @@ __all__ = [
     "Loss",
     "LossOutput",
     "Partition",
+    "Periodic",
     "Rule",
     "Target",
     "TargetRule",
@@ -61,7 +63,9 @@ __all__ = [
     "periodic",
     "periodic_update",
     "repeat",
+    "reset",
     "rules_by_part",
+    "shrink_and_perturb",
     "step_size_at",
     "target",
     "text",

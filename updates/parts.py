@@ -182,17 +182,23 @@ def parts_of_leaves(rule: Rule, params: Tree, name: str = "") -> list[str]:
     labels = [_longest_prefix(rule.parts, path) for path in paths]
     for prefix in rule.parts:
         if prefix not in labels:
-            raise ValueError(_unmatched_message(name, prefix, paths))
+            raise ValueError(unmatched_message("target", f"{name}/", prefix, paths))
     return labels
 
 
+def begins_with(path: str, prefixes: Iterable[str]) -> bool:
+    """Whether a path is one of the prefixes or continues it, in whole path components."""
+    return any(f"{path}/".startswith(f"{prefix}/") for prefix in prefixes)
+
+
 def _longest_prefix(prefixes: Iterable[str], path: str) -> str:
-    return max((prefix for prefix in prefixes if f"{path}/".startswith(f"{prefix}/")), key=len, default="")
+    return max((prefix for prefix in prefixes if begins_with(path, [prefix])), key=len, default="")
 
 
-def _unmatched_message(name: str, prefix: str, paths: list[str]) -> str:
+def unmatched_message(field: str, name: str, prefix: str, paths: list[str]) -> str:
+    """Message about a prefix, written ``name`` and then the prefix, that no parameter follows."""
     modules = list(dict.fromkeys(path.rpartition("/")[0] or path for path in paths))
     beginnings = {"/".join(parts) for path in paths for parts in itertools.accumulate([c] for c in path.split("/"))}
     close = difflib.get_close_matches(prefix, sorted(beginnings - {prefix}), n=1)
-    hint = f" Did you mean '{name}/{close[0]}'?" if close else ""
-    return f"target: no parameter follows '{name}/{prefix}'; the modules are {some(modules, limit=30)}.{hint}"
+    hint = f" Did you mean '{name}{close[0]}'?" if close else ""
+    return f"{field}: no parameter follows '{name}{prefix}'; the modules are {some(modules, limit=30)}.{hint}"

@@ -1,0 +1,142 @@
+"""Surgery on the state of a learner: fresh values for some of its leaves, now and then.
+
+Networks that are trained for long lose plasticity; initialising their last layers anew, and moving the others a part
+of the way back, restores it (Nikishin et al., 2022; D'Oro et al., 2023; Schwarzer et al., 2023). Leaves are chosen as
+parts of a target are: by prefixes of their paths, in whole path components.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._tree import Tree, as_dtype, is_averaged, leaf_paths, map_aligned, path_text
+from .learner import LearnerState
+from .parts import begins_with, unmatched_message
+
+_NAMES = ("state", "fresh")
+
+
+class Periodic(NamedTuple):
+    """Operation on the state of a learner that fires where a number of learner steps crosses a multiple of its period.
+
+    It fires as a target rule does: never at 0, and once where one call crosses several multiples.
+
+    Attributes:
+        period: Number of learner steps.
+        apply: ``(key, LearnerState) -> LearnerState``; the key is consumed.
+        last: Number of learner steps after which it fires no more; None for no end.
+    """
+
+    period: int
+    apply: Callable[[jax.Array, LearnerState], LearnerState]
+    last: int | None = None
+
+    def count(self, learner_steps: int) -> int:
+        """Number of multiples of the period up to ``learner_steps``, ``last`` and those after it left out.
+
+        >>> resets = Periodic(100, lambda key, state: state, last=250)
+        >>> [resets.count(steps) for steps in (0, 99, 100, 199, 200, 1000)]
+        [0, 0, 1, 1, 2, 2]
+        """
+        return min(learner_steps, learner_steps if self.last is None else self.last) // self.period
+
+
+def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> LearnerState:
+    """Begin anew with some leaves: parameters, every target's copy of them, and the optimizer's state of them.
+
+    All else is kept to the bit: other leaves, module state, and what the optimizer and the targets count.
+
+    Args:
+        state: State of the learner.
+        fresh: State that the same learner begins with, under another key. Where its targets come from a third one, the
+            targets begin apart from the online parameters.
+        parts: Prefixes of the leaves' paths, in whole path components (``head``).
+
+    Raises:
+        ValueError: there are no parts, one matches no parameter (the message lists the modules), or the states do not
+            line up (it names the leaf).
+
+    >>> import optax
+    >>> from polyak.updates import LossOutput, learner
+    >>> follow = learner(lambda *_: (0.0, LossOutput()), optax.adam(0.1), {})
+    >>> old, new = follow.init({"head": jnp.ones(1), "torso": jnp.ones(1)}), follow.init({"head": jnp.zeros(1),
+    ...     "torso": jnp.zeros(1)})
+    >>> {name: leaf.tolist() for name, leaf in reset(old, new, ["head"]).params.items()}
+    {'head': [0.0], 'torso': [1.0]}
+    """
+    moved = _map_parts(lambda old, new: jnp.array(new), state, fresh, parts)
+    return moved._replace(optimizer_state=_reset_optimizer(state, fresh, parts))
+
+
+def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence[str], shrink: Any) -> LearnerState:
+    """Move some leaves a part of the way back: ``shrink * old + (1 - shrink) * fresh``, in parameters and targets.
+
+    Ash and Adams, 2020, with a newly initialised network for the noise (D'Oro et al., 2023). The optimizer's state is
+    kept, and so are integers, booleans and all else.
+
+    Args:
+        state: State of the learner.
+        fresh: State that the same learner begins with, under another key.
+        parts: Prefixes of the leaves' paths, in whole path components (``torso``).
+        shrink: Weight of the old leaves, in [0, 1].
+
+    Raises:
+        ValueError: ``shrink`` is out of range, there are no parts, one matches no parameter (the message lists the
+            modules), or the states do not line up (it names the leaf).
+
+    >>> import optax
+    >>> from polyak.updates import LossOutput, learner
+    >>> follow = learner(lambda *_: (0.0, LossOutput()), optax.adam(0.1), {})
+    >>> old, new = follow.init({"torso": jnp.ones(1)}), follow.init({"torso": jnp.zeros(1)})
+    >>> shrink_and_perturb(old, new, ["torso"], 0.75).params["torso"].tolist()
+    [0.75]
+    """
+    if isinstance(shrink, int | float) and not 0 <= shrink <= 1:
+        raise ValueError(f"shrink: got {shrink}; expected a number in [0, 1], the weight of the old leaves. Try 0.8.")
+
+    def mixed(old: Any, new: Any) -> Any:
+        if not is_averaged(old):
+            return old
+        accumulated = jnp.promote_types(old.dtype, jnp.float32)
+        return as_dtype(shrink * jnp.asarray(old, accumulated) + (1 - shrink) * new, old.dtype)
+
+    return _map_parts(mixed, state, fresh, parts)
+
+
+def _map_parts(
+    function: Callable[[Any, Any], Any], state: LearnerState, fresh: LearnerState, parts: Sequence[str]
+) -> LearnerState:
+    """State with ``function(old, fresh)`` of the leaves under ``parts``, in parameters and targets."""
+    if isinstance(parts, str) or not parts:
+        raise ValueError(f"parts: got {parts!r}; expected a list of prefixes of module paths, such as ['head'].")
+    paths = leaf_paths(state.params)
+    for prefix in parts:
+        if not any(begins_with(path, [prefix]) for path in paths):
+            raise ValueError(unmatched_message("parts", "", prefix, paths))
+
+    def mapped(old: Tree, new: Tree) -> Tree:
+        return map_aligned(lambda path, x, y: function(x, y) if begins_with(path, parts) else x, old, new, _NAMES)
+
+    targets = {
+        name: slow._replace(params=mapped(slow.params, fresh.targets[name].params))
+        for name, slow in state.targets.items()
+    }
+    return state._replace(params=mapped(state.params, fresh.params), targets=targets)
+
+
+def _reset_optimizer(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> Tree:
+    """Optimizer state with fresh leaves for the parameters under ``parts``; their paths end as the parameters' do."""
+    paths = leaf_paths(state.params)
+
+    def is_reset(path: str) -> bool:
+        owners = [own for own in paths if f"/{path}".endswith(f"/{own}")]
+        return bool(owners) and begins_with(max(owners, key=len), parts)
+
+    entries, structure = jax.tree_util.tree_flatten_with_path(state.optimizer_state)
+    leaves = [
+        jnp.array(new) if is_reset(path_text(path)) else old
+        for (path, old), new in zip(entries, jax.tree.leaves(fresh.optimizer_state), strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves)
