@@ -21,6 +21,7 @@ from .augmentation import Augment, make_augmentation
 from .config import AgentConfig, Categorical, Ensemble, HLGauss
 from .heads import HEADS
 from .optimizers import make_optimizer
+from .resets import make_resets
 from .support import derive_support
 from .terms import make_value_term
 from .types import AVERAGE, MAIN_TARGET, Agent, Term, TermOutput, Views
@@ -70,9 +71,10 @@ def make_agent(
         terms: Name to weight and term, added to the value term.
 
     Raises:
-        ValueError: if a part of the config does not suit the observations, a rule's text does not parse, the network's
-            output does not fit the head or the actions, a field is set that a given network does not read, a term
-            is called ``value``, a weight is not finite, or a term does not return ``[B]`` losses.
+        ValueError: if a part of the config does not suit the observations, the text of a rule or of a period does not
+            parse, a part that is reset is none of the network's, the network's output does not fit the head or the
+            actions, a field is set that a given network does not read, a term is called ``value``, a weight is not
+            finite, or a term does not return ``[B]`` losses.
         TypeError: if the network returns something other than a ``ValueOutput``, ``terms`` has something other than
             weights and terms, or a term returns something other than a ``TermOutput``.
 
@@ -125,7 +127,18 @@ def make_agent(
     act, learn, evaluate, greedy = (
         jax.jit(function, inline=True) for function in (acting[0], learner.step, acting[1], greedy_actions)
     )
-    return Agent(init, initial_recurrent_state, act, learn, named, evaluate, greedy, _calibration(config), burn_in)
+    return Agent(
+        init,
+        initial_recurrent_state,
+        act,
+        learn,
+        named,
+        evaluate_act=evaluate,
+        greedy_actions=greedy,
+        calibrate=_calibration(config),
+        burn_in=burn_in,
+        periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
+    )
 
 
 def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:

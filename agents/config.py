@@ -7,7 +7,7 @@ It imports nothing heavy, so that help and the table of agents do not wait for J
 import dataclasses
 from typing import Literal
 
-from .fields import Part, Range, above, at_least, number, one_of, scheduled
+from .fields import Part, Range, above, at_least, number, one_of, scheduled, unit
 from .schedules import Schedule
 
 Error = Literal["squared", "huber"]
@@ -223,6 +223,25 @@ class SGD(Part):
     """Stochastic gradient descent without momentum."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Resets(Part):
+    """Periodic resets, which keep a network able to learn where it is trained for long (D'Oro et al., 2023).
+
+    Attributes:
+        reset_period: Period of the resets in learner steps, such as 40000, or in environment steps, such as 20000env;
+            there is none in the last period of a run.
+        reset_parts: Parts of the network that begin anew, with their optimizer state: prefixes of module paths, such as
+            head, with spaces between several.
+        shrink_parts: Parts of the network that move towards newly initialised parameters; empty for none.
+        shrink: Weight of the old parameters where they move.
+    """
+
+    reset_period: str = "40000"
+    reset_parts: str = "head"
+    shrink_parts: str = "torso"
+    shrink: float = unit(0.8)
+
+
 Head = Scalar | Categorical | HLGauss | Quantile | ImplicitQuantile | Ensemble
 Bootstrap = Greedy | Munchausen
 Optimizer = Adam | AdamW | RMSProp | SGD
@@ -247,6 +266,7 @@ class AgentConfig(Part):
             steps; 500env is in environment steps. q/torso=none after it gives a part of the network its own rule.
         average: Rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none evaluates
             the online parameters.
+        resets: Periodic resets of parts of the network, or none.
     """
 
     network: Network = Network()
@@ -270,6 +290,7 @@ class AgentConfig(Part):
     skip_nonfinite: bool = False
     target: str = "periodic:200"
     average: str = "none"
+    resets: Resets | None = one_of({"none": None, "periodic": Resets}, None)
 
     def __post_init__(self) -> None:
         """Check the fields, and parts that exclude each other."""
@@ -280,6 +301,11 @@ class AgentConfig(Part):
             raise ValueError(
                 "optimizer: got AdamW, but its decay would move the fixed prior of the ensemble. Try --optimizer adam, "
                 "or --prior-scale 0."
+            )
+        if self.resets is not None and isinstance(self.head, Ensemble) and self.head.prior_scale:
+            raise ValueError(
+                "resets: got Resets, but the fixed prior of the ensemble would begin anew with the head. Try --resets "
+                "none, or --prior-scale 0."
             )
         if isinstance(self.bootstrap, Munchausen) and isinstance(self.head, Scalar) and self.head.value_rescaling:
             raise ValueError(

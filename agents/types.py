@@ -7,7 +7,7 @@ import jax
 
 from ..networks import ValueOutput
 from ..replay.types import Array, Sample, TimeStep
-from ..updates import LearnerState, LearnOutput, Target, Variables
+from ..updates import LearnerState, LearnOutput, Periodic, Target, Variables
 
 Tree = Any
 
@@ -147,6 +147,8 @@ class Agent(NamedTuple):
         calibrate: ``(state, rewards [R], discount) -> state``, the state with the support of the head's atoms derived
             from rewards; None where no support is to be derived.
         burn_in: Number of steps of a sequence before those that are learnt from; 0 without a recurrent core.
+        periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
+            multiple of its period.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -158,6 +160,7 @@ class Agent(NamedTuple):
     greedy_actions: Callable[[Variables, Sample], Array]
     calibrate: Callable[[LearnerState, Any, float], LearnerState] | None = None
     burn_in: int = 0
+    periodic: Mapping[str, Periodic] = {}
 
 
 def evaluation_state(state: LearnerState) -> LearnerState:

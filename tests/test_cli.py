@@ -71,6 +71,7 @@ BESIDE = {
     ("optimizer", "adamw"): "--head scalar",
     ("head", "ensemble"): "--optimizer adam",
     ("bootstrap", "munchausen"): "--head quantile",
+    ("resets", "periodic"): "--head scalar",
 }
 
 

@@ -76,7 +76,18 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
         assert default[1] == leaves(make_configs(name))[union]
     titles = re.findall(r"^\W+ (\w+) options", text, re.MULTILINE)
-    parts = ["network", "head", "bootstrap", "optimizer", "draw", "replay", "cadence", "exploration", "normalization"]
+    parts = [
+        "network",
+        "head",
+        "bootstrap",
+        "optimizer",
+        "resets",
+        "draw",
+        "replay",
+        "cadence",
+        "exploration",
+        "normalization",
+    ]
     assert sorted(titles) == sorted(["command", "run", "agent", *parts])
 
 

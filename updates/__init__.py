@@ -30,7 +30,7 @@ from .rule import (
     step_size_at,
     text,
 )
-from .surgery import Periodic, reset, shrink_and_perturb
+from .surgery import Periodic, check_parts, reset, shrink_and_perturb
 from .target import TargetState
 from .verbs import apply_updates, incremental_update, periodic_update
 
@@ -48,6 +48,7 @@ __all__ = [
     "TargetState",
     "Variables",
     "apply_updates",
+    "check_parts",
     "diagnostics",
     "frozen",
     "incremental",

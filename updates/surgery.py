@@ -109,12 +109,7 @@ def _map_parts(
     function: Callable[[Any, Any], Any], state: LearnerState, fresh: LearnerState, parts: Sequence[str]
 ) -> LearnerState:
     """State with ``function(old, fresh)`` of the leaves under ``parts``, in parameters and targets."""
-    if isinstance(parts, str) or not parts:
-        raise ValueError(f"parts: got {parts!r}; expected a list of prefixes of module paths, such as ['head'].")
-    paths = leaf_paths(state.params)
-    for prefix in parts:
-        if not any(begins_with(path, [prefix]) for path in paths):
-            raise ValueError(unmatched_message("parts", "", prefix, paths))
+    check_parts(parts, state.params)
 
     def mapped(old: Tree, new: Tree) -> Tree:
         return map_aligned(lambda path, x, y: function(x, y) if begins_with(path, parts) else x, old, new, _NAMES)
@@ -140,3 +135,26 @@ def _reset_optimizer(state: LearnerState, fresh: LearnerState, parts: Sequence[s
         for (path, old), new in zip(entries, jax.tree.leaves(fresh.optimizer_state), strict=True)
     ]
     return jax.tree.unflatten(structure, leaves)
+
+
+def check_parts(parts: Sequence[str], params: Tree, field: str = "parts") -> None:
+    """Checks that parts are prefixes of paths of parameters.
+
+    Args:
+        parts: Prefixes of the leaves' paths, in whole path components.
+        params: Parameters, or their shapes.
+        field: Name of the field, with which the message begins.
+
+    Raises:
+        ValueError: there are no parts, or one matches no parameter; the message lists the modules.
+
+    >>> check_parts(["heat"], {"head": {"w": 0.0}})
+    Traceback (most recent call last):
+    ValueError: parts: no parameter follows 'heat'; the modules are head. Did you mean 'head'?
+    """
+    if isinstance(parts, str) or not parts:
+        raise ValueError(f"{field}: got {parts!r}; expected a list of prefixes of module paths, such as ['head'].")
+    paths = leaf_paths(params)
+    for prefix in parts:
+        if not any(begins_with(path, [prefix]) for path in paths):
+            raise ValueError(unmatched_message(field, "", prefix, paths))

@@ -17,7 +17,7 @@ from ..environments.types import Environment, EnvironmentFailure, EnvironmentSte
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Programs, Record, compile_agent, finite_priorities, measured, zeros
+from .learning import Programs, Record, compile_agent, finite_priorities, measured, operate, zeros
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, draw_numbers
 
@@ -38,7 +38,8 @@ def host_loop(
 
     A round of learning is due at every multiple of ``train_every`` environment steps from ``learning_starts`` on:
     ``learner_steps`` learner steps on fresh draws, in one dispatch. With several environments the rounds of one loop
-    step share a dispatch where their number is the same in every loop step.
+    step share a dispatch where their number is the same in every loop step. The agent's periodic operations follow the
+    dispatch in which their period is crossed; the record has how often each has fired.
 
     Args:
         agent: Agent.
@@ -63,9 +64,10 @@ def host_loop(
     Raises:
         EnvironmentFailure: if an environment raised, or its process ended or hung; where a checkpoint can still be
             made, the carry was yielded before, with an empty record.
-        ValueError: if an observation or a reward is not finite (the message names environment and step), a support
-            cannot be derived from the rewards, or a metric of the learner is not finite, because training has
-            diverged; with ``skip_nonfinite``, every learner step since the record before was skipped.
+        ValueError: if the period of a periodic operation is shorter than a dispatch, an observation or a reward is not
+            finite (the message names environment and step), a support cannot be derived from the rewards, or a metric
+            of the learner is not finite, because training has diverged; with ``skip_nonfinite``, every learner step
+            since the record before was skipped.
     """
     num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
@@ -109,6 +111,7 @@ def host_loop(
                 "epsilon": epsilon,
                 "replay_size": replay.size(carry.replay),
             }
+            record |= {name: operation.count(carry.learner_steps) for name, operation in agent.periodic.items()}
             record |= carry.statistics.record()
             record |= measured(programs.diagnose, carry.agent, carry.totals, count, carry.steps)
             if config.normalization.normalize_rewards:
@@ -188,4 +191,6 @@ def learn(
     if config.prioritized:
         found = finite_priorities(priorities, carry.steps)
         replay_state = replay.update_priorities(replay_state, sample.rows, found)
-    return carry._replace(agent=state, totals=totals, replay=replay_state, learner_steps=carry.learner_steps + batches)
+    after = carry.learner_steps + batches
+    state = operate(programs, learn_key, carry.learner_steps, after, state)
+    return carry._replace(agent=state, totals=totals, replay=replay_state, learner_steps=after)

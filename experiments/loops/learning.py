@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from ... import networks
 from ...agents import Agent
 from ...replay.types import Sample
-from ...updates import LearnerState, Variables, diagnostics, repeat, rules_by_part, target
+from ...updates import LearnerState, Periodic, Variables, diagnostics, repeat, rules_by_part, target
 from . import normalization
 from .normalization import Scaling
 
@@ -31,16 +31,67 @@ class Programs(NamedTuple):
         learn: ``(key data, learner steps, state, watch, totals, sample, scaling) -> (state, totals, priorities)``, the
             priorities for a prioritized replay alone; state and totals are donated.
         diagnose: ``(state, totals, count) -> name to scalar``.
+        periodic: ``(key data, learner steps, state) -> state`` of each periodic operation, with the operation; the
+            state is donated.
     """
 
     learn: Callable[..., Any]
     diagnose: Callable[..., Any]
+    periodic: Sequence[tuple[Periodic, Callable[..., Any]]]
 
 
 def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> Programs:
-    """Compile the programs of learning, of ``batches`` learner steps in a dispatch."""
+    """Compile the programs of learning, of ``batches`` learner steps in a dispatch.
+
+    Raises:
+        ValueError: if a periodic operation has a shorter period.
+    """
+    check_periods(agent, batches)
     learn = functools.partial(learner_round, agent, batches, prioritized)
-    return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)))
+    periodic = [
+        (operation, jax.jit(functools.partial(_apply_operation, operation, number), donate_argnums=2))
+        for number, operation in enumerate(agent.periodic.values())
+    ]
+    return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)), periodic)
+
+
+def check_periods(agent: Agent, batches: int) -> None:
+    """Check that no periodic operation of an agent would fire more than once in ``batches`` learner steps.
+
+    Raises:
+        ValueError: if one has a shorter period.
+    """
+    for name, operation in agent.periodic.items():
+        if operation.period < batches:
+            raise ValueError(
+                f"{name}: got a period of {operation.period} learner steps, and {batches} are made in one dispatch; "
+                f"expected at least {batches}. Lengthen it, or make fewer learner steps at a time (--learner-steps, "
+                "--num-envs)."
+            )
+
+
+def operate(programs: Programs, key: Any, before: int, after: int, state: LearnerState) -> LearnerState:
+    """State after the periodic operations that are due between two numbers of learner steps.
+
+    Args:
+        programs: Programs of the agent.
+        key: Raw data of the run's learning key; what is drawn depends on it and on ``after``.
+        before: Number of learner steps before the last dispatch.
+        after: Number of learner steps after it.
+        state: State of the agent; consumed.
+    """
+    for operation, apply in programs.periodic:
+        if operation.count(after) > operation.count(before):
+            state = apply(key, np.uint32(after), state)
+    return state
+
+
+def _apply_operation(
+    operation: Periodic, number: int, key: Any, learner_steps: Any, state: LearnerState
+) -> LearnerState:
+    # The learner's keys are fold_in(that of its step, i) for small i, as all that jax.random.split gives are.
+    own = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps), 2**32 - 1 - number)
+    return operation.apply(own, state)
 
 
 def learner_round(

@@ -18,6 +18,7 @@ from ..environments.local import Environments
 from ..environments.make import make
 from ..environments.workers import WorkerEnvironments
 from ..loops.carry import make_replay
+from ..loops.learning import check_periods
 from ..loops.observations import observation_pipeline
 from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
@@ -82,13 +83,15 @@ def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
     # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
     scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
-    return make_agent(
+    agent = make_agent(
         config.agent,
         observation_pipeline(config.loop, spec).spec,
         total_learner_steps=updates_in_all,
         environment_steps_per_learner_step=config.loop.environment_steps_per_learner_step,
         lowering=lowering,
     )
+    check_periods(agent, batches_per_dispatch(config.loop, config.num_envs))
+    return agent
 
 
 def describe_targets(parts: Parts) -> dict[str, Any]:

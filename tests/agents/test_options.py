@@ -21,6 +21,7 @@ from polyak.replay import EnvironmentSpec
 IMAGES = EnvironmentSpec(jax.ShapeDtypeStruct((36, 36, 1), np.dtype(np.uint8)), num_actions=2)
 SMALL = {"hidden_sizes": (2,), "num_atoms": 3, "num_quantiles": 2, "num_members": 2, "lstm_size": 2}
 TEXTS = {"target": ["periodic:7", "incremental:0.5"], "average": ["none", "incremental:0.5"]}
+TEXTS |= {"reset_period": ["20", "30"], "reset_parts": ["head", "torso"], "shrink_parts": ["", "torso"]}
 # The two ends of a support are given together.
 SUPPORT = {"v_min": {"v_max": 9.0}, "v_max": {"v_min": -9.0}}
 
@@ -96,10 +97,12 @@ def programs_of(fields: dict[str, Any]) -> str:
     recurrent_state = jax.eval_shape(lambda key: agent.initial_recurrent_state(key, 2), jax.random.key(0))
     shown, key = timestep(config, IMAGES, num_envs=2), jax.random.key(0)
     texts = [str(target.rule) for target in agent.targets.values()]
+    texts += [f"{operation.period} {operation.last}" for operation in agent.periodic.values()]
     for function, arguments in (
         (agent.init, ()),
         (agent.learn, (state, sample)),
         (agent.act, (state, recurrent_state, shown)),
+        *((operation.apply, (state,)) for operation in agent.periodic.values()),
     ):
         program = jax.make_jaxpr(function)(key, *arguments)
         texts += [str(program), *(np.asarray(constant).tobytes().hex() for constant in program.consts)]

@@ -24,8 +24,9 @@ COMBINATIONS = {
         "double_dqn",
         {"windows": "sequences", "sequence_length": 10, "sampling": "prioritized", "n_steps": "exponential(4,1,200)"},
     ),
+    "resets": ("n_step_double_dqn", {"resets": "periodic", "reset_period": "60env", "n_steps": "linear(5,1,50%)"}),
 }
-IN_THE_SUITE = ("annealed n and discount",)  # all in .ci/run
+IN_THE_SUITE = ("resets",)  # all in .ci/run
 
 
 @pytest.mark.parametrize(

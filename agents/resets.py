@@ -1,0 +1,76 @@
+"""Periodic resets of parts of an agent's network."""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+import jax
+
+from .. import updates
+from ..updates import LearnerState, Periodic
+from .config import AgentConfig
+
+RESETS = "resets"
+
+
+def make_resets(
+    config: AgentConfig,
+    init: Callable[[jax.Array], LearnerState],
+    total_learner_steps: int | None = None,
+    environment_steps_per_learner_step: Fraction | None = None,
+) -> dict[str, Periodic]:
+    """Makes the periodic operations of an agent: its resets, where the config has them.
+
+    As in the code of SR-SPR and BBF (D'Oro et al., 2023; Schwarzer et al., 2023), parameters and targets begin anew
+    from initialisations of two keys, the optimizer's state of what only moves is kept, and there is no reset in the
+    last period of a run. What the optimizer counts is kept too, where their code begins again.
+
+    Args:
+        config: Config of the agent.
+        init: ``init`` of the agent.
+        total_learner_steps: Number of learner steps of the run; None for a run without an end.
+        environment_steps_per_learner_step: Number of environment steps for each learner step, by which a period in
+            environment steps is converted.
+
+    Raises:
+        ValueError: if the period does not parse, or a prefix matches no parameter; the message names the field.
+
+    >>> from polyak.agents.config import Resets
+    >>> def init(key):
+    ...     return LearnerState({"head": jax.random.normal(key), "torso": 0.0}, (), (), {})
+    >>> resets = make_resets(AgentConfig(resets=Resets("100")), init, total_learner_steps=300)["resets"]
+    >>> resets.period, resets.last
+    (100, 200)
+    """
+    resets = config.resets
+    if resets is None:
+        return {}
+    period = _period(resets.reset_period, environment_steps_per_learner_step)
+    reset_parts, shrink_parts = resets.reset_parts.split(), resets.shrink_parts.split()
+    params = jax.eval_shape(init, jax.random.key(0)).params
+    updates.check_parts(reset_parts, params, "reset_parts")
+    if shrink_parts:
+        updates.check_parts(shrink_parts, params, "shrink_parts")
+
+    def apply(key: jax.Array, state: LearnerState) -> LearnerState:
+        online_key, target_key = jax.random.split(key)
+        fresh = init(online_key)._replace(targets=init(target_key).targets)
+        if shrink_parts:
+            state = updates.shrink_and_perturb(state, fresh, shrink_parts, resets.shrink)
+        return updates.reset(state, fresh, reset_parts)
+
+    last = None if total_learner_steps is None else max(total_learner_steps - period, 0)
+    return {RESETS: Periodic(period, apply, last)}
+
+
+def _period(text: str, environment_steps_per_learner_step: Fraction | None) -> int:
+    if not re.fullmatch(r"[0-9][0-9_]*(env)?", text.strip()):
+        raise ValueError(
+            f"reset_period: got {text!r}; expected a number of learner steps, such as 40000, or of environment steps, "
+            "such as 20000env."
+        )
+    try:
+        unit = environment_steps_per_learner_step
+        return int(updates.parse(f"periodic:{text.strip()}", environment_steps_per_learner_step=unit).period)
+    except ValueError as error:
+        raise ValueError(f"reset_period: {str(error).removeprefix('target: ')}") from None
