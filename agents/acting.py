@@ -51,8 +51,8 @@ def forward(
         return hidden[:, 0], after
 
     core = None if network.core is None else step
-    output, _, core_state = apply(network, *variables, key, timestep.observation, False, core)
-    return output, core_state
+    applied = apply(network, *variables, key, timestep.observation, False, core)
+    return applied.output, applied.recurrent_state
 
 
 def make_acting(

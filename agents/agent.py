@@ -10,24 +10,24 @@ from typing import Any, Literal
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .. import networks, updates
 from ..networks import Network
 from ..replay.types import EnvironmentSpec, Sample, Sequence, TimeStep
 from ..updates import LearnerState, LossOutput, Target, Variables
 from .acting import forward, greedy_action, make_acting
-from .augmentation import Augment, make_augmentation
-from .config import AgentConfig, Categorical, Ensemble, HLGauss
+from .augmentation import augment_sample, make_augmentation
+from .config import AgentConfig, Ensemble, MLPPrediction
 from .heads import HEADS
 from .optimizers import make_optimizer
 from .resets import make_resets
-from .support import derive_support
-from .terms import make_value_term
-from .types import AVERAGE, MAIN_TARGET, Agent, Term, TermOutput, Views
+from .support import make_calibration
+from .terms import make_self_prediction_term, make_value_term
+from .types import AVERAGE, ENCODER, MAIN_TARGET, Agent, Term, TermOutput, Views
 from .views import look, values_tm1
 
-_VALUE = "value"
+_VALUE, _SELF_PREDICTION = "value", "self_prediction"
+_ABOVE_FEATURES = ("head", "prior", "embedding", "transition")
 # Fields of the config's network that the built-in network alone reads.
 _OF_BUILT_IN_NETWORK = ("torso", "hidden_sizes", "activation")
 # Fields of heads that the built-in network alone reads, and the values at which a given network is as they say.
@@ -87,10 +87,10 @@ def make_agent(
     network, acting_network = _networks(config, spec, network, lowering)
     check_output(config, network, spec)
     named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
-    burn_in = config.burn_in
+    burn_in, prediction = config.burn_in, config.self_prediction
     augment = make_augmentation(config.augmentation, spec.observation.shape)
     _check_terms(terms)
-    weighted = {_VALUE: (1.0, make_value_term(config)), **terms}
+    weighted = {_VALUE: (1.0, make_value_term(config)), **_prediction_terms(config), **terms}
     own_state = frozenset(name for name, target in named.items() if target.module_state == "own")
     read = [name for name in named if name != AVERAGE]
 
@@ -98,9 +98,9 @@ def make_agent(
         key: jax.Array, params: Any, state: Any, targets: Mapping[str, Variables], batch: Sample
     ) -> tuple[jax.Array, LossOutput]:
         key, *augment_keys, term_key = jax.random.split(key, 4)
-        online, sample = Variables(params, state), _augmented(augment, augment_keys, batch)
+        online, sample = Variables(params, state), augment_sample(augment, augment_keys, batch)
         slow = {name: targets[name] for name in read}
-        views, state, own = look(network, key, online, slow, own_state, sample, burn_in)
+        views, state, own = look(network, key, online, slow, own_state, sample, burn_in, prediction)
         total, priorities, metrics = _sum_terms(weighted, term_key, views)
         return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
 
@@ -135,8 +135,9 @@ def make_agent(
         named,
         evaluate_act=evaluate,
         greedy_actions=greedy,
-        calibrate=_calibration(config),
+        calibrate=make_calibration(config),
         burn_in=burn_in,
+        future=0 if prediction is None else prediction.horizon,
         periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
     )
 
@@ -201,13 +202,32 @@ def make_targets(
         "horizon": total_learner_steps,
         "environment_steps_per_learner_step": environment_steps_per_learner_step,
     }
-    rule = updates.parse_named(config.target, (MAIN_TARGET,), **options)[MAIN_TARGET]
-    targets = {MAIN_TARGET: Target(rule, module_state=module_state)}
+    prediction = config.self_prediction
+    names = (MAIN_TARGET,) if prediction is None else (MAIN_TARGET, ENCODER)
+    rules = updates.parse_named(config.target, names, **options)
+    if MAIN_TARGET not in rules:
+        raise ValueError(
+            f"target: got {config.target!r}, which has no rule of {MAIN_TARGET}, the target that values are learnt "
+            f"from. Write it before the others, as in 'periodic:200 {config.target}'."
+        )
+    if ENCODER in rules and prediction is not None and not prediction.stop_gradient:
+        raise ValueError(
+            f"target: got {config.target!r} without stop_gradient, where the online network's features are predicted "
+            f"and no {ENCODER} is read. Leave the {ENCODER} out, or set stop_gradient."
+        )
+    targets = {MAIN_TARGET: Target(rules[MAIN_TARGET], module_state=module_state)}
+    if ENCODER in rules:
+        targets[ENCODER] = Target(rules[ENCODER], select=_encoder_of)
     try:
         average = updates.parse(config.average, **options)
     except ValueError as error:
         raise ValueError(f"average: {error}") from None
     return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
+
+
+def _encoder_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Modules below the head: what the features are computed with."""
+    return {name: leaves for name, leaves in tree.items() if name.split("/")[0] not in _ABOVE_FEATURES}
 
 
 def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -> None:
@@ -255,11 +275,18 @@ def _networks(
 ) -> tuple[Network, Network]:
     """Network to learn with and network to act with; the built-in one acts on fractions that are evenly spaced."""
     if network is None:
-        build = functools.partial(networks.make_network, **network_arguments(config, spec), lowering=lowering)
+        arguments = network_arguments(config, spec) | _prediction_arguments(config)
+        build = functools.partial(networks.make_network, **arguments, lowering=lowering)
         return build(), build(draw_fractions=False)
     if not isinstance(network, Network):
         network = networks.from_haiku(network)
     _refuse_unread(config, lowering)
+    if (network.predict is None) != (config.self_prediction is None):
+        has = "no predict function" if network.predict is None else "a predict function"
+        raise ValueError(
+            f"network: got a network with {has}, and self_prediction is {config.self_prediction}; expected both or "
+            "neither. Give polyak.networks.compose a predict function, or set self_prediction to none."
+        )
     if (network.core is None) != (config.network.core is None):
         has = "no recurrent core" if network.core is None else "a recurrent core"
         raise ValueError(
@@ -267,6 +294,17 @@ def _networks(
             f"to {'none' if network.core is None else 'lstm'}."
         )
     return network, network
+
+
+def _prediction_arguments(config: AgentConfig) -> dict[str, Any]:
+    """Arguments of :func:`polyak.networks.make_network` for self-prediction, which nothing but learning needs."""
+    prediction = config.self_prediction
+    if prediction is None:
+        return {}
+    arguments: dict[str, Any] = {"transition": "linear", "action_conditional": prediction.action_conditional}
+    if isinstance(prediction, MLPPrediction):
+        arguments |= {"transition": "mlp", "transition_sizes": prediction.transition_sizes}
+    return arguments
 
 
 def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
@@ -280,6 +318,13 @@ def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
         for name, values in _OF_BUILT_IN_HEADS.items()
         if hasattr(config.head, name)
     ]
+    prediction = config.self_prediction
+    if prediction is not None:
+        fields += [
+            (name, getattr(prediction, name), (getattr(type(prediction)(), name),))
+            for name in ("action_conditional", "transition_sizes")
+            if hasattr(prediction, name)
+        ]
     for name, value, allowed in [*fields, ("lowering", lowering, ("convolution",))]:
         if value not in allowed:
             raise ValueError(
@@ -288,24 +333,20 @@ def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
             )
 
 
-def _augmented(augment: Augment | None, keys: list[jax.Array], sample: Sample) -> Sample:
-    """The sample with its images augmented, each of a transition's two observations by itself."""
-    if augment is None:
-        return sample
-    drawn = sample.transition
-    if isinstance(drawn, Sequence):
-        images = drawn.obs.reshape(-1, *drawn.obs.shape[2:])
-        return sample._replace(transition=drawn._replace(obs=augment(keys[0], images).reshape(drawn.obs.shape)))
-    obs_tm1, obs_t = augment(keys[0], drawn.obs_tm1), augment(keys[1], drawn.obs_t)
-    return sample._replace(transition=drawn._replace(obs_tm1=obs_tm1, obs_t=obs_t))
+def _prediction_terms(config: AgentConfig) -> dict[str, tuple[float, Term]]:
+    prediction = config.self_prediction
+    if prediction is None:
+        return {}
+    return {_SELF_PREDICTION: (prediction.prediction_weight, make_self_prediction_term(config))}
 
 
 def _check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
-    if _VALUE in terms:
-        raise ValueError(
-            f"terms: got the name {_VALUE!r}, which is that of the agent's own value term; expected another name. "
-            "Rename the term; it is added to the value term."
-        )
+    for own in (_VALUE, _SELF_PREDICTION):
+        if own in terms:
+            raise ValueError(
+                f"terms: got the name {own!r}, which is that of the agent's own {own.replace('_', '-')} term; expected "
+                "another name. Rename the term; it is added to the agent's own."
+            )
     for name, pair in terms.items():
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(
@@ -341,24 +382,3 @@ def _sum_terms(
         priorities = found.priorities if number == 0 else priorities
         metrics |= {f"loss/{name}": jnp.mean(found.loss)} if len(weighted) > 1 else {}
     return total, priorities, metrics
-
-
-def _calibration(config: AgentConfig) -> Any:
-    """Function that derives the support of the atoms from rewards; None where the config gives it or there are none."""
-    head = config.head
-    if not isinstance(head, Categorical | HLGauss) or head.v_min is not None:
-        return None
-
-    def calibrate(state: LearnerState, rewards: Any, discount: float) -> LearnerState:
-        found = networks.support(state.state)
-        if found is None or float(np.ptp(np.asarray(found))) > 0:  # it came with the parameters
-            return state
-        v_min, v_max = derive_support(np.asarray(rewards), discount, margin=isinstance(head, HLGauss))
-
-        def with_support(tree: Any) -> Any:
-            return networks.set_support(tree, v_min, v_max) if jax.tree.leaves(tree) else tree
-
-        targets = {name: slow._replace(state=with_support(slow.state)) for name, slow in state.targets.items()}
-        return state._replace(state=with_support(state.state), targets=targets)
-
-    return calibrate

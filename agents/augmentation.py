@@ -1,11 +1,13 @@
 """Image augmentation of sampled observations (DrQ)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from ..networks import scale_images
+from ..replay.types import Sample
+from ..replay.types import Sequence as Steps
 
 _PAD = 4
 _INTENSITY = 0.05
@@ -82,3 +84,34 @@ def shift_and_intensity(key: jax.Array, images: jax.Array) -> jax.Array:
     noise = jnp.clip(jax.random.normal(intensity_key, (images.shape[0], 1, 1, 1)), -2.0, 2.0)
     moved = scale_images(shift(shift_key, images))
     return moved * jnp.broadcast_to(1.0 + _INTENSITY * noise, moved.shape)
+
+
+def augment_sample(augment: Augment | None, keys: Sequence[jax.Array], sample: Sample) -> Sample:
+    """The sample with its images augmented, each of a transition's observations by itself.
+
+    Args:
+        augment: Augmentation; None returns the sample.
+        keys: Two keys; consumed.
+        sample: Transitions, with their future where they have one, or sequences.
+
+    >>> from polyak.replay import Transition
+    >>> images = jnp.zeros((1, 8, 8, 1))
+    >>> sample = Sample(Transition(images, 0, 0.0, 0.9, images + 1), 1.0, 0)
+    >>> keys = jax.random.split(jax.random.key(0))
+    >>> augment_sample(lambda key, images: images + 0.5, keys, sample).transition.obs_t.max().item()
+    1.5
+    """
+    if augment is None:
+        return sample
+    drawn, future = sample.transition, sample.future
+    if isinstance(drawn, Steps):
+        return sample._replace(transition=_augment_steps(augment, keys[0], drawn))
+    if isinstance(future, Steps):
+        future = _augment_steps(augment, jax.random.fold_in(keys[1], 2**32 - 1), future)
+    obs_tm1, obs_t = augment(keys[0], drawn.obs_tm1), augment(keys[1], drawn.obs_t)
+    return sample._replace(transition=drawn._replace(obs_tm1=obs_tm1, obs_t=obs_t), future=future)
+
+
+def _augment_steps(augment: Augment, key: jax.Array, steps: Steps) -> Steps:
+    images = steps.obs.reshape(-1, *steps.obs.shape[2:])
+    return steps._replace(obs=augment(key, images).reshape(steps.obs.shape))

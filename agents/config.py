@@ -224,6 +224,49 @@ class SGD(Part):
 
 
 @dataclasses.dataclass(frozen=True)
+class SelfPrediction(Part):
+    """Self-prediction: the features of later observations are predicted, as a target network sees them (BYOL).
+
+    A model of one step is applied again and again.
+
+    Attributes:
+        horizon: Number of steps that are predicted, one after another.
+        prediction_weight: Weight of the loss of the predictions; that of the values has weight 1.
+        prediction_error: Loss of a prediction: squared, the squared distance, or cosine, which is 2 - 2 * cosine.
+        action_conditional: Whether the model sees the action.
+        predictor_rate: Learning rate of the model, in units of learning_rate.
+        stop_gradient: Whether the gradient stops at the features that are predicted; without it they are those of the
+            online network, which can make them all alike.
+        isotropy: Weight of a penalty on features that are alike: the mean squared distance of their correlations from
+            the identity.
+    """
+
+    horizon: int = at_least(1, 1)
+    prediction_weight: float = at_least(0, 1.0)
+    prediction_error: Literal["squared", "cosine"] = "squared"
+    action_conditional: bool = True
+    predictor_rate: float = above(0, 1.0)
+    stop_gradient: bool = True
+    isotropy: float = at_least(0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearPrediction(SelfPrediction):
+    """Self-prediction by a matrix, or by one for each action (Khetarpal et al., 2024)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPPrediction(SelfPrediction):
+    """Self-prediction by dense layers, which see the action as a one-hot vector (Ni et al., 2024).
+
+    Attributes:
+        transition_sizes: Number of units of each hidden layer.
+    """
+
+    transition_sizes: tuple[int, ...] = at_least(1, (128,))
+
+
+@dataclasses.dataclass(frozen=True)
 class Resets(Part):
     """Periodic resets, which keep a network able to learn where it is trained for long (D'Oro et al., 2023).
 
@@ -263,9 +306,12 @@ class AgentConfig(Part):
         skip_nonfinite: Whether a learner step that comes out NaN or infinite is undone and counted in the metric
             skipped; without it, such a step ends the run.
         target: Rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are learner
-            steps; 500env is in environment steps. q/torso=none after it gives a part of the network its own rule.
+            steps; 500env is in environment steps. q/torso=none after it gives a part of the network its own rule, and
+            encoder=incremental:0.01 gives self-prediction a target of its own.
         average: Rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none evaluates
             the online parameters.
+        self_prediction: Self-prediction of features as a second term of the loss, by a linear model of a step or by an
+            mlp; or none.
         resets: Periodic resets of parts of the network, or none.
     """
 
@@ -290,6 +336,11 @@ class AgentConfig(Part):
     skip_nonfinite: bool = False
     target: str = "periodic:200"
     average: str = "none"
+    self_prediction: LinearPrediction | MLPPrediction | None = one_of(
+        {"none": None, "linear": LinearPrediction, "mlp": MLPPrediction},
+        None,
+        keeps=tuple(field.name for field in dataclasses.fields(SelfPrediction)),
+    )
     resets: Resets | None = one_of({"none": None, "periodic": Resets}, None)
 
     def __post_init__(self) -> None:

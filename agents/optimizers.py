@@ -1,5 +1,7 @@
 """Optimizer of an agent, from its config."""
 
+from typing import Any
+
 import optax
 
 from .config import SGD, Adam, AdamW, AgentConfig, RMSProp
@@ -7,7 +9,7 @@ from .schedules import Schedule
 
 
 def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optimizer under its learning-rate schedule.
+    """Clipping by global norm, the optimizer under its learning-rate schedule, and the predictor's own rate.
 
     Args:
         config: Config of the agent.
@@ -29,9 +31,18 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     else:
         assert isinstance(rule, SGD)
         optimizer = optax.sgd(rate)
-    if config.max_gradient_norm is None:
-        return optax.chain(optimizer)
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optimizer)
+    parts = [optimizer]
+    if config.max_gradient_norm is not None:
+        parts = [optax.clip_by_global_norm(config.max_gradient_norm), *parts]
+    if config.self_prediction is not None and config.self_prediction.predictor_rate != 1:
+        parts.append(optax.masked(optax.scale(config.self_prediction.predictor_rate), _is_predictor))
+    return optax.chain(*parts)
+
+
+def _is_predictor(params: Any) -> Any:
+    """Whether each leaf is one of the model with which features are predicted."""
+    of_predictor = {module: module.split("/")[0] == "transition" for module in params}
+    return {module: dict.fromkeys(leaves, of_predictor[module]) for module, leaves in params.items()}
 
 
 def _learning_rate(schedule: Schedule, total_learner_steps: int | None) -> optax.ScalarOrSchedule:

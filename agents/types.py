@@ -11,7 +11,7 @@ from ..updates import LearnerState, LearnOutput, Periodic, Target, Variables
 
 Tree = Any
 
-AVERAGE, MAIN_TARGET = "average", "q"
+AVERAGE, MAIN_TARGET, ENCODER = "average", "q", "encoder"
 
 
 class RecurrentState(NamedTuple):
@@ -90,6 +90,22 @@ class Steps(NamedTuple):
     action_mask_t: Array = ()
 
 
+class Latents(NamedTuple):
+    """Features and their predictions, for self-prediction; ``K`` is the horizon.
+
+    Attributes:
+        online: ``[B, T, H]``, online features of the observations acted on.
+        predicted: ``[B, T, K, H]``, predicted features of the observations after them.
+        wanted: ``[B, T, K, H]``, the features that are predicted, those of the target.
+        valid: ``[B, T, K]`` bool, whether there is something to predict.
+    """
+
+    online: Array
+    predicted: Array
+    wanted: Array
+    valid: Array
+
+
 class Views(NamedTuple):
     """Everything that the terms of a loss read, computed once.
 
@@ -99,6 +115,7 @@ class Views(NamedTuple):
         online: Outputs of the online network, through which gradients flow.
         targets: Name to the outputs of each target network, under stop-gradient.
         variables: Online parameters and module state, for terms that apply the network to something else.
+        latents: ``Latents`` of an agent with self-prediction; ``()`` without.
     """
 
     sample: Sample
@@ -106,6 +123,7 @@ class Views(NamedTuple):
     online: Outputs
     targets: Mapping[str, Outputs]
     variables: Variables
+    latents: Any = ()
 
 
 class TermOutput(NamedTuple):
@@ -147,6 +165,7 @@ class Agent(NamedTuple):
         calibrate: ``(state, rewards [R], discount) -> state``, the state with the support of the head's atoms derived
             from rewards; None where no support is to be derived.
         burn_in: Number of steps of a sequence before those that are learnt from; 0 without a recurrent core.
+        future: Number of steps after a transition that the replay draws with it; 0 for none.
         periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
             multiple of its period.
     """
@@ -160,6 +179,7 @@ class Agent(NamedTuple):
     greedy_actions: Callable[[Variables, Sample], Array]
     calibrate: Callable[[LearnerState, Any, float], LearnerState] | None = None
     burn_in: int = 0
+    future: int = 0
     periodic: Mapping[str, Periodic] = {}
 
 

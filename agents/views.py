@@ -10,7 +10,9 @@ from ..networks import Network, ValueOutput
 from ..networks.network import apply
 from ..replay.types import Sample, Sequence, Transition
 from ..updates import Variables
-from .types import Outputs, Steps, Views
+from .config import SelfPrediction
+from .latents import predict_latents
+from .types import ENCODER, MAIN_TARGET, Outputs, Steps, Views
 
 Array = Any
 Tree = Any
@@ -24,6 +26,7 @@ def look(
     own_state: frozenset[str],
     sample: Sample,
     burn_in: int,
+    prediction: SelfPrediction | None = None,
 ) -> tuple[Views, Tree, dict[str, Tree]]:
     """Computes the views of a sample.
 
@@ -39,19 +42,29 @@ def look(
         own_state: Names of the targets whose module state comes from their own forward pass.
         sample: Transitions or sequences.
         burn_in: Number of steps of a sequence that only bring the recurrent state up to date.
+        prediction: Self-prediction, whose target is ``encoder``, or the main one where there is none of that name.
 
     Returns:
         The views, the online module state after the forward pass, and name to module state of ``own_state``.
     """
     key_tm1, key_t, key_again, key_target = jax.random.split(key, 4)
     steps, end = steps_of(sample, burn_in)
-    found, states = {}, {}
+    found, states, hidden = {}, {}, {}
     for name, variables in targets.items():
-        keys = [key_target, key_t, key_again]
-        found[name], states[name] = _outputs(network, keys, variables, sample, end, burn_in, name in own_state)
-    outputs, state = _outputs(network, [key_tm1, key_again, key_again], online, sample, end, burn_in, True)
+        if name != ENCODER:
+            seen, training = (variables, sample, end, burn_in), name in own_state
+            found[name], states[name], hidden[name] = _outputs(network, [key_target, key_t, key_again], *seen, training)
+    outputs, state, features = _outputs(network, [key_tm1, key_again, key_again], online, sample, end, burn_in, True)
+    latents: Any = ()
+    if prediction is not None:
+        length = steps.a_tm1.shape[1]
+        slow = targets.get(ENCODER, targets[MAIN_TARGET]) if prediction.stop_gradient else online
+        wanted = features if not prediction.stop_gradient else hidden[MAIN_TARGET]
+        if isinstance(sample.transition, Sequence) and prediction.stop_gradient and ENCODER in targets:
+            wanted = _unroll_hidden(network, slow, sample.transition, burn_in)
+        latents = predict_latents(prediction, network, online, slow, sample, features[:, :length], wanted, steps.learns)
     found = jax.tree.map(jax.lax.stop_gradient, found)
-    views = Views(sample, steps, outputs, found, online)
+    views = Views(sample, steps, outputs, found, online, latents)
     return views, state, {name: states[name] for name in own_state}
 
 
@@ -125,35 +138,45 @@ def _sequence_steps(sequence: Sequence, burn_in: int) -> tuple[Steps, Array]:
 
 def _outputs(
     network: Network, keys: list[Any], variables: Variables, sample: Sample, end: Array, burn_in: int, training: bool
-) -> tuple[Outputs, Tree]:
-    """Outputs of a network on a sample, and its module state after the observations acted on."""
+) -> tuple[Outputs, Tree, Array]:
+    """Outputs of a network on a sample, its module state after the observations acted on, and features.
+
+    The features are those of the observations acted on, ``[B, 1, H]``, or of all of sequences, ``[B, T + 1, H]``.
+    """
     key_tm1, key_t, key_again = keys
     if isinstance(sample.transition, Sequence):
-        every, state = _unroll(network, key_tm1, variables, sample.transition, burn_in, training)
+        every, state, hidden = _unroll(network, key_tm1, variables, sample.transition, burn_in, training)
         again = every
         if network.draws and key_again is not None:
-            again, _ = _unroll(network, key_again, variables, sample.transition, burn_in, False)
+            again = _unroll(network, key_again, variables, sample.transition, burn_in, False)[0]
         tm1 = _map_batched(lambda leaf: leaf[:, :-1], every)
         t, t_again = (_map_batched(lambda leaf: _gather(leaf, end), output) for output in (every, again))
-        return Outputs(tm1, t, t_again), state
+        return Outputs(tm1, t, t_again), state, hidden
     if network.core is not None:
         raise ValueError(
             "sample: got a Transition, but the network has a recurrent core; expected a Sequence, over which the core "
             "is unrolled. Draw sequences, with windows='sequences', or set core to 'none'."
         )
     transition: Transition = sample.transition
-    tm1, state, _ = apply(network, *variables, key_tm1, transition.obs_tm1, training)
+    tm1, state, _, hidden = apply(network, *variables, key_tm1, transition.obs_tm1, training)
     t = apply(network, *variables, key_t, transition.obs_t, False)[0]
     again = t
     if network.draws and key_again is not key_t:
         again = apply(network, *variables, key_again, transition.obs_t, False)[0]
-    return Outputs(*(_map_batched(lambda leaf: leaf[:, None], output) for output in (tm1, t, again))), state
+    return (
+        Outputs(*(_map_batched(lambda leaf: leaf[:, None], output) for output in (tm1, t, again))),
+        state,
+        hidden[:, None],
+    )
 
 
 def _unroll(
     network: Network, key: Any, variables: Variables, sequence: Sequence, burn_in: int, training: bool
-) -> tuple[ValueOutput, Tree]:
-    """Values ``[B, T + 1, ...]`` of all observations; no gradient passes the end of the burn-in through the core."""
+) -> tuple[ValueOutput, Tree, Array]:
+    """Values ``[B, T + 1, ...]`` of all observations, the module state, and the features ``[B, T + 1, H]``.
+
+    No gradient passes the end of the burn-in through the core.
+    """
     batch, length = sequence.obs.shape[:2]
     observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
 
@@ -162,8 +185,17 @@ def _unroll(
         return hidden.reshape(batch * length, -1), ()
 
     core = None if network.core is None else unroll
-    output, state, _ = apply(network, *variables, key, observation, training, core)
-    return _map_batched(lambda leaf: leaf.reshape(batch, length, *leaf.shape[1:]), output), state
+    output, state, _, hidden = apply(network, *variables, key, observation, training, core)
+    values = _map_batched(lambda leaf: leaf.reshape(batch, length, *leaf.shape[1:]), output)
+    return values, state, hidden.reshape(batch, length, -1)
+
+
+def _unroll_hidden(network: Network, variables: Variables, sequence: Sequence, burn_in: int) -> Array:
+    """Features ``[B, T + 1, H]`` of all observations, without the values, and without noise."""
+    batch, length = sequence.obs.shape[:2]
+    observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
+    features = network.encode(*variables, None, observation, False)[0].reshape(batch, length, -1)
+    return features if network.core is None else _unroll_core(network, variables.params, features, sequence, burn_in)
 
 
 def _unroll_core(network: Network, params: Tree, features: Array, sequence: Sequence, burn_in: int) -> Array:

@@ -96,7 +96,7 @@ def _train_table(rows):
     lines = ["| option | with | default | meaning |", "|---|---|---|---|"]
     for (option, default, meaning), brought in rows.items():
         ((union, kinds),) = brought.items()
-        by = f"`--{union}` {', '.join(f'`{kind}`' for kind in dict.fromkeys(kinds))}" if union else ""
+        by = f"`--{union.replace('_', '-')}` {', '.join(f'`{kind}`' for kind in dict.fromkeys(kinds))}" if union else ""
         lines.append(f"| {option} | {by} | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
 from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
 from .network import Network, compose, from_haiku, set_support, support
+from .prediction import LatentTransition, TransitionName, unroll_transition
 from .recurrent import Core, lstm
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import make_network, value_network
@@ -23,6 +24,7 @@ __all__ = [
     "DuelingHead",
     "HeadName",
     "ImpalaTorso",
+    "LatentTransition",
     "LinearHead",
     "Lowering",
     "MLPTorso",
@@ -32,6 +34,7 @@ __all__ = [
     "NoisyLinear",
     "Padding",
     "TorsoName",
+    "TransitionName",
     "ValueOutput",
     "activation_fn",
     "compose",
@@ -43,6 +46,7 @@ __all__ = [
     "scale_images",
     "set_support",
     "support",
+    "unroll_transition",
     "value_network",
     "value_network_in_words",
 ]

@@ -12,6 +12,7 @@ from .recurrent import Core
 
 Encode = Callable[[jax.Array, bool], jax.Array]
 Value = Callable[[jax.Array, jax.Array, bool], ValueOutput]
+Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Network(NamedTuple):
@@ -33,6 +34,8 @@ class Network(NamedTuple):
         initial_recurrent_state: ``initial_recurrent_state(batch)``, the recurrent state at the beginning of an episode;
             ``()`` without a core.
         draws: Whether ``encode`` or ``value`` reads its key.
+        predict: ``predict(params, hidden, actions) -> predictions``, the ``hidden`` of the observations after each of
+            the actions ``[B, K]``, from ``[B, H]`` to ``[B, K, H]``. None without a model of them.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Any, Any]]
@@ -41,9 +44,12 @@ class Network(NamedTuple):
     value: Callable[..., tuple[ValueOutput, Any]]
     initial_recurrent_state: Callable[[int], Any]
     draws: bool
+    predict: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
 
 
-def compose(encode: Encode, value: Value, core: Core | None = None, *, draws: bool = True) -> Network:
+def compose(
+    encode: Encode, value: Value, core: Core | None = None, *, draws: bool = True, predict: Predict | None = None
+) -> Network:
     """Compose a network from Haiku functions.
 
     ``init`` runs encode, core and value in this order. Modules of ``encode`` stand under ``torso``, those of ``value``
@@ -57,6 +63,8 @@ def compose(encode: Encode, value: Value, core: Core | None = None, *, draws: bo
         core: Recurrent core between the two, see :func:`lstm`.
         draws: Whether ``encode`` or ``value`` reads a key, with ``hk.maybe_next_rng_key``; the key is None where the
             agent is evaluated.
+        predict: ``predict(hidden, actions) -> predictions``, from ``[B, H]`` and ``[B, K]`` to ``[B, K, H]``, for an
+            agent with self-prediction; see :class:`LatentTransition`. Its modules stand under ``transition``.
 
     Returns:
         A ``Network``.
@@ -94,10 +102,17 @@ def compose(encode: Encode, value: Value, core: Core | None = None, *, draws: bo
             output = value(hidden, observation, is_training)
         return check_output(output, hidden.shape[0])
 
-    return assemble(encode_in_scope, value_in_scope, core, draws)
+    def predict_in_scope(hidden: jax.Array, actions: jax.Array) -> jax.Array:
+        assert predict is not None
+        with hk.name_scope("transition"):
+            predictions = predict(hidden, actions)
+        _check_predictions(predictions, hidden, actions)
+        return predictions
+
+    return assemble(encode_in_scope, value_in_scope, core, draws, predict and predict_in_scope)
 
 
-def assemble(encode: Encode, value: Value, core: Core | None, draws: bool) -> Network:
+def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predict: Predict | None = None) -> Network:
     """Build a network from Haiku functions that name their modules apart."""
 
     def functions() -> tuple[Callable[..., ValueOutput], Any]:
@@ -111,15 +126,22 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool) -> Ne
                     jnp.ones([batch, 1], bool),
                 )
                 hidden = core.unroll(hidden[:, None], a_tm1, r_tm1, first, core.initial_state(batch))[0][:, 0]
-            return value(hidden, observation, True)
+            output = value(hidden, observation, True)
+            if predict is not None:
+                predict(hidden, jnp.zeros([hidden.shape[0], 1], jnp.int32))
+            return output
 
-        return run, (encode, None if core is None else core.unroll, value)
+        return run, (encode, None if core is None else core.unroll, value, predict)
 
     transformed = hk.multi_transform_with_state(functions)
-    apply_encode, apply_core, apply_value = transformed.apply
+    apply_encode, apply_core, apply_value, apply_predict = transformed.apply
 
     def unroll(params: Any, *inputs: Any) -> tuple[jax.Array, Any]:
         out: tuple[jax.Array, Any] = apply_core(params, {}, None, *inputs)[0]
+        return out
+
+    def predicted(params: Any, hidden: jax.Array, actions: jax.Array) -> jax.Array:
+        out: jax.Array = apply_predict(params, {}, None, hidden, actions)[0]
         return out
 
     return Network(
@@ -129,7 +151,24 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool) -> Ne
         value=apply_value,
         initial_recurrent_state=(lambda batch: ()) if core is None else core.initial_state,
         draws=draws,
+        predict=None if predict is None else predicted,
     )
+
+
+class Applied(NamedTuple):
+    """What :func:`apply` returns.
+
+    Attributes:
+        output: Values.
+        state: Module state.
+        recurrent_state: Recurrent state; ``()`` without a core.
+        hidden: ``[B, H]``, what the values are read from.
+    """
+
+    output: ValueOutput
+    state: Any
+    recurrent_state: Any
+    hidden: jax.Array
 
 
 def apply(
@@ -140,7 +179,7 @@ def apply(
     observation: jax.Array,
     is_training: bool,
     core: Callable[[jax.Array], tuple[jax.Array, Any]] | None = None,
-) -> tuple[ValueOutput, Any, Any]:
+) -> Applied:
     """Values of observations ``[B, ...]``: encode, core, value.
 
     Args:
@@ -153,22 +192,20 @@ def apply(
         core: ``features [B, D] -> (hidden [B, H], recurrent_state)``, the network's core bound to its other inputs;
             None without one.
 
-    Returns:
-        The values, the module state, and the recurrent state, ``()`` without a core.
-
     >>> import jax, jax.numpy as jnp
     >>> from polyak import networks
     >>> network = networks.make_network(2, torso="mlp", hidden_sizes=(16,))
     >>> params, state = network.init(jax.random.key(0), jnp.zeros([1, 4]))
-    >>> apply(network, params, state, None, jnp.zeros([8, 4]), False)[0].q_values.shape
-    (8, 2)
+    >>> applied = apply(network, params, state, None, jnp.zeros([8, 4]), False)
+    >>> applied.output.q_values.shape, applied.hidden.shape
+    ((8, 2), (8, 16))
     """
     # Haiku draws from split(key), which is fold_in(key, 0) and fold_in(key, 1): the encoder's key is neither.
     encode_key = None if key is None else jax.random.fold_in(key, 2)
     features, state = network.encode(params, state, encode_key, observation, is_training)
     hidden, recurrent_state = (features, ()) if core is None else core(features)
     output, state = network.value(params, state, key, hidden, observation, is_training)
-    return output, state, recurrent_state
+    return Applied(output, state, recurrent_state, hidden)
 
 
 def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: bool = True) -> Network:
@@ -317,4 +354,13 @@ def _check_features(features: Any, observation: jax.Array) -> None:
         raise ValueError(
             f"encode: got features of shape {shape}; expected [B, D] with B = {batch}. Flatten them, for example with "
             "hk.Flatten()."
+        )
+
+
+def _check_predictions(predictions: Any, hidden: jax.Array, actions: jax.Array) -> None:
+    expected = (*actions.shape, hidden.shape[-1])
+    if jnp.shape(predictions) != expected:
+        raise ValueError(
+            f"predict: got predictions of shape {jnp.shape(predictions)}; expected [B, K, H], {expected}: the features "
+            "after each action. See polyak.networks.unroll_transition."
         )

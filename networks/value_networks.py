@@ -25,6 +25,7 @@ from .heads import (
     quantile_output,
 )
 from .network import Network, apply, assemble
+from .prediction import LatentTransition, TransitionName, unroll_transition
 from .recurrent import lstm
 from .torsos import TorsoName, make_torso, scale_images
 
@@ -47,6 +48,9 @@ def make_network(
     num_members: int = 10,
     prior_scale: float = 1.0,
     lstm_size: int | None = None,
+    transition: TransitionName | None = None,
+    transition_sizes: Sequence[int] = (),
+    action_conditional: bool = True,
     lowering: Lowering = "convolution",
 ) -> Network:
     """Build the network of an agent: ``scale_images``, a torso, perhaps an LSTM, and a head of action values.
@@ -89,6 +93,10 @@ def make_network(
         num_members: Number of members of an ensemble, at least 1.
         prior_scale: Scale of the prior of an ensemble, at least 0; 0 builds none.
         lstm_size: Number of units of the LSTM, at least 1; None for a network without a core. See :func:`lstm`.
+        transition: Name of the model with which the features of later observations are predicted, see
+            :class:`LatentTransition`; None for a network without one.
+        transition_sizes: Units of each hidden layer of the model ``mlp``.
+        action_conditional: Whether the model sees the actions.
         lowering: Form of the convolutions, see ``Conv2D``; parameters and values are those of either.
 
     Returns:
@@ -165,7 +173,13 @@ def make_network(
         product = hidden[:, None] * CosineEmbedding(hidden.shape[-1])(taus)
         return quantile_output(head_of(1, "quantiles")(product)[..., 0], taus)
 
-    return assemble(encode, value, core, draws=noisy or (head == "implicit_quantile" and draw_fractions))
+    def predict(hidden: jax.Array, actions: jax.Array) -> jax.Array:
+        assert transition is not None
+        model = LatentTransition(num_actions, transition, transition_sizes, activation, action_conditional)
+        return unroll_transition(model, hidden, actions)
+
+    draws = noisy or (head == "implicit_quantile" and draw_fractions)
+    return assemble(encode, value, core, draws, None if transition is None else predict)
 
 
 def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
@@ -208,7 +222,7 @@ def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
         return network.init(key, observation)[0]
 
     def apply_network(params: Any, key: jax.Array | None, observation: jax.Array) -> ValueOutput:
-        return apply(network, params, {}, key if network.draws else None, observation, False)[0]
+        return apply(network, params, {}, key if network.draws else None, observation, False).output
 
     return hk.Transformed(init, apply_network)
 

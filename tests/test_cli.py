@@ -29,6 +29,7 @@ def flag(name):
 # A value that is no default, as text and as it is read; of other leaves it follows from the type.
 OTHER = {
     "hidden_sizes": ("3 4", (3, 4)),
+    "transition_sizes": ("3 4", (3, 4)),
     "loggers": ("wandb", ("wandb",)),
     "target": ("none", "none"),
     "average": ("incremental:0.1", "incremental:0.1"),
@@ -138,7 +139,7 @@ def test_a_flag_of_an_absent_part_names_the_flag_that_brings_it(leaf):
         beside = "--windows sequences" if kind == "lstm" else ""
         with pytest.raises(ValueError) as caught:  # noqa: PT011 (matched below)
             parsed(f"dqn --{union} {kind} {beside} {flag(leaf)} 1")
-        way_out = f"--{union} {kinds[0]}"
+        way_out = f"--{union.replace('_', '-')} {kinds[0]}"
         assert re.search(rf"^{leaf}: got '?\w+'?, but {union} is '{kind}'; .*Try {way_out}\.$", str(caught.value))
     assert leaf in leaves(parsed(f"dqn {way_out} {'--windows sequences' if union == 'core' else ''}"))
 

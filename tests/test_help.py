@@ -71,16 +71,17 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
     shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
     there = leaves(make_configs(name)).keys() | leaves(RunConfig()).keys() - bringers(RunConfig).keys() - {"agent_name"}
     assert shown == {leaf.replace("_", "-") for leaf in there} | {"out", "quiet"}
-    for union in ("head", "bootstrap", "core", "optimizer", "windows", "sampling"):  # with their kinds
+    for union in ("head", "bootstrap", "core", "optimizer", "self-prediction", "resets", "windows", "sampling"):
         assert re.search(rf"^\W* --{union} \{{\w+(,\w+)+\}}", text, re.MULTILINE)
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
-        assert default[1] == leaves(make_configs(name))[union]
-    titles = re.findall(r"^\W+ (\w+) options", text, re.MULTILINE)
+        assert default[1] == leaves(make_configs(name))[union.replace("-", "_")]
+    titles = re.findall(r"^\W+ ([\w-]+) options", text, re.MULTILINE)
     parts = [
         "network",
         "head",
         "bootstrap",
         "optimizer",
+        "self-prediction",
         "resets",
         "draw",
         "replay",

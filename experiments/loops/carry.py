@@ -80,6 +80,7 @@ def make_replay(
         ValueError: if a number of the config does not suit the environments.
     """
     draw, replay = config.draw, config.replay
+    _check_horizon(agent, config, num_envs)
     batches = batches_per_dispatch(config, num_envs)
     return host.make(
         spec,
@@ -90,10 +91,23 @@ def make_replay(
         num_batches=batches if batches > 1 else None,
         sequence_length=agent.burn_in + draw.windows.sequence_length if isinstance(draw.windows, Sequences) else 0,
         sequence_period=draw.windows.sequence_period if isinstance(draw.windows, Sequences) else 1,
+        future=0 if isinstance(draw.windows, Sequences) else agent.future,
         priority_exponent=draw.sampling.priority_exponent if isinstance(draw.sampling, Prioritized) else None,
         stack=replay.frame_stack,
         storage=storage,
     )
+
+
+def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:
+    """Raise ValueError if an agent predicts more steps than are drawn or kept."""
+    windows, capacity = config.draw.windows, config.replay.replay_capacity // num_envs
+    limit, name, flag = capacity, "steps of one environment, of which the replay keeps", "--replay-capacity"
+    if isinstance(windows, Sequences):
+        limit, name, flag = windows.sequence_length, "sequence_length,", "--sequence-length"
+    if agent.future > limit:
+        raise ValueError(
+            f"horizon: got {agent.future}; expected at most {name} {limit}. Try --horizon {limit}, or a larger {flag}."
+        )
 
 
 def initial_carry(

@@ -120,7 +120,10 @@ def learner_round(
         sample: Sample as it was drawn.
         by: Scaling of observations and rewards.
     """
-    sample = sample._replace(transition=normalization.normalize_drawn(by, sample.transition))
+    drawn, future = sample.transition, sample.future
+    if jax.tree.leaves(future):
+        future = normalization.normalize_drawn(by, future)
+    sample = sample._replace(transition=normalization.normalize_drawn(by, drawn), future=future)
     learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
     last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
     before, _ = _greedy(agent, watch, state, last)

@@ -69,12 +69,28 @@ def random_sample(
         obs_tm1, obs_t = (random_observations(spec, shape, rng) for _ in range(2))
         masks = (random_mask(spec, shape, rng), random_mask(spec, shape, rng))
         drawn: Any = Transition(obs_tm1, a_tm1, r_t, discount_t, obs_t, extras, *masks)
+        future = random_future(config, spec, obs_tm1, a_tm1, rng)
     else:
         obs, mask = (draw(spec, (batch, steps + 1), rng) for draw in (random_observations, random_mask))
         valid, no = np.ones(shape, bool), np.zeros(batch, bool)
         n = np.full(batch, n_steps, np.int32)
-        drawn = Sequence(obs, a_tm1, r_t, discount_t, valid, no, ~no, extras, mask, n)
-    return Sample(drawn, np.ones(batch, np.float32), np.arange(batch))
+        drawn, future = Sequence(obs, a_tm1, r_t, discount_t, valid, no, ~no, extras, mask, n), ()
+    return Sample(drawn, np.ones(batch, np.float32), np.arange(batch), future)
+
+
+def random_future(
+    config: AgentConfig, spec: EnvironmentSpec, obs_tm1: Any, a_tm1: Any, rng: np.random.Generator
+) -> Any:
+    """Steps after transitions, as far as an agent with self-prediction looks; ``()`` for the others."""
+    if config.self_prediction is None:
+        return ()
+    shape = (len(a_tm1), config.self_prediction.horizon)
+    later = random_observations(spec, shape, rng)
+    actions = rng.integers(0, spec.num_actions, shape).astype(np.int32)
+    actions[:, 0] = a_tm1
+    ones, no = np.ones(shape, np.float32), np.zeros(len(a_tm1), bool)
+    obs = np.concatenate([obs_tm1[:, None], later], axis=1)
+    return Sequence(obs, actions, ones, ones, ones > 0, no, ~no, (), (), np.ones(len(a_tm1), np.int32))
 
 
 def random_mask(spec: EnvironmentSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Any:

@@ -24,9 +24,17 @@ COMBINATIONS = {
         "double_dqn",
         {"windows": "sequences", "sequence_length": 10, "sampling": "prioritized", "n_steps": "exponential(4,1,200)"},
     ),
+    "self-prediction": (
+        "qr_dqn",
+        {"self_prediction": "mlp", "horizon": 3, "target": "periodic:20 encoder=incremental:0.1", "num_quantiles": 5},
+    ),
+    "LSTM, self-prediction, resets": (
+        "r2d2",
+        {**RECURRENT, "self_prediction": "mlp", "horizon": 2, "resets": "periodic", "reset_period": "40"},
+    ),
     "resets": ("n_step_double_dqn", {"resets": "periodic", "reset_period": "60env", "n_steps": "linear(5,1,50%)"}),
 }
-IN_THE_SUITE = ("resets",)  # all in .ci/run
+IN_THE_SUITE = ("resets", "self-prediction")  # all in .ci/run
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Predictions of later features, and the features that are predicted, for all steps of a sample."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..networks import Network
+from ..replay.types import Sample, Sequence
+from ..updates import Variables
+from .config import SelfPrediction
+from .types import Latents
+
+Array = Any
+
+
+def predict_latents(
+    config: SelfPrediction,
+    network: Network,
+    online: Variables,
+    slow: Variables,
+    sample: Sample,
+    hidden: Array,
+    hidden_of_target: Array,
+    learns: Array,
+) -> Latents:
+    """Predict the features of the next ``horizon`` observations from those of each observation acted on.
+
+    A step is predicted until its episode or its sequence ends: the observation at a termination is predicted too, none
+    after it is.
+
+    Args:
+        config: Self-prediction.
+        network: Network of the agent.
+        online: Online parameters and module state.
+        slow: Parameters and module state that the features to be predicted are computed with.
+        sample: Transitions with their future, or sequences.
+        hidden: ``[B, T, H]``, online features of the observations acted on.
+        hidden_of_target: ``[B, T + 1, H]``, features of all observations of sequences; not read for transitions, whose
+            later observations are encoded here.
+        learns: ``[B, T]`` bool, steps that are learnt from.
+    """
+    assert network.predict is not None
+    drawn, horizon = sample.transition, config.horizon
+    if isinstance(drawn, Sequence):
+        length = drawn.valid.shape[1]
+        at = jnp.arange(length)[:, None] + jnp.arange(horizon)[None]  # [T, K], the steps that are gone through
+        within = jnp.minimum(at, length - 1)
+        valid = learns[..., None] & drawn.valid[:, within] & (at < length)[None]  # padding comes last
+        actions, wanted = drawn.a_tm1[:, within], hidden_of_target[:, within + 1]
+    else:
+        future: Sequence = sample.future
+        valid, actions = future.valid[:, None], future.a_tm1[:, None]
+        images = future.obs[:, 1:]
+        flat = images.reshape(-1, *images.shape[2:])
+        wanted = network.encode(*slow, None, flat, False)[0].reshape(*valid.shape, -1)
+    batch, steps = hidden.shape[:2]
+    rows = batch * steps
+    predicted = network.predict(online.params, hidden.reshape(rows, -1), actions.reshape(rows, horizon))
+    wanted = jax.lax.stop_gradient(wanted) if config.stop_gradient else wanted
+    return Latents(hidden, predicted.reshape(wanted.shape), wanted, valid)
