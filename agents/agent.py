@@ -24,7 +24,7 @@ from .resets import make_resets
 from .support import make_calibration
 from .terms import make_self_prediction_term, make_value_term
 from .types import AVERAGE, ENCODER, MAIN_TARGET, Agent, Term, TermOutput, Views
-from .views import look, values_tm1
+from .views import features_tm1, look, values_tm1
 
 _VALUE, _SELF_PREDICTION = "value", "self_prediction"
 _ABOVE_FEATURES = ("head", "prior", "embedding", "transition")
@@ -122,6 +122,9 @@ def make_agent(
         learns = drawn.valid & ((jnp.arange(drawn.valid.shape[1]) >= burn_in)[None] | drawn.first[:, None])
         return jnp.where(learns, greedy_action(values, mask), -1)
 
+    def features(variables: Variables, sample: Sample) -> tuple[jax.Array, jax.Array]:
+        return features_tm1(network, variables, sample, burn_in)
+
     initial_recurrent_state, *acting = make_acting(config, acting_network)
     # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
     act, learn, evaluate, greedy = (
@@ -138,6 +141,7 @@ def make_agent(
         calibrate=make_calibration(config),
         burn_in=burn_in,
         future=0 if prediction is None else prediction.horizon,
+        features=None if prediction is None else features,
         periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
     )
 

@@ -166,6 +166,8 @@ class Agent(NamedTuple):
             from rewards; None where no support is to be derived.
         burn_in: Number of steps of a sequence before those that are learnt from; 0 without a recurrent core.
         future: Number of steps after a transition that the replay draws with it; 0 for none.
+        features: ``(variables, sample) -> (features [N, H], valid [N])``, the features of the observations acted on, of
+            an agent with self-prediction; None for the others.
         periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
             multiple of its period.
     """
@@ -180,6 +182,7 @@ class Agent(NamedTuple):
     calibrate: Callable[[LearnerState, Any, float], LearnerState] | None = None
     burn_in: int = 0
     future: int = 0
+    features: Callable[[Variables, Sample], tuple[Array, Array]] | None = None
     periodic: Mapping[str, Periodic] = {}
 
 

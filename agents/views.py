@@ -74,6 +74,13 @@ def values_tm1(network: Network, variables: Variables, sample: Sample, burn_in: 
     return _outputs(network, [None, None, None], variables, sample, end, burn_in, False)[0].tm1
 
 
+def features_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> tuple[Array, Array]:
+    """Features ``[B * T, H]`` of the observations acted on, without noise, and ``[B * T]`` whether each counts."""
+    steps, end = steps_of(sample, burn_in)
+    features = _outputs(network, [None, None, None], variables, sample, end, burn_in, False)[2]
+    return features[:, : steps.learns.shape[1]].reshape(steps.learns.size, -1), steps.learns.reshape(-1)
+
+
 def steps_of(sample: Sample, burn_in: int) -> tuple[Steps, Array]:
     """Steps that a sample is learnt from, and where each is bootstrapped.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import networks
 from ...agents import Agent
+from ...agents.readings import READINGS, read_features
 from ...replay.types import Sample
 from ...updates import LearnerState, Periodic, Variables, diagnostics, repeat, rules_by_part, target
 from . import normalization
@@ -115,7 +116,7 @@ def learner_round(
         key: Raw data of the run's learning key; what is drawn depends on it and on ``learner_steps``.
         learner_steps: Number of learner steps before these.
         state: State of the agent.
-        watch: Whether churn and agreement are measured, which takes a few passes of the network.
+        watch: Whether churn, agreement and features are measured, which takes a few passes of the network.
         totals: Sums of metrics.
         sample: Sample as it was drawn.
         by: Scaling of observations and rewards.
@@ -139,6 +140,7 @@ def learner_round(
     acted = before >= 0
     parts = {CHURN: before != after, AGREEMENT: after == of_target}
     measured |= {name: watch * jnp.sum(part & acted) / jnp.maximum(jnp.sum(acted), 1) for name, part in parts.items()}
+    measured |= _readings(agent, watch, state, last)
     totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
     return state, totals, output.priorities if prioritized else ()
 
@@ -156,11 +158,26 @@ def _greedy(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> An
     return jax.lax.cond(watch, actions, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
 
+def _readings(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> dict[str, jax.Array]:
+    """Readings of an agent's features on one batch; zeros unless watched, and none where it has no features to read."""
+    if agent.features is None:
+        return {}
+    features = agent.features
+
+    def read() -> dict[str, jax.Array]:
+        return read_features(*features(Variables(state.params, state.state), sample))
+
+    found: dict[str, jax.Array] = jax.lax.cond(watch, read, lambda: {name: jnp.zeros(()) for name in READINGS})
+    return found
+
+
 def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
     """Compute means of the totals over ``count`` learner steps, and readings of the state."""
     kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
     every = ("skipped", *_SAMPLING, *(name for name in totals if name.startswith("target_distance/")))
-    parts = {name: count if name in every else kept for name in totals} | dict.fromkeys((CHURN, AGREEMENT), 1)
+    parts = {name: count if name in every else kept for name in totals} | dict.fromkeys(
+        (CHURN, AGREEMENT, *READINGS), 1
+    )
     found = {name: total / parts[name] for name, total in totals.items()}
     since = diagnostics.steps_since_updates(agent.targets, state.targets)
     found |= {f"steps_since_update/{name}": value for name, value in since.items()}
@@ -181,7 +198,8 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
     metrics = jax.eval_shape(agent.learn, key, state, sample)[1].metrics
     rules = rules_by_part({name: named.rule for name, named in agent.targets.items()})
     distances = [f"target_distance/{name}" for name in rules]
-    return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT]
+    readings = () if agent.features is None else READINGS
+    return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT, *readings]
 
 
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

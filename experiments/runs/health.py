@@ -16,6 +16,7 @@ LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps
 LARGE_REWARD = 1_000.0
 CLIPPED = 0.05  # of the bootstrap targets
+COLLAPSED_AT = "feature_rank/0.01"
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
@@ -82,7 +83,7 @@ class Watch:
         self._replay, self._discount = replay, discount
         self._ended_at: float = steps
         self._look_at: float = 0
-        self._support_fits = True
+        self._support_fits = self._features_differ = True
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
         """Yield each new warning."""
@@ -102,6 +103,15 @@ class Watch:
                 f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the returns "
                 "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
                 "episode, or set normalize_rewards."
+            )
+        rank = record.get(COLLAPSED_AT)
+        if rank is not None and rank <= 1 and self._features_differ:
+            self._features_differ = False
+            yield (
+                f"{COLLAPSED_AT}: the features of all observations point in one direction, within 1 % of their size: "
+                "they have collapsed, and say nothing of the observation. Try a slower target, as in --target "
+                '"q=periodic:50 encoder=incremental:0.005", --predictor-rate 10, a smaller --prediction-weight, or '
+                "--isotropy 0.1; --no-stop-gradient collapses by itself."
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.

@@ -1,5 +1,6 @@
 """Self-prediction: what is predicted from what, toward which target, and what the gradient sees."""
 
+import gymnasium
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,13 @@ from polyak import networks
 from polyak.agents import TermOutput, make_agent, make_configs
 from polyak.agents.config import LinearPrediction, MLPPrediction, SelfPrediction
 from polyak.agents.latents import predict_latents
+from polyak.agents.readings import read_features
 from polyak.agents.terms.self_prediction import isotropy_penalty, prediction_errors, spread
+from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import make_replay
 from polyak.networks import ValueOutput
 from polyak.updates import Variables
+from small_runs import run_loop
 
 
 def predicting(**fields):
@@ -247,6 +251,37 @@ def test_a_weight_of_0_leaves_values_and_torso_as_without_self_prediction():
     for module, leaves in plain.params.items():
         for name, leaf in leaves.items():
             np.testing.assert_allclose(state.params[module][name], leaf, rtol=1e-5, atol=1e-7)
+
+
+# --- Readings ---------------------------------------------------------------------------------------------------------
+
+
+def test_ranks_and_dormant_units_are_numpys():
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(20, 5)) * [1.0, 1.0, 0.05, 0.005, 0.0]).astype(np.float32)
+    valid = rng.random(20) < 0.7
+    found = {name: float(value) for name, value in read_features(features, valid).items()}
+    values = np.linalg.svd(features[valid], compute_uv=False)
+    for tolerance in (0.1, 0.01, 0.001):
+        assert found[f"feature_rank/{tolerance}"] == np.sum(values > tolerance * values[0])
+    assert [found[f"feature_rank/{tolerance}"] for tolerance in (0.1, 0.01, 0.001)] == [2, 3, 4]
+    assert found["dormant_units"] == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("fields", [{}, {"core": "lstm", "lstm_size": 4, "windows": "sequences", "sequence_period": 5}])
+def test_a_loop_records_them_once_for_each_record(fields):
+    fields = {"self_prediction": "mlp", "hidden_sizes": (4,), "batch_size": 8, "replay_capacity": 100, **fields}
+    configs = make_configs("dqn", fields={**fields, "learning_starts": 20})
+    environment = adapt([gymnasium.make("CartPole-v1")], seed=0)
+    _, _, records = run_loop(configs, environment, steps=60, record_every=20, total_learner_steps=20)
+    size = 4 if configs.agent.network.core is None else configs.agent.network.core.lstm_size
+    for record in records[1:]:
+        ranks = [record[f"feature_rank/{tolerance}"] for tolerance in (0.1, 0.01, 0.001)]
+        assert ranks == sorted(ranks)
+        assert ranks[0] >= 1
+        assert ranks[2] <= size
+        assert 0 <= record["dormant_units"] < 1
+    assert make().features is None
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------

@@ -101,6 +101,20 @@ def test_returns_that_leave_the_support():
     assert seen_with(watch, 0.9) == []  # once
 
 
+def test_features_that_are_all_alike():
+    def seen_with(watch, rank):
+        carry = types.SimpleNamespace(steps=100, replay=np.zeros(1, np.float32), normalization=Normalization())
+        return list(watch(carry, {"ended_at": [], "feature_rank/0.01": rank}))
+
+    watch = watch_of(discount=0.99)
+    assert seen_with(watch, None) == seen_with(watch, 2.0) == []
+    (text,) = seen_with(watch, 1.0)
+    assert text.startswith("feature_rank/0.01: the features of all observations point in one direction")
+    assert "encoder=incremental:0.005" in text
+    assert seen_with(watch, 1.0) == []  # once
+    assert len(seen_with(watch_of(discount=0.99), 0.0)) == 1
+
+
 def test_a_run_reports_them(tmp_path, monkeypatch):
     monkeypatch.setattr("polyak.experiments.runs.health.LARGE_REWARD", 1.0)
     said = []
