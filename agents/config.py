@@ -252,7 +252,7 @@ class SelfPrediction(Part):
 
 @dataclasses.dataclass(frozen=True)
 class LinearPrediction(SelfPrediction):
-    """Self-prediction by a matrix, or by one for each action (Khetarpal et al., 2024)."""
+    """Self-prediction by a matrix, or by one for each action (Khetarpal et al., 2025)."""
 
 
 @dataclasses.dataclass(frozen=True)

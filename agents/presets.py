@@ -68,6 +68,8 @@ _PRIORITIZED = Paper("Schaul et al., 2016", "https://arxiv.org/abs/1511.05952")
 _C51 = Paper("Bellemare et al., 2017", "https://arxiv.org/abs/1707.06887")
 _NOISY = Paper("Fortunato et al., 2018", "https://arxiv.org/abs/1706.10295")
 _N_STEP = Paper("Sutton, 1988", "https://doi.org/10.1007/BF00115009")
+_ZP = Paper("Ni et al., 2024", "https://arxiv.org/abs/2401.08898")
+_KHETARPAL = Paper("Khetarpal et al., 2025", "https://arxiv.org/abs/2406.02035")
 _RAINBOW = Paper("Hessel et al., 2018", "https://arxiv.org/abs/1710.02298")
 
 AGENTS: Mapping[str, AgentEntry] = {
@@ -207,6 +209,27 @@ AGENTS: Mapping[str, AgentEntry] = {
         (Paper("Yarats et al., 2021", "https://arxiv.org/abs/2004.13649"),),
         "shifts alone (and intensity), one for the value and one for the target (K = M = 1)",
     ),
+    "zp": AgentEntry(
+        "n_step_double_dqn",
+        {"self_prediction": "mlp"},
+        "features predict the next ones of a slow copy (ZP)",
+        (_ZP,),
+        "on double DQN over n steps, feed-forward unless --core lstm; the paper's agents of vectors are TD3",
+    ),
+    "byol_pi": AgentEntry(
+        "zp",
+        {"self_prediction": "linear", "action_conditional": False, "predictor_rate": 10.0},
+        "features predict the next ones by one matrix (BYOL-Pi)",
+        (_KHETARPAL,),
+        "the ratio of the learning rates and the agent around it are ours",
+    ),
+    "byol_ac": AgentEntry(
+        "byol_pi",
+        {"action_conditional": True},
+        "features predict the next ones by a matrix for each action (BYOL-AC)",
+        (_KHETARPAL,),
+        "as byol_pi",
+    ),
 }
 
 # On CartPole-v1 these agents learn sooner from fresher targets, and from more random actions late.
@@ -226,6 +249,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "munchausen_dqn": _SOONER,
         "hl_gauss": _SOONER,
         "bootstrapped_dqn": {"target": "periodic:100"},
+        "zp": {"target": "periodic:50 encoder=incremental:0.005"},
+        "byol_pi": {"target": "periodic:50 encoder=none"},
         "r2d2": {
             **_SOONER,
             "batch_size": 32,
@@ -254,6 +279,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "noisy_dqn": {"epsilon": "linear(1,0,5000)"},
         "rainbow": {"epsilon": "linear(1,0,5000)"},
+        "zp": {"target": "periodic:1000 encoder=incremental:0.005"},
+        "byol_pi": {"target": "periodic:1000 encoder=none"},
     },
     "atari": {  # the papers' settings, on grey frames of 84 x 84
         "dqn": {
@@ -304,6 +331,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "target": "periodic:8000env",
             "epsilon": "linear(1,0.01,1000000)",
         },
+        "zp": {"target": "periodic:30000env encoder=incremental:0.005"},
+        "byol_pi": {"target": "periodic:30000env encoder=none"},
         "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
         "bootstrapped_dqn": {"mask_probability": 1.0},
         "r2d2": {

@@ -17,7 +17,7 @@ Predict = Callable[[jax.Array, jax.Array], jax.Array]
 class LatentTransition(hk.Module):  # type: ignore[misc]
     """Model of one step in the space of features: from ``z_tm1`` and ``a_tm1`` to ``z_t``.
 
-    - ``linear``: a matrix without a bias; one for each action where ``action_conditional`` (Khetarpal et al., 2024,
+    - ``linear``: a matrix without a bias; one for each action where ``action_conditional`` (Khetarpal et al., 2025,
       equations of BYOL-Pi and BYOL-AC).
     - ``mlp``: dense layers on the features and, where ``action_conditional``, the action as a one-hot vector (Ni et
       al., 2024).

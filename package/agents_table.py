@@ -31,7 +31,7 @@ def agents_table(preset: str = DEFAULT_PRESET, format: Format = "text") -> str:
         ValueError: if no preset has that name.
 
     >>> print(agents_table().splitlines()[1].partition("  ")[0], len(agents_table(format="markdown").splitlines()))
-    dqn 18
+    dqn 21
     """
     check_name(preset, PRESETS, "preset")
     header = ["agent", "begins with", "head", "loss", "replay", "target", "papers"]
@@ -108,6 +108,7 @@ def loss_column(configs: Configs) -> str:
     words = [losses.get(found["head"]) or ("Huber" if found["error"] == "huber" else "squared error")]
     words += ["rescaled"] if found.get("value_rescaling") else []
     words += ["Munchausen"] if isinstance(configs.agent.bootstrap, Munchausen) else []
+    words += ["self-prediction"] if configs.agent.self_prediction is not None else []
     return ", ".join(words)
 
 

@@ -153,7 +153,7 @@ BAD = {
         "--head ensemble --no-dueling",
         "^dueling: got False, but head is 'ensemble'; .*Try --head scalar",
     ),
-    "unknown agent": ("dqm", "^agent: got 'dqm'; expected one of dqn, .*drq. Did you mean 'dqn'"),
+    "unknown agent": ("dqm", "^agent: got 'dqm'; expected one of dqn, .*byol_ac. Did you mean 'dqn'"),
     "unknown preset": ("--preset atarii", "^preset: got 'atarii'; .*Did you mean 'atari'"),
     "unknown kind": ("--head=categoricl", "^head: got 'categoricl'; .*Did you mean 'categorical'"),
     "a schedule that does not parse": ("--epsilon often", "^epsilon: got 'often'; expected a number, linear"),
