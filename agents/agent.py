@@ -125,18 +125,16 @@ def make_agent(
     def features(variables: Variables, sample: Sample) -> tuple[jax.Array, jax.Array]:
         return features_tm1(network, variables, sample, burn_in)
 
-    initial_recurrent_state, *acting = make_acting(config, acting_network)
+    initial_recurrent_state, act, evaluate_act = make_acting(config, acting_network)
     # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
-    act, learn, evaluate, greedy = (
-        jax.jit(function, inline=True) for function in (acting[0], learner.step, acting[1], greedy_actions)
-    )
+    learn, greedy = (jax.jit(function, inline=True) for function in (learner.step, greedy_actions))
     return Agent(
         init,
         initial_recurrent_state,
         act,
         learn,
         named,
-        evaluate_act=evaluate,
+        evaluate_act,
         greedy_actions=greedy,
         calibrate=make_calibration(config),
         burn_in=burn_in,

@@ -389,8 +389,7 @@ def test_keys_of_the_members_are_no_keys_of_the_network(monkeypatch):
             lambda key, *rest, draw=draw: (of_members.append(bits(key)), draw(key, *rest))[1],
         )
     of_network.clear()
-    with jax.disable_jit():
-        agent.act(jax.random.key(0), state, recurrent_state, seen)
+    agent.act(jax.random.key(0), state, recurrent_state, seen)
     assert len(of_members) == 2
     assert len(of_network) == 4
     assert len(set(of_network)) == 4

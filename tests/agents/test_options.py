@@ -6,6 +6,7 @@ field that is added without an effect fails here. Programs are compared as jaxpr
 
 import dataclasses
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -86,6 +87,15 @@ def field_of(name: str, fields: dict[str, Any]) -> tuple[Any, Any]:
     return found
 
 
+def constants(program: Any) -> Iterator[Any]:
+    """Constants of a program and of the functions that it calls."""
+    yield from program.consts
+    for equation in program.jaxpr.eqns:
+        for value in equation.params.values():
+            if hasattr(value, "consts"):
+                yield from constants(value)
+
+
 def programs_of(fields: dict[str, Any]) -> str:
     """Init, learner step, acting and rules of an agent, as text."""
     present = leaves(make_config(**fields))
@@ -105,7 +115,7 @@ def programs_of(fields: dict[str, Any]) -> str:
         *((operation.apply, (state,)) for operation in agent.periodic.values()),
     ):
         program = jax.make_jaxpr(function)(key, *arguments)
-        texts += [str(program), *(np.asarray(constant).tobytes().hex() for constant in program.consts)]
+        texts += [str(program), *(np.asarray(constant).tobytes().hex() for constant in constants(program))]
     return "\n".join(texts)
 
 

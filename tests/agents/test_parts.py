@@ -118,9 +118,8 @@ def test_every_way_out_of_an_absent_part_works():
             assert leaf in leaves(replace(Configs(), {union: kind}))
         others = set(unions()[union]) - set(kinds)
         for kind in others:
-            with pytest.raises(
-                ValueError, match=rf"^{leaf}: got 1, but {union} is '{kind}'; .*Try --{union} {kinds[0]}\.$"
-            ):
+            way_out = f"--{union.replace('_', '-')} {kinds[0]}"
+            with pytest.raises(ValueError, match=rf"^{leaf}: got 1, but {union} is '{kind}'; .*Try {way_out}\.$"):
                 replace(Configs(), {union: kind, leaf: 1})
 
 

@@ -75,6 +75,7 @@ def values(leaf):
             "target": st.sampled_from(["none", "periodic:7", "incremental:0.1"]),
             "average": st.sampled_from(["none", "incremental:0.1"]),
             "hidden_sizes": st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
+            "transition_sizes": st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
             "loggers": st.lists(st.sampled_from(["csv", "wandb"]), unique=True).map(tuple),
         }.get(leaf.name, st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=5))
     if leaf.annotation is Schedule:

@@ -55,7 +55,7 @@ def test_a_derived_support_is_part_of_the_checkpoint(derived, tmp_path, monkeypa
     config = config_of("c51", **ATOMS)
     assert runs.train(config, tmp_path / "run", interrupt_at(200), silent) is None
     with monkeypatch.context() as patch:
-        patch.setattr("polyak.agents.agent.derive_support", lambda *_, **__: pytest.fail("derived again"))
+        patch.setattr("polyak.agents.support.derive_support", lambda *_, **__: pytest.fail("derived again"))
         assert runs.resume(tmp_path / "run", silent, silent) is not None
     assert supports(tmp_path / "run") == [(0, 0), (0, 100), (0, 100)]
     assert_same_run(tmp_path / "run", derived.folder)
@@ -63,7 +63,7 @@ def test_a_derived_support_is_part_of_the_checkpoint(derived, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_support_that_is_given_is_not_derived(tmp_path, monkeypatch):
-    monkeypatch.setattr("polyak.agents.agent.derive_support", lambda *_, **__: pytest.fail("derived"))
+    monkeypatch.setattr("polyak.agents.support.derive_support", lambda *_, **__: pytest.fail("derived"))
     assert cli.run(arguments(["train", "c51"], tmp_path / "run", **ATOMS, v_min=-5, v_max=50)) == 0
     config = polyak.load(tmp_path / "run").config
     assert (config.agent.head.v_min, config.agent.head.v_max) == (-5.0, 50.0)
