@@ -67,7 +67,7 @@ def make_agent(
             transform of ``observation -> ValueOutput``. By default :func:`polyak.networks.make_network` from the
             config.
         module_state: Module state of the target network: ``copied`` with the parameters, or its ``own``, from its own
-            forward passes.
+            forward passes. That of a target ``encoder`` is copied.
         terms: Name to weight and term, added to the value term.
 
     Raises:
@@ -206,7 +206,14 @@ def make_targets(
     }
     prediction = config.self_prediction
     names = (MAIN_TARGET,) if prediction is None else (MAIN_TARGET, ENCODER)
-    rules = updates.parse_named(config.target, names, **options)
+    try:
+        rules = updates.parse_named(config.target, names, **options)
+    except ValueError as error:
+        if prediction is None and f"the name '{ENCODER}'" in str(error):
+            raise ValueError(
+                f"{error} Self-prediction alone reads an {ENCODER}: leave it out of the target, or set self_prediction."
+            ) from None
+        raise
     if MAIN_TARGET not in rules:
         raise ValueError(
             f"target: got {config.target!r}, which has no rule of {MAIN_TARGET}, the target that values are learnt "

@@ -237,8 +237,8 @@ class SelfPrediction(Part):
         predictor_rate: Learning rate of the model, in units of learning_rate.
         stop_gradient: Whether the gradient stops at the features that are predicted; without it they are those of the
             online network, which can make them all alike.
-        isotropy: Weight of a penalty on features that are alike: the mean squared distance of their correlations from
-            the identity.
+        isotropy: Weight, within the loss of the predictions, of a penalty on features that are alike: the mean squared
+            distance of their correlations from the identity.
     """
 
     horizon: int = at_least(1, 1)
@@ -274,7 +274,7 @@ class Resets(Part):
         reset_period: Period of the resets in learner steps, such as 40000, or in environment steps, such as 20000env;
             there is none in the last period of a run.
         reset_parts: Parts of the network that begin anew, with their optimizer state: prefixes of module paths, such as
-            head, with spaces between several.
+            head, with spaces between several; empty for none.
         shrink_parts: Parts of the network that move towards newly initialised parameters; empty for none.
         shrink: Weight of the old parameters where they move.
     """
@@ -353,10 +353,11 @@ class AgentConfig(Part):
                 "optimizer: got AdamW, but its decay would move the fixed prior of the ensemble. Try --optimizer adam, "
                 "or --prior-scale 0."
             )
-        if self.resets is not None and isinstance(self.head, Ensemble) and self.head.prior_scale:
+        parts = "" if self.resets is None else f"{self.resets.reset_parts} {self.resets.shrink_parts}"
+        if isinstance(self.head, Ensemble) and any(part.split("/")[0] == "prior" for part in parts.split()):
             raise ValueError(
-                "resets: got Resets, but the fixed prior of the ensemble would begin anew with the head. Try --resets "
-                "none, or --prior-scale 0."
+                "reset_parts: got 'prior', the fixed prior of the ensemble, which online and target network have in "
+                "common; expected other parts. Leave it out of reset_parts and shrink_parts."
             )
         if isinstance(self.bootstrap, Munchausen) and isinstance(self.head, Scalar) and self.head.value_rescaling:
             raise ValueError(

@@ -49,7 +49,13 @@ def predict_latents(
         valid = learns[..., None] & drawn.valid[:, within] & (at < length)[None]  # padding comes last
         actions, wanted = drawn.a_tm1[:, within], hidden_of_target[:, within + 1]
     else:
-        future: Sequence = sample.future
+        future: Any = sample.future
+        if not isinstance(future, Sequence) or future.valid.shape[1] != horizon:
+            found = f"{future.valid.shape[1]} steps" if isinstance(future, Sequence) else "none"
+            raise ValueError(
+                f"sample.future: got {found}; expected the next {horizon} steps, which self-prediction reads. Make the "
+                "replay with future=agent.future."
+            )
         valid, actions = future.valid[:, None], future.a_tm1[:, None]
         images = future.obs[:, 1:]
         flat = images.reshape(-1, *images.shape[2:])

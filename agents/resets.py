@@ -48,16 +48,20 @@ def make_resets(
     period = _period(resets.reset_period, environment_steps_per_learner_step)
     reset_parts, shrink_parts = resets.reset_parts.split(), resets.shrink_parts.split()
     params = jax.eval_shape(init, jax.random.key(0)).params
-    updates.check_parts(reset_parts, params, "reset_parts")
-    if shrink_parts:
-        updates.check_parts(shrink_parts, params, "shrink_parts")
+    if not reset_parts and not shrink_parts:
+        raise ValueError(
+            "reset_parts: got '', and shrink_parts is empty too; expected a part of the network. Try head."
+        )
+    for field, parts in (("reset_parts", reset_parts), ("shrink_parts", shrink_parts)):
+        if parts:
+            updates.check_parts(parts, params, field)
 
     def apply(key: jax.Array, state: LearnerState) -> LearnerState:
         online_key, target_key = jax.random.split(key)
         fresh = init(online_key)._replace(targets=init(target_key).targets)
         if shrink_parts:
             state = updates.shrink_and_perturb(state, fresh, shrink_parts, resets.shrink)
-        return updates.reset(state, fresh, reset_parts)
+        return updates.reset(state, fresh, reset_parts) if reset_parts else state
 
     last = None if total_learner_steps is None else max(total_learner_steps - period, 0)
     return {RESETS: Periodic(period, apply, last)}

@@ -60,7 +60,9 @@ def look(
         length = steps.a_tm1.shape[1]
         slow = targets.get(ENCODER, targets[MAIN_TARGET]) if prediction.stop_gradient else online
         wanted = features if not prediction.stop_gradient else hidden[MAIN_TARGET]
-        if isinstance(sample.transition, Sequence) and prediction.stop_gradient and ENCODER in targets:
+        # The main target's own pass is taken where it was made like one for this, without noise or training.
+        is_other = ENCODER in targets or network.draws or MAIN_TARGET in own_state
+        if isinstance(sample.transition, Sequence) and prediction.stop_gradient and is_other:
             wanted = _unroll_hidden(network, slow, sample.transition, burn_in)
         latents = predict_latents(prediction, network, online, slow, sample, features[:, :length], wanted, steps.learns)
     found = jax.tree.map(jax.lax.stop_gradient, found)

@@ -72,7 +72,6 @@ BESIDE = {
     ("optimizer", "adamw"): "--head scalar",
     ("head", "ensemble"): "--optimizer adam",
     ("bootstrap", "munchausen"): "--head quantile",
-    ("resets", "periodic"): "--head scalar",
 }
 
 

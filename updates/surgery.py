@@ -34,9 +34,9 @@ class Periodic(NamedTuple):
     last: int | None = None
 
     def count(self, learner_steps: int) -> int:
-        """Number of multiples of the period up to ``learner_steps``, ``last`` and those after it left out.
+        """Number of multiples of the period up to ``learner_steps``, those after ``last`` left out.
 
-        >>> resets = Periodic(100, lambda key, state: state, last=250)
+        >>> resets = Periodic(100, lambda key, state: state, last=200)
         >>> [resets.count(steps) for steps in (0, 99, 100, 199, 200, 1000)]
         [0, 0, 1, 1, 2, 2]
         """

@@ -16,7 +16,8 @@ def make_self_prediction_term(config: AgentConfig) -> Term:
     """Makes the self-prediction term of an agent.
 
     The loss of a step is the mean over the horizon of its prediction errors, 0 where there is nothing to predict (Ni
-    et al., 2024, with a horizon of 1); that of a sequence is the mean over its steps, burn-in aside.
+    et al., 2024, with a horizon of 1); that of a sequence is their sum over the steps that are learnt from, divided by
+    the length without the burn-in, as in the value term. The penalty of isotropy is added to each.
 
     Args:
         config: Config of the agent, with self-prediction.
@@ -35,11 +36,12 @@ def make_self_prediction_term(config: AgentConfig) -> Term:
         each = jnp.sum(errors, axis=(0, 1)) / count
         metrics = {f"prediction_loss/{step + 1}": each[step] for step in range(prediction.horizon)}
         similar = jnp.where(latents.valid, cosine_similarity(latents.predicted, latents.wanted), 0.0)
-        metrics["prediction_cosine"] = jnp.mean(jnp.sum(similar, axis=(0, 1)) / count)
+        metrics["prediction_cosine"] = jnp.sum(similar) / jnp.maximum(jnp.sum(latents.valid), 1)
         features = latents.online.reshape(-1, latents.online.shape[-1])
-        metrics["feature_spread"] = spread(features)
+        learns = latents.valid[..., 0].reshape(-1)
+        metrics["feature_spread"] = spread(features, learns)
         if has_penalty:
-            penalty = isotropy_penalty(features)
+            penalty = isotropy_penalty(features, learns)
             loss, metrics = loss + prediction.isotropy * penalty, metrics | {"isotropy_penalty": penalty}
         return TermOutput(loss, metrics)
 
@@ -66,31 +68,45 @@ def cosine_similarity(one: Array, other: Array) -> Array:
     return jnp.sum(_of_length_1(one) * _of_length_1(other), axis=-1)
 
 
-def spread(features: Array) -> Array:
-    """Root of the mean squared distance of vectors ``[N, H]`` of length 1 from their mean: 0 where all are alike.
+def spread(features: Array, counts: Array) -> Array:
+    """Root of the mean squared distance of vectors of length 1 from their mean: 0 where all are alike.
 
-    >>> round(float(spread(jnp.eye(4))), 3), float(spread(jnp.ones((4, 2))))
-    (0.866, 0.0)
+    Args:
+        features: ``[N, H]``, made vectors of length 1.
+        counts: ``[N]`` bool, the rows that count.
+
+    >>> rows = jnp.array([True, True, True, False])
+    >>> round(float(spread(jnp.eye(4), rows)), 3), float(spread(jnp.ones((4, 2)), rows))
+    (0.816, 0.0)
     """
     units = _of_length_1(features)
-    return jnp.sqrt(jnp.mean(jnp.sum((units - jnp.mean(units, axis=0, keepdims=True)) ** 2, axis=-1)))
+    centred = units - _mean(units, counts)
+    return jnp.sqrt(jnp.sum(_mean(centred**2, counts)))
 
 
-def isotropy_penalty(features: Array) -> Array:
-    """Mean squared difference of the correlations of features ``[N, H]`` from the identity.
+def isotropy_penalty(features: Array, counts: Array) -> Array:
+    """Mean squared difference of the correlations of features from the identity.
 
     A feature that is constant has no correlations, and counts as one that is missing on the diagonal.
 
-    >>> float(isotropy_penalty(jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])))
-    0.0
-    >>> float(isotropy_penalty(jnp.ones((4, 2))))
-    0.5
+    Args:
+        features: ``[N, H]``.
+        counts: ``[N]`` bool, the rows that count.
+
+    >>> features, rows = jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]), jnp.ones(4, bool)
+    >>> float(isotropy_penalty(features, rows)), float(isotropy_penalty(jnp.ones((4, 2)), rows))
+    (0.0, 0.5)
     """
-    centred = features - jnp.mean(features, axis=0, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.maximum(jnp.mean(centred**2, axis=0, keepdims=True), _LEAST_NORM))
-    standard = centred * scale
-    correlations = standard.T @ standard / len(features)
+    centred = jnp.where(counts[:, None], features - _mean(features, counts), 0.0)
+    standard = centred * jax.lax.rsqrt(jnp.maximum(_mean(centred**2, counts), _LEAST_NORM))
+    correlations = standard.T @ standard / jnp.maximum(jnp.sum(counts), 1)
     return jnp.mean((correlations - jnp.eye(correlations.shape[0])) ** 2)
+
+
+def _mean(rows: Array, counts: Array) -> Array:
+    """Mean ``[1, H]`` of the rows that count."""
+    total = jnp.sum(jnp.where(counts[:, None], rows, 0.0), axis=0, keepdims=True)
+    return total / jnp.maximum(jnp.sum(counts), 1)
 
 
 def _of_length_1(vectors: Array) -> Array:

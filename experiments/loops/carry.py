@@ -101,12 +101,12 @@ def make_replay(
 def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:
     """Raise ValueError if an agent predicts more steps than are drawn or kept."""
     windows, capacity = config.draw.windows, config.replay.replay_capacity // num_envs
-    limit, name, flag = capacity, "steps of one environment, of which the replay keeps", "--replay-capacity"
+    limit, name, flag = capacity, "the number of steps of one environment that are kept", "--replay-capacity"
     if isinstance(windows, Sequences):
-        limit, name, flag = windows.sequence_length, "sequence_length,", "--sequence-length"
+        limit, name, flag = windows.sequence_length, "the sequence_length", "--sequence-length"
     if agent.future > limit:
         raise ValueError(
-            f"horizon: got {agent.future}; expected at most {name} {limit}. Try --horizon {limit}, or a larger {flag}."
+            f"horizon: got {agent.future}; expected at most {limit}, {name}. Try --horizon {limit}, or a larger {flag}."
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ...agents import AgentConfig, LoopConfig
 from ...agents.config import Ensemble
 from ...replay import Replay
-from ...updates import Target, rules_by_part
+from ...updates import Periodic, Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
 
@@ -43,6 +43,23 @@ def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[st
             yield (
                 f"target {name}: {rule} goes {moved:.2g} of the way to the online parameters in the {learner_steps} "
                 "learner steps of the run. Give a larger step size, or frozen if that is meant."
+            )
+
+
+def of_operations(periodic: Mapping[str, Periodic], learner_steps: int) -> Iterator[str]:
+    """Warnings about periodic operations that are never due in a run of ``learner_steps``.
+
+    >>> for text in of_operations({"resets": Periodic(400, lambda key, state: state, last=100)}, 500):
+    ...     print(text)
+    resets: none is due in the 500 learner steps of the run, with a period of 400 and none in the last period. Give a
+    period of at most 250 learner steps.
+    """
+    for name, operation in periodic.items():
+        if not operation.count(learner_steps):
+            yield (
+                f"{name}: none is due in the {learner_steps} learner steps of the run, with a period of "
+                f"{operation.period} and none in the last period. Give a period of at most {learner_steps // 2} "
+                "learner steps."
             )
 
 
@@ -108,10 +125,10 @@ class Watch:
         if rank is not None and rank <= 1 and self._features_differ:
             self._features_differ = False
             yield (
-                f"{COLLAPSED_AT}: the features of all observations point in one direction, within 1 % of their size: "
-                "they have collapsed, and say nothing of the observation. Try a slower target, as in --target "
-                '"q=periodic:50 encoder=incremental:0.005", --predictor-rate 10, a smaller --prediction-weight, or '
-                "--isotropy 0.1; --no-stop-gradient collapses by itself."
+                f"{COLLAPSED_AT}: the features of all observations point in one direction, or are 0, within 1 % of "
+                "their size: they have collapsed, and say nothing of the observation. Try a slower target, as in "
+                '--target "q=periodic:50 encoder=incremental:0.005", --predictor-rate 10, a smaller '
+                "--prediction-weight, or --isotropy 0.1; --no-stop-gradient collapses by itself."
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
             # Ever more seldom, since it goes through the whole replay.

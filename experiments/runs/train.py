@@ -237,6 +237,7 @@ def _settings_warnings(parts: Parts) -> Iterator[str]:
     config = parts.config
     learner_steps = total_learner_steps(config.loop, config.steps, config.num_envs)
     yield from health.of_targets(parts.agent.targets, learner_steps)
+    yield from health.of_operations(parts.agent.periodic, learner_steps)
     yield from health.of_exploration(config.agent, config.loop)
 
 

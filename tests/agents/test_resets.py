@@ -88,16 +88,27 @@ def test_the_period_is_in_learner_or_environment_steps_and_the_last_one_of_a_run
         ({"reset_period": "0"}, r"reset_period: got 'periodic:0'; '0' is not a period"),
         ({"reset_period": "periodic:5"}, r"reset_period: got 'periodic:5'; expected a number of learner steps"),
         ({"reset_period": "5env"}, r"reset_period: .* is in environment steps, which only a run knows"),
-        ({"reset_parts": ""}, r"reset_parts: got \[\]; expected a list of prefixes"),
+        ({"reset_parts": "", "shrink_parts": ""}, r"reset_parts: got '', and shrink_parts is empty too"),
         ({"reset_parts": "haed"}, r"reset_parts: no parameter follows 'haed'; the modules are .*Did you mean 'head'\?"),
         ({"shrink_parts": "torso core"}, r"shrink_parts: no parameter follows 'core'"),
         ({"shrink": 1.5}, r"shrink: got 1.5; expected 0 <= shrink <= 1"),
-        ({"head": "ensemble"}, r"resets: got Resets, but the fixed prior of the ensemble would begin anew"),
+        (
+            {"head": "ensemble", "reset_parts": "head prior"},
+            r"reset_parts: got 'prior', the fixed prior of the ensemble",
+        ),
     ],
 )
 def test_bad_input(fields, message):
     with pytest.raises(ValueError, match=message):
         resetting(**fields)
+
+
+def test_shrinking_without_a_reset_and_the_prior_of_an_ensemble_is_kept():
+    agent = resetting(reset_parts="", head="ensemble", num_members=2)
+    before = random_state(agent)
+    found = differing(before, agent.periodic["resets"].apply(jax.random.key(7), before))
+    assert found
+    assert all("/torso/" in path and "prior" not in path for path in found)
 
 
 def test_a_period_shorter_than_a_dispatch_is_refused():

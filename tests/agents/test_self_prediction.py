@@ -117,12 +117,17 @@ def test_errors_by_hand():
     assert np.isfinite(gradient).all()
 
 
-def test_spread_and_isotropy_by_hand():
-    assert float(spread(jnp.array([[1.0, 0.0], [5.0, 0.0]]))) == 0
-    assert float(spread(jnp.array([[1.0, 0.0], [-2.0, 0.0]]))) == pytest.approx(1.0)
-    same = jnp.array([[1.0, 2.0], [-1.0, -2.0]])  # two features with a correlation of 1
-    assert float(isotropy_penalty(same)) == pytest.approx(0.5)
-    assert np.isfinite(jax.grad(isotropy_penalty)(jnp.ones((3, 2)))).all()
+def test_spread_and_isotropy_by_hand_and_rows_that_do_not_count():
+    both, first = jnp.ones(2, bool), jnp.array([True, True, False])
+    for rows, wanted in (([[1.0, 0.0], [5.0, 0.0]], 0.0), ([[1.0, 0.0], [-2.0, 0.0]], 1.0)):
+        assert float(spread(jnp.array(rows), both)) == pytest.approx(wanted)
+        assert float(spread(jnp.array([*rows, [0.0, 7.0]]), first)) == pytest.approx(wanted)
+    same = [[1.0, 2.0], [-1.0, -2.0]]  # two features with a correlation of 1
+    assert float(isotropy_penalty(jnp.array(same), both)) == pytest.approx(0.5)
+    assert float(isotropy_penalty(jnp.array([*same, [9.0, -9.0]]), first)) == pytest.approx(0.5)
+    assert np.isfinite(jax.grad(isotropy_penalty)(jnp.ones((3, 2)), first)).all()
+    gradient = jax.grad(isotropy_penalty)(jnp.array([*same, [9.0, -9.0]]), first)
+    assert gradient[2].tolist() == [0.0, 0.0]
 
 
 def test_the_loss_is_masked_and_averaged_over_the_horizon_and_weighted():
@@ -314,11 +319,11 @@ def test_bad_input(fields, message):
     [
         (
             {"replay_capacity": 20, "batch_size": 4},
-            r"horizon: got 12; expected at most steps of one environment, .* 10",
+            r"horizon: got 12; expected at most 10, the number of steps of one environment",
         ),
         (
             {"windows": "sequences", "sequence_length": 6, "sequence_period": 3},
-            r"horizon: got 12; expected at most sequence_length, 6. Try --horizon 6, or a larger --sequence-length",
+            r"horizon: got 12; expected at most 6, the sequence_length. Try --horizon 6, or a larger --sequence-length",
         ),
     ],
 )
@@ -329,8 +334,15 @@ def test_a_horizon_beyond_what_is_kept_or_drawn(fields, message):
         make_replay(agent, SPEC, configs.loop, num_envs=2)
 
 
+def test_a_sample_without_the_steps_that_are_predicted():
+    agent, sample = predicting(horizon=3), sample_of(horizon=3)
+    for future, found in (((), "none"), (sample_of(horizon=2).future, "2 steps")):
+        with pytest.raises(ValueError, match=rf"sample.future: got {found}; expected the next 3 steps"):
+            jax.eval_shape(agent.learn, jax.random.key(0), random_state(agent), sample._replace(future=future))
+
+
 def test_without_self_prediction_there_is_no_encoder_to_name():
-    with pytest.raises(ValueError, match="got the name 'encoder'; this agent's targets are q"):
+    with pytest.raises(ValueError, match=r"got the name 'encoder'; this agent's targets are q. Self-prediction alone"):
         make(target="periodic:5 encoder=none")
 
 
