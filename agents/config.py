@@ -273,8 +273,8 @@ class Resets(Part):
     Attributes:
         reset_period: Period of the resets in learner steps, such as 40000, or in environment steps, such as 20000env;
             there is none in the last period of a run.
-        reset_parts: Parts of the network that begin anew, with their optimizer state: prefixes of module paths, such as
-            head, with spaces between several; empty for none.
+        reset_parts: Parts of the network that are initialised again, and their optimizer state: prefixes of module
+            paths, such as head, with spaces between several; empty for none.
         shrink_parts: Parts of the network that move towards newly initialised parameters; empty for none.
         shrink: Weight of the old parameters where they move.
     """

@@ -11,21 +11,8 @@ from typing import Any, NamedTuple
 from .config import AgentConfig
 from .fields import Part, check_name
 from .loop_config import LoopConfig
+from .papers import C51, DOUBLE, DQN, DUELING, KHETARPAL, N_STEP, NOISY, PRIORITIZED, RAINBOW, ZP, Paper
 from .parts import leaves, replace
-
-
-class Paper(NamedTuple):
-    """Paper of an agent.
-
-    Attributes:
-        authors: Authors and year.
-        url: Address.
-        part: Part of the agent that it describes; empty for all of it.
-    """
-
-    authors: str
-    url: str
-    part: str = ""
 
 
 class AgentEntry(NamedTuple):
@@ -61,65 +48,54 @@ class Configs(Part):
 
 DEFAULT_AGENT, DEFAULT_PRESET = "n_step_double_dqn", "classic"
 
-_DQN = Paper("Mnih et al., 2015", "https://www.nature.com/articles/nature14236")
-_DOUBLE = Paper("van Hasselt et al., 2016", "https://arxiv.org/abs/1509.06461")
-_DUELING = Paper("Wang et al., 2016", "https://arxiv.org/abs/1511.06581")
-_PRIORITIZED = Paper("Schaul et al., 2016", "https://arxiv.org/abs/1511.05952")
-_C51 = Paper("Bellemare et al., 2017", "https://arxiv.org/abs/1707.06887")
-_NOISY = Paper("Fortunato et al., 2018", "https://arxiv.org/abs/1706.10295")
-_N_STEP = Paper("Sutton, 1988", "https://doi.org/10.1007/BF00115009")
-_ZP = Paper("Ni et al., 2024", "https://arxiv.org/abs/2401.08898")
-_KHETARPAL = Paper("Khetarpal et al., 2025", "https://arxiv.org/abs/2406.02035")
-_RAINBOW = Paper("Hessel et al., 2018", "https://arxiv.org/abs/1710.02298")
-
 AGENTS: Mapping[str, AgentEntry] = {
     "dqn": AgentEntry(
         None,
         {},
         "Q-learning with a network, a replay and a target network",
-        (_DQN,),
+        (DQN,),
         "none",
     ),
     "double_dqn": AgentEntry(
         "dqn",
         {"double": True},
         "double Q-learning: the online network chooses the next action",
-        (_DOUBLE,),
+        (DOUBLE,),
         "none",
     ),
     "n_step_double_dqn": AgentEntry(
         "double_dqn",
         {"n_steps": 10},
         "double Q-learning over 10 steps: the quickstart",
-        (_DOUBLE, _N_STEP._replace(part="n steps")),
+        (DOUBLE, N_STEP._replace(part="n steps")),
         "returns are uncorrected for the policy, as in Rainbow",
     ),
     "dueling_dqn": AgentEntry(
         "double_dqn",
         {"dueling": True},
         "a stream for the value and one for the advantages",
-        (_DUELING,),
+        (DUELING,),
         "gradients below the streams are not rescaled",
     ),
     "n_step_dqn": AgentEntry(
         "dqn",
         {"n_steps": 5},
         "returns of several steps before the bootstrap value",
-        (_N_STEP, _RAINBOW._replace(part="in a DQN")),
+        (N_STEP, RAINBOW._replace(part="in a DQN")),
         "5 steps, uncorrected for the policy, as in Rainbow",
     ),
     "prioritized_dqn": AgentEntry(
         "double_dqn",
         {"sampling": "prioritized", "priority_exponent": 0.6, "importance_exponent": "linear(0.4,1,100%)"},
         "double Q-learning from steps drawn by their error",
-        (_PRIORITIZED, _DOUBLE._replace(part="double")),
+        (PRIORITIZED, DOUBLE._replace(part="double")),
         "importance weights are divided by the largest of the batch",
     ),
     "c51": AgentEntry(
         "dqn",
         {"head": "categorical", "num_atoms": 51},
         "probabilities of 51 returns",
-        (_C51,),
+        (C51,),
         "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it",
     ),
     "qr_dqn": AgentEntry(
@@ -140,7 +116,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         "dqn",
         {"noisy_sigma": 0.5, "epsilon": 0},
         "learnt noise in the last layers explores",
-        (_NOISY,),
+        (NOISY,),
         "noise in the last hidden layer and the head alone; evaluated without noise",
     ),
     "rainbow": AgentEntry(
@@ -156,7 +132,7 @@ AGENTS: Mapping[str, AgentEntry] = {
             "epsilon": 0,
         },
         "double, dueling, n-step, prioritized, categorical and noisy",
-        (_RAINBOW,),
+        (RAINBOW,),
         "the priority is the cross-entropy (the KL divergence); evaluated without noise",
     ),
     "munchausen_dqn": AgentEntry(
@@ -213,21 +189,21 @@ AGENTS: Mapping[str, AgentEntry] = {
         "n_step_double_dqn",
         {"self_prediction": "mlp"},
         "features predict the next ones of a slow copy (ZP)",
-        (_ZP,),
+        (ZP,),
         "on double DQN over n steps, feed-forward unless --core lstm; the paper's agents of vectors are TD3",
     ),
     "byol_pi": AgentEntry(
         "zp",
         {"self_prediction": "linear", "action_conditional": False, "predictor_rate": 10.0},
         "features predict the next ones by one matrix (BYOL-Pi)",
-        (_KHETARPAL,),
+        (KHETARPAL,),
         "the ratio of the learning rates and the agent around it are ours",
     ),
     "byol_ac": AgentEntry(
         "byol_pi",
         {"action_conditional": True},
         "features predict the next ones by a matrix for each action (BYOL-AC)",
-        (_KHETARPAL,),
+        (KHETARPAL,),
         "as byol_pi",
     ),
 }

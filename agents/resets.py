@@ -21,8 +21,8 @@ def make_resets(
 ) -> dict[str, Periodic]:
     """Makes the periodic operations of an agent: its resets, where the config has them.
 
-    As in the code of SR-SPR and BBF (D'Oro et al., 2023; Schwarzer et al., 2023), parameters and targets begin anew
-    from initialisations of two keys, the optimizer's state of what only moves is kept, and there is no reset in the
+    As in the code of SR-SPR and BBF (D'Oro et al., 2023; Schwarzer et al., 2023), parameters and targets are
+    initialised again, from two keys, the optimizer's state of what only moves is kept, and there is no reset in the
     last period of a run. What the optimizer counts is kept too, where their code begins again.
 
     Args:

@@ -156,7 +156,7 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predi
 
 
 class Applied(NamedTuple):
-    """What :func:`apply` returns.
+    """Values of observations, and what they were read from.
 
     Attributes:
         output: Values.

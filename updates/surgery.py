@@ -1,6 +1,6 @@
 """Surgery on the state of a learner: fresh values for some of its leaves, now and then.
 
-Networks that are trained for long lose plasticity; initialising their last layers anew, and moving the others a part
+Networks that are trained for long lose plasticity; initialising their last layers again, and moving the others a part
 of the way back, restores it (Nikishin et al., 2022; D'Oro et al., 2023; Schwarzer et al., 2023). Leaves are chosen as
 parts of a target are: by prefixes of their paths, in whole path components.
 """
@@ -44,7 +44,7 @@ class Periodic(NamedTuple):
 
 
 def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> LearnerState:
-    """Begin anew with some leaves: parameters, every target's copy of them, and the optimizer's state of them.
+    """Initialise some leaves again: parameters, every target's copy of them, and the optimizer's state of them.
 
     All else is kept to the bit: other leaves, module state, and what the optimizer and the targets count.
 

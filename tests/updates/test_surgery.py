@@ -1,4 +1,4 @@
-"""Resets: the declared leaves of parameters, targets and optimizer state begin anew, and nothing else changes."""
+"""Resets: the declared leaves of parameters, targets and optimizer state are new, and nothing else changes."""
 
 import jax
 import jax.numpy as jnp
