@@ -73,8 +73,8 @@ def make_agent(
     Raises:
         ValueError: if a part of the config does not suit the observations, the text of a rule or of a period does not
             parse, a part that is reset is none of the network's, the network's output does not fit the head or the
-            actions, a field is set that a given network does not read, a term is called ``value``, a weight is not
-            finite, or a term does not return ``[B]`` losses.
+            actions, a field is set that a given network does not read, a term has the name of one of the agent's own, a
+            weight is not finite, or a term does not return ``[B]`` losses.
         TypeError: if the network returns something other than a ``ValueOutput``, ``terms`` has something other than
             weights and terms, or a term returns something other than a ``TermOutput``.
 

@@ -11,7 +11,7 @@ from ._checks import check_choice, check_positive
 from .dense import Activation, DenseLayers, activation_fn
 
 TransitionName = Literal["linear", "mlp"]
-Predict = Callable[[jax.Array, jax.Array], jax.Array]
+Step = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class LatentTransition(hk.Module):  # type: ignore[misc]
@@ -76,7 +76,7 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
         return jnp.take_along_axis(every, chosen[:, None, None], axis=1)[:, 0]
 
 
-def unroll_transition(step: Predict, features: jax.Array, actions: jax.Array) -> jax.Array:
+def unroll_transition(step: Step, features: jax.Array, actions: jax.Array) -> jax.Array:
     """Apply a model of one step again and again; called inside ``hk.transform``.
 
     Args:
