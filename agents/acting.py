@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from ..networks import Network, ValueOutput
 from ..networks.network import apply
 from ..replay.types import TimeStep
-from ..updates import LearnerState, Variables
+from ..updates import LearnerState, Target, Variables
 from .config import AgentConfig, Ensemble, ImplicitQuantile
-from .types import ActOutput, RecurrentState, StepExtras
+from .types import MAIN_TARGET, ActOutput, RecurrentState, StepExtras, read_target
 
 Array = Any
 
@@ -56,13 +56,19 @@ def forward(
 
 
 def make_acting(
-    config: AgentConfig, network: Network
+    config: AgentConfig, network: Network, target: Target | None = None
 ) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput]]:
     """Make the functions with which an agent begins, acts in training, and acts when it is evaluated.
 
     An ensemble acts by one member for a whole episode (Osband et al., 2016, algorithm 1), drawn where the episode
     begins, and keeps with each step which members learn from it; evaluated, it acts by the mean of its members. Noisy
     layers draw in training alone, and implicit quantiles never: they act on evenly spaced fractions.
+
+    Args:
+        config: Config of the agent.
+        network: Network to act with.
+        target: Main target, where the target network acts in training; None for the online network. An agent that is
+            evaluated acts with ``params`` (see :func:`polyak.agents.evaluation_state`).
 
     Returns:
         ``initial_recurrent_state``, ``act`` and ``evaluate_act`` of an :class:`polyak.agents.Agent`.
@@ -87,8 +93,8 @@ def make_acting(
         return jax.tree.map(lambda leaf: jnp.where(first[:, None], 0.0, leaf), recurrent_state.core)
 
     def act(key: jax.Array, state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> ActOutput:
-        variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
-        network_key = key
+        variables = Variables(state.params, state.state) if target is None else read_target(target, state, MAIN_TARGET)
+        before, network_key = core_of(recurrent_state, timestep.first), key
         if ensemble is not None:
             member_key, mask_key, network_key = jax.random.split(key, 3)
         output, core = forward(network, variables, network_key if noisy else None, timestep, before)

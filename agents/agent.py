@@ -3,7 +3,7 @@
 import functools
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from .. import networks, updates
 from ..networks import Network
-from ..replay.types import EnvironmentSpec, Sample, Sequence, TimeStep
+from ..networks.prediction import projected_by
+from ..replay.types import EnvironmentSpec, Sample, Sequence
 from ..updates import LearnerState, LossOutput, Target, Variables
-from .acting import forward, greedy_action, make_acting
+from .acting import greedy_action, make_acting
+from .agent_network import check_output, make_networks
 from .augmentation import augment_sample, make_augmentation
-from .config import AgentConfig, Ensemble, MLPPrediction
-from .heads import HEADS
+from .config import AgentConfig
 from .optimizers import make_optimizer
 from .resets import make_resets
 from .support import make_calibration
@@ -27,17 +28,7 @@ from .types import AVERAGE, ENCODER, MAIN_TARGET, Agent, Term, TermOutput, Views
 from .views import features_tm1, look, values_tm1
 
 _VALUE, _SELF_PREDICTION = "value", "self_prediction"
-_ABOVE_FEATURES = ("head", "prior", "embedding", "transition")
-# Fields of the config's network that the built-in network alone reads.
-_OF_BUILT_IN_NETWORK = ("torso", "hidden_sizes", "activation")
-# Fields of heads that the built-in network alone reads, and the values at which a given network is as they say.
-_OF_BUILT_IN_HEADS = {
-    "dueling": (False,),
-    "noisy_sigma": (None,),
-    "v_min": (None,),
-    "v_max": (None,),
-    "prior_scale": (Ensemble().prior_scale, 0.0),
-}
+_ABOVE_FEATURES = ("head", "prior", "embedding", "transition", "predictor")
 
 
 def make_agent(
@@ -84,7 +75,7 @@ def make_agent(
     >>> str(agent.targets["q"].rule), state.params["head/q_values"]["w"].shape
     ('incremental:0.005', (84, 2))
     """
-    network, acting_network = _networks(config, spec, network, lowering)
+    network, acting_network = make_networks(config, spec, network, lowering)
     check_output(config, network, spec)
     named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
     burn_in, prediction = config.burn_in, config.self_prediction
@@ -125,7 +116,9 @@ def make_agent(
     def features(variables: Variables, sample: Sample) -> tuple[jax.Array, jax.Array]:
         return features_tm1(network, variables, sample, burn_in)
 
-    initial_recurrent_state, act, evaluate_act = make_acting(config, acting_network)
+    acts_with = MAIN_TARGET if config.act_with == "target" else None
+    acting_target = None if acts_with is None else named[acts_with]
+    initial_recurrent_state, act, evaluate_act = make_acting(config, acting_network, acting_target)
     # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
     learn, greedy = (jax.jit(function, inline=True) for function in (learner.step, greedy_actions))
     return Agent(
@@ -141,49 +134,8 @@ def make_agent(
         future=0 if prediction is None else prediction.horizon,
         features=None if prediction is None else features,
         periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
+        acts_with=acts_with,
     )
-
-
-def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:
-    """Arguments of :func:`polyak.networks.make_network` for an agent, in JSON's own types.
-
-    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
-    >>> network_arguments(AgentConfig(), spec)
-    {'num_actions': 2, 'torso': 'mlp', 'hidden_sizes': [120, 84], 'activation': 'relu', 'head': 'q', 'dueling': False}
-    """
-    head, core = config.head, config.network.core
-    arguments: dict[str, Any] = {
-        "num_actions": spec.num_actions,
-        "torso": torso_name(config, spec),
-        "hidden_sizes": list(config.network.hidden_sizes),
-        "activation": config.network.activation,
-        "head": HEADS[type(head)].name,
-    }
-    names = ("dueling", "num_atoms", "v_min", "v_max", "num_quantiles", "num_members", "prior_scale")
-    arguments |= {name: getattr(head, name) for name in names if hasattr(head, name)}
-    if getattr(head, "noisy_sigma", None) is not None:
-        arguments |= {"noisy": True, "noisy_sigma": getattr(head, "noisy_sigma")}  # noqa: B009
-    return arguments | ({"lstm_size": core.lstm_size} if core is not None else {})
-
-
-def torso_name(config: AgentConfig, spec: EnvironmentSpec) -> str:
-    """Name of the torso, with ``auto`` decided by the observations.
-
-    Raises:
-        ValueError: if a torso of images is to see observations of another shape than ``[H, W, C]``.
-
-    >>> torso_name(AgentConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((84, 84, 4), jnp.uint8), num_actions=2))
-    'nature'
-    """
-    torso, shape = config.network.torso, spec.observation.shape
-    if torso not in ("auto", "mlp") and len(shape) != 3:
-        raise ValueError(
-            f"torso: got {torso!r} and observations of shape {shape}; expected images, [height, width, channels]. Try "
-            "--torso auto, which is mlp for these."
-        )
-    if torso != "auto":
-        return torso
-    return "nature" if len(shape) == 3 else "mlp"
 
 
 def make_targets(
@@ -225,121 +177,32 @@ def make_targets(
             f"and no {ENCODER} is read. Leave the {ENCODER} out, or set stop_gradient."
         )
     targets = {MAIN_TARGET: Target(rules[MAIN_TARGET], module_state=module_state)}
-    if ENCODER in rules:
-        targets[ENCODER] = Target(rules[ENCODER], select=_encoder_of)
+    if ENCODER in rules and prediction is not None:
+        select = functools.partial(encoder_of, also=projected_by(prediction.projection))
+        targets[ENCODER] = Target(rules[ENCODER], select=select)
     try:
         average = updates.parse(config.average, **options)
     except ValueError as error:
         raise ValueError(f"average: {error}") from None
+    if config.act_with == "target" and not updates.is_none(average):
+        raise ValueError(
+            f"act_with: got 'target', and average is {config.average!r}, which would be evaluated in the place of the "
+            "network that acts; expected one of the two. Try --average none, or --act-with online."
+        )
     return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
 
 
-def _encoder_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Modules below the head: what the features are computed with."""
-    return {name: leaves for name, leaves in tree.items() if name.split("/")[0] not in _ABOVE_FEATURES}
+def encoder_of(tree: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+    """Modules below the head, with which features are computed.
 
+    Args:
+        tree: Parameters or module state, by module.
+        also: Names of further modules, such as those that features are projected by.
 
-def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -> None:
-    """Checks that a network's output fits the actions and the head, without computing anything.
-
-    Raises:
-        ValueError: if it does not.
-        TypeError: if it is no ``ValueOutput``.
+    >>> sorted(encoder_of({"torso/linear": {}, "head/mlp/~/linear_0": {}, "head/q_values": {}}))
+    ['torso/linear']
     """
-    observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
-
-    def output(key: jax.Array, observation: jax.Array) -> networks.ValueOutput:
-        variables = Variables(*network.init(key, observation))
-        seen = TimeStep(observation, jnp.zeros(1), jnp.ones(1, bool), (), jnp.zeros(1, jnp.int32))
-        return forward(network, variables, None, seen, network.initial_recurrent_state(1))[0]
-
-    found = jax.eval_shape(output, jax.random.key(0), observation)
-    if found.q_values.shape != (1, spec.num_actions):
-        raise ValueError(
-            f"network: its q_values have shape {found.q_values.shape} for one observation of shape "
-            f"{spec.observation.shape}; expected (1, {spec.num_actions}), a value for each of the environment's "
-            f"{spec.num_actions} actions. Build the network with num_actions={spec.num_actions}."
-        )
-    kind = HEADS[type(config.head)]
-    size = getattr(config.head, kind.size) if kind.size else 0
-    for field, shape_of in kind.fields.items():
-        leaf, expected = getattr(found, field), shape_of(spec.num_actions, size)
-        if isinstance(leaf, tuple):
-            raise ValueError(
-                f"network: its ValueOutput has no {field}, from which the head {type(config.head).__name__} learns; "
-                f"expected an array. Return ValueOutput(q_values=..., {field}=...), or choose another head."
-            )
-        if leaf.shape != expected:
-            raise ValueError(
-                f"network: its {field} have shape {leaf.shape} for one observation; expected {expected}, with "
-                f"{kind.size}={size} of the config. Build the network with {kind.size}={size}, or set {kind.size}."
-            )
-
-
-def _networks(
-    config: AgentConfig,
-    spec: EnvironmentSpec,
-    network: Network | hk.Transformed | hk.TransformedWithState | None,
-    lowering: networks.Lowering,
-) -> tuple[Network, Network]:
-    """Network to learn with and network to act with; the built-in one acts on fractions that are evenly spaced."""
-    if network is None:
-        arguments = network_arguments(config, spec) | _prediction_arguments(config)
-        build = functools.partial(networks.make_network, **arguments, lowering=lowering)
-        return build(), build(draw_fractions=False)
-    if not isinstance(network, Network):
-        network = networks.from_haiku(network)
-    _refuse_unread(config, lowering)
-    if (network.predict is None) != (config.self_prediction is None):
-        has = "no predict function" if network.predict is None else "a predict function"
-        raise ValueError(
-            f"network: got a network with {has}, and self_prediction is {config.self_prediction}; expected both or "
-            "neither. Give polyak.networks.compose a predict function, or set self_prediction to none."
-        )
-    if (network.core is None) != (config.network.core is None):
-        has = "no recurrent core" if network.core is None else "a recurrent core"
-        raise ValueError(
-            f"network: got a network with {has}, and core is {config.network.core}; expected both or neither. Set core "
-            f"to {'none' if network.core is None else 'lstm'}."
-        )
-    return network, network
-
-
-def _prediction_arguments(config: AgentConfig) -> dict[str, Any]:
-    """Arguments of :func:`polyak.networks.make_network` for self-prediction, which nothing but learning needs."""
-    prediction = config.self_prediction
-    if prediction is None:
-        return {}
-    arguments: dict[str, Any] = {"transition": "linear", "action_conditional": prediction.action_conditional}
-    if isinstance(prediction, MLPPrediction):
-        arguments |= {"transition": "mlp", "transition_sizes": prediction.transition_sizes}
-    return arguments
-
-
-def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
-    """Raises ValueError if a field is set that the built-in network alone reads, and a network is given."""
-    plain = type(config.network)()
-    fields: list[tuple[str, Any, tuple[Any, ...]]] = [
-        (name, getattr(config.network, name), (getattr(plain, name),)) for name in _OF_BUILT_IN_NETWORK
-    ]
-    fields += [
-        (name, getattr(config.head, name), values)
-        for name, values in _OF_BUILT_IN_HEADS.items()
-        if hasattr(config.head, name)
-    ]
-    prediction = config.self_prediction
-    if prediction is not None:
-        fields += [
-            (name, getattr(prediction, name), (getattr(type(prediction)(), name),))
-            for name in ("action_conditional", "transition_sizes")
-            if hasattr(prediction, name)
-        ]
-    for name, value, allowed in [*fields, ("lowering", lowering, ("convolution",))]:
-        if value not in allowed:
-            raise ValueError(
-                f"{name}: got {value!r}, which only the built-in network reads, and network= replaces that one; "
-                f"expected {' or '.join(map(repr, allowed))}. Build {name} into the network, and leave the field out."
-            )
+    return {name: leaves for name, leaves in tree.items() if name in also or name.split("/")[0] not in _ABOVE_FEATURES}
 
 
 def _prediction_terms(config: AgentConfig) -> dict[str, tuple[float, Term]]:

@@ -35,14 +35,19 @@ class Network(Part):
     Attributes:
         torso: Layers below the head: mlp, nature (convolutions of Mnih et al., 2015), impala (residual ones of Espeholt
             et al., 2018), minatar (a single one, Young and Tian, 2019), or auto, which is nature for images, else mlp.
+        torso_width: Factor of the number of filters of each convolution of the torso.
         hidden_sizes: Number of units of each dense layer.
         activation: Activation function of the dense layers.
+        normalize_features: Whether the features of an observation, the output of the torso, are scaled to [0, 1] by
+            their smallest and their largest (SPR).
         core: Recurrent core, or none.
     """
 
     torso: Literal["auto", "mlp", "nature", "impala", "minatar"] = "auto"
+    torso_width: int = at_least(1, 1)
     hidden_sizes: tuple[int, ...] = at_least(1, (120, 84))
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
+    normalize_features: bool = False
     core: LSTM | None = one_of({"none": None, "lstm": LSTM}, None)
 
 
@@ -200,7 +205,7 @@ class AdamW(Part):
 
     Attributes:
         optimizer_epsilon: Constant in the denominator.
-        weight_decay: Decay of the weights in a step, in units of the learning rate.
+        weight_decay: Decay of the weights in a step, in units of the learning rate; biases are not decayed.
     """
 
     optimizer_epsilon: float = above(0, 1e-8)
@@ -234,7 +239,10 @@ class SelfPrediction(Part):
         prediction_weight: Weight of the loss of the predictions; that of the values has weight 1.
         prediction_error: Loss of a prediction: squared, the squared distance, or cosine, which is 2 - 2 * cosine.
         action_conditional: Whether the model sees the action.
-        predictor_rate: Learning rate of the model, in units of learning_rate.
+        projection: Projection of the features before they are compared, with a linear predictor on the online side:
+            none, streams, the first layers of both streams of a dueling head (SPR), or shared, the hidden layer of the
+            head, which its streams then share (SR-SPR, BBF).
+        predictor_rate: Learning rate of the model and of the predictor, in units of learning_rate.
         stop_gradient: Whether the gradient stops at the features that are predicted; without it they are those of the
             online network, which can make them all alike.
         isotropy: Weight, within the loss of the predictions, of a penalty on features that are alike: the mean squared
@@ -245,6 +253,7 @@ class SelfPrediction(Part):
     prediction_weight: float = at_least(0, 1.0)
     prediction_error: Literal["squared", "cosine"] = "squared"
     action_conditional: bool = True
+    projection: Literal["none", "streams", "shared"] = "none"
     predictor_rate: float = above(0, 1.0)
     stop_gradient: bool = True
     isotropy: float = at_least(0, 0.0)
@@ -264,6 +273,11 @@ class MLPPrediction(SelfPrediction):
     """
 
     transition_sizes: tuple[int, ...] = at_least(1, (128,))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvPrediction(SelfPrediction):
+    """Self-prediction by two convolutions on the map of features, which see the action as planes (SPR)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,8 +324,9 @@ class AgentConfig(Part):
             encoder=incremental:0.01 gives self-prediction a target of its own.
         average: Rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none evaluates
             the online parameters.
-        self_prediction: Self-prediction of features as a second term of the loss, by a linear model of a step or by an
-            mlp; or none.
+        act_with: Network that acts, in training and where it is evaluated: online, or target, that of the main rule.
+        self_prediction: Self-prediction of features as a second term of the loss, by a linear model of a step, by an
+            mlp, or by convolutions of images' features, conv; or none.
         resets: Periodic resets of parts of the network, or none.
     """
 
@@ -336,8 +351,9 @@ class AgentConfig(Part):
     skip_nonfinite: bool = False
     target: str = "periodic:200"
     average: str = "none"
-    self_prediction: LinearPrediction | MLPPrediction | None = one_of(
-        {"none": None, "linear": LinearPrediction, "mlp": MLPPrediction},
+    act_with: Literal["online", "target"] = "online"
+    self_prediction: LinearPrediction | MLPPrediction | ConvPrediction | None = one_of(
+        {"none": None, "linear": LinearPrediction, "mlp": MLPPrediction, "conv": ConvPrediction},
         None,
         keeps=tuple(field.name for field in dataclasses.fields(SelfPrediction)),
     )
@@ -359,10 +375,32 @@ class AgentConfig(Part):
                 "reset_parts: got 'prior', the fixed prior of the ensemble, which online and target network have in "
                 "common; expected other parts. Leave it out of reset_parts and shrink_parts."
             )
+        self._check_projection()
         if isinstance(self.bootstrap, Munchausen) and isinstance(self.head, Scalar) and self.head.value_rescaling:
             raise ValueError(
                 "value_rescaling: got True, but the Munchausen bootstrap is a softmax of values on their own scale. "
                 "Try --no-value-rescaling, or --bootstrap greedy."
+            )
+
+    def _check_projection(self) -> None:
+        """Check that the head has the layers of the projection, and that convolutions predict features of a torso."""
+        prediction = self.self_prediction
+        if prediction is None:
+            return
+        if prediction.projection == "streams" and not getattr(self.head, "dueling", False):
+            raise ValueError(
+                "projection: got 'streams', but the head has none; expected none or shared. Try --dueling, or "
+                "--projection shared."
+            )
+        if prediction.projection != "none" and isinstance(self.head, ImplicitQuantile):
+            raise ValueError(
+                f"projection: got {prediction.projection!r}, but the hidden layer of an implicit quantile head follows "
+                "the fractions; expected none. Try --projection none, or --head quantile."
+            )
+        if isinstance(prediction, ConvPrediction) and self.network.core is not None:
+            raise ValueError(
+                "self_prediction: got 'conv', but the features of a recurrent core are no map. Try --self-prediction "
+                "mlp, or --core none."
             )
 
     @property

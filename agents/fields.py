@@ -74,9 +74,17 @@ def unit(default: Any) -> Any:
     return number(default, Range(0, 1))
 
 
-def scheduled(default: float | str, within: Range, whole: bool = False) -> Any:
-    """Field of a :class:`Schedule` whose numbers are all in a range; ``whole`` for integers."""
-    return dataclasses.field(default=Schedule.of(default), metadata={"range": within, "whole": whole})
+def scheduled(default: float | str, within: Range, whole: bool = False, restarts: bool = False) -> Any:
+    """Field of a :class:`Schedule` whose numbers are all in a range.
+
+    Args:
+        default: Number or text.
+        within: Range of the numbers.
+        whole: Whether they are integers.
+        restarts: Whether the schedule may begin again at each reset of the agent.
+    """
+    metadata = {"range": within, "whole": whole, "restarts": restarts}
+    return dataclasses.field(default=Schedule.of(default), metadata=metadata)
 
 
 def one_of(kinds: Mapping[str, type | None], default: Any, keeps: tuple[str, ...] = ()) -> Any:
@@ -185,6 +193,10 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if annotation is Schedule:
         schedule = Schedule.of(value, name)
         _check_schedule(name, schedule, within, field.metadata.get("whole", False))
+        if schedule.restarts and not field.metadata.get("restarts", False):
+            raise ValueError(
+                f"{name}: got {schedule.to_json()!r}; {name} does not begin again at a reset. Leave @resets out."
+            )
         return schedule
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # X | None
         if value is None:

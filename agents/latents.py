@@ -26,8 +26,8 @@ def predict_latents(
 ) -> Latents:
     """Predict the features of the next ``horizon`` observations from those of each observation acted on.
 
-    A step is predicted until its episode or its sequence ends: the observation at a termination is predicted too, none
-    after it is.
+    Where the network has a projection, both are projected. A step is predicted until its episode or its sequence ends:
+    the observation at a termination is predicted too, none after it is.
 
     Args:
         config: Self-prediction.
@@ -46,6 +46,7 @@ def predict_latents(
         length = drawn.valid.shape[1]
         at = jnp.arange(length)[:, None] + jnp.arange(horizon)[None]  # [T, K], the steps that are gone through
         within = jnp.minimum(at, length - 1)
+        hidden_of_target = _project(network, slow, hidden_of_target)
         valid = learns[..., None] & drawn.valid[:, within] & (at < length)[None]  # padding comes last
         actions, wanted = drawn.a_tm1[:, within], hidden_of_target[:, within + 1]
     else:
@@ -59,9 +60,13 @@ def predict_latents(
         valid, actions = future.valid[:, None], future.a_tm1[:, None]
         images = future.obs[:, 1:]
         flat = images.reshape(-1, *images.shape[2:])
-        wanted = network.encode(*slow, None, flat, False)[0].reshape(*valid.shape, -1)
+        wanted = _project(network, slow, network.encode(*slow, None, flat, False)[0]).reshape(*valid.shape, -1)
     batch, steps = hidden.shape[:2]
     rows = batch * steps
     predicted = network.predict(online.params, hidden.reshape(rows, -1), actions.reshape(rows, horizon))
     wanted = jax.lax.stop_gradient(wanted) if config.stop_gradient else wanted
     return Latents(hidden, predicted.reshape(wanted.shape), wanted, valid)
+
+
+def _project(network: Network, variables: Variables, hidden: Array) -> Array:
+    return hidden if network.project is None else network.project(variables.params, hidden)

@@ -53,7 +53,7 @@ class Prioritized(Part):
     """
 
     priority_exponent: float = unit(0.6)
-    importance_exponent: Schedule = scheduled("linear(0.4,1,100%)", Range(0, 1))
+    importance_exponent: Schedule = scheduled("linear(0.4,1,100%)", Range(0, 1), restarts=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,8 +75,8 @@ class Draw(Part):
     """
 
     batch_size: int = at_least(1, 128)
-    n_steps: Schedule = scheduled(1, Range(1), whole=True)
-    discount: Schedule = scheduled(0.99, Range(0, 1))
+    n_steps: Schedule = scheduled(1, Range(1), whole=True, restarts=True)
+    discount: Schedule = scheduled(0.99, Range(0, 1), restarts=True)
     windows: Transitions | Sequences = one_of({"transitions": Transitions, "sequences": Sequences}, Transitions())
     sampling: Uniform | Prioritized = one_of({"uniform": Uniform, "prioritized": Prioritized}, Uniform())
 
@@ -189,6 +189,14 @@ class LoopConfig(Part):
     def environment_steps_per_learner_step(self) -> Fraction:
         """Number of environment steps for each learner step, which converts a target's period."""
         return Fraction(self.cadence.train_every, self.cadence.learner_steps)
+
+    @property
+    def restarting(self) -> dict[str, Schedule]:
+        """Name to schedule, of those that begin again at each reset of the agent."""
+        found = {"n_steps": self.draw.n_steps, "discount": self.draw.discount}
+        if isinstance(self.draw.sampling, Prioritized):
+            found["importance_exponent"] = self.draw.sampling.importance_exponent
+        return {name: schedule for name, schedule in found.items() if schedule.restarts}
 
     @property
     def prioritized(self) -> bool:

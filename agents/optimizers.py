@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import optax
 
 from .config import SGD, Adam, AdamW, AgentConfig, RMSProp
@@ -25,7 +26,7 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     if isinstance(rule, Adam):
         optimizer = optax.adam(rate, eps=rule.optimizer_epsilon)
     elif isinstance(rule, AdamW):
-        optimizer = optax.adamw(rate, eps=rule.optimizer_epsilon, weight_decay=rule.weight_decay)
+        optimizer = optax.adamw(rate, eps=rule.optimizer_epsilon, weight_decay=rule.weight_decay, mask=_decays)
     elif isinstance(rule, RMSProp):
         optimizer = optax.rmsprop(rate, decay=0.95, eps=rule.optimizer_epsilon, centered=True)
     else:
@@ -39,9 +40,14 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     return optax.chain(*parts)
 
 
+def _decays(params: Any) -> Any:
+    """Whether each leaf is decayed: matrices and kernels are, biases are not."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def _is_predictor(params: Any) -> Any:
-    """Whether each leaf is one of the model with which features are predicted."""
-    of_predictor = {module: module.split("/")[0] == "transition" for module in params}
+    """Whether each leaf is one of the model or of the predictor with which features are predicted."""
+    of_predictor = {module: module.split("/")[0] in ("transition", "predictor") for module in params}
     return {module: dict.fromkeys(leaves, of_predictor[module]) for module, leaves in params.items()}
 
 

@@ -11,7 +11,22 @@ from typing import Any, NamedTuple
 from .config import AgentConfig
 from .fields import Part, check_name
 from .loop_config import LoopConfig
-from .papers import C51, DOUBLE, DQN, DUELING, KHETARPAL, N_STEP, NOISY, PRIORITIZED, RAINBOW, ZP, Paper
+from .papers import (
+    BBF,
+    C51,
+    DOUBLE,
+    DQN,
+    DUELING,
+    KHETARPAL,
+    N_STEP,
+    NOISY,
+    PRIORITIZED,
+    RAINBOW,
+    SPR,
+    SR_SPR,
+    ZP,
+    Paper,
+)
 from .parts import leaves, replace
 
 
@@ -206,6 +221,51 @@ AGENTS: Mapping[str, AgentEntry] = {
         (KHETARPAL,),
         "as byol_pi",
     ),
+    "spr": AgentEntry(
+        "rainbow",
+        {
+            "n_steps": 10,
+            "self_prediction": "mlp",
+            "horizon": 5,
+            "prediction_weight": 5.0,
+            "prediction_error": "cosine",
+            "projection": "streams",
+            "normalize_features": True,
+            "augmentation": "auto",
+        },
+        "Rainbow whose features predict those of the next 5 observations",
+        (SPR,),
+        "no batch normalization in the transition, no dropout, one norm for all gradients; projections without noise",
+    ),
+    "sr_spr": AgentEntry(
+        "spr",
+        {
+            "noisy_sigma": None,
+            "projection": "shared",
+            "importance_exponent": 0.5,
+            "act_with": "target",
+            "resets": "periodic",
+            "reset_parts": "head predictor",
+            "shrink_parts": "torso transition",
+            "shrink": 0.8,
+        },
+        "SPR with resets, and a slow target network that acts",
+        (SR_SPR,),
+        "what the optimizer counts goes on at a reset; priorities are those of rainbow",
+    ),
+    "bbf": AgentEntry(
+        "sr_spr",
+        {
+            "shrink": 0.5,
+            "optimizer": "adamw",
+            "weight_decay": 0.1,
+            "n_steps": "exponential(10,3,10000)@resets",
+            "discount": "horizon(0.97,0.997,10000)@resets",
+        },
+        "SR-SPR with n steps and a discount that change after each reset",
+        (BBF,),
+        "as sr_spr; the wide torso is one of the preset atari",
+    ),
 }
 
 # On CartPole-v1 these agents learn sooner from fresher targets, and from more random actions late.
@@ -227,6 +287,9 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "bootstrapped_dqn": {"target": "periodic:100"},
         "zp": {"target": "periodic:50 encoder=incremental:0.005"},
         "byol_pi": {"target": "periodic:50 encoder=none"},
+        "spr": {"target": "periodic:100 encoder=incremental:0.01"},
+        "sr_spr": {"target": "incremental:0.005", "epsilon": "linear(1,0.02,25%)", "reset_period": "25000env"},
+        "bbf": {"n_steps": "exponential(10,3,5000)@resets", "discount": "horizon(0.97,0.997,5000)@resets"},
         "r2d2": {
             **_SOONER,
             "batch_size": 32,
@@ -257,6 +320,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "rainbow": {"epsilon": "linear(1,0,5000)"},
         "zp": {"target": "periodic:1000 encoder=incremental:0.005"},
         "byol_pi": {"target": "periodic:1000 encoder=none"},
+        "spr": {"self_prediction": "conv", "target": "periodic:1000 encoder=incremental:0.01"},
+        "sr_spr": {"target": "incremental:0.005", "epsilon": "linear(1,0.02,100000)"},
     },
     "atari": {  # the papers' settings, on grey frames of 84 x 84
         "dqn": {
@@ -309,6 +374,26 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "zp": {"target": "periodic:30000env encoder=incremental:0.005"},
         "byol_pi": {"target": "periodic:30000env encoder=none"},
+        "spr": {
+            "self_prediction": "conv",
+            "hidden_sizes": (256,),
+            "augmentation": "shift_and_intensity",
+            "replay_capacity": 100_000,
+            "learning_starts": 2_000,
+            "train_every": 1,
+            "learner_steps": 2,
+            "learning_rate": 0.0001,
+            "max_gradient_norm": 10.0,
+            "target": "periodic:1 encoder=none",
+            "epsilon": "linear(1,0,2001)",
+        },
+        "sr_spr": {
+            "hidden_sizes": (512,),
+            "replay_capacity": 200_000,
+            "learner_steps": 8,
+            "target": "incremental:0.005",
+        },
+        "bbf": {"torso": "impala", "torso_width": 4, "hidden_sizes": (2048,), "learner_steps": 2},
         "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
         "bootstrapped_dqn": {"mask_probability": 1.0},
         "r2d2": {

@@ -9,8 +9,7 @@ import jax
 from .. import updates
 from ..updates import LearnerState, Periodic
 from .config import AgentConfig
-
-RESETS = "resets"
+from .types import RESETS
 
 
 def make_resets(

@@ -7,10 +7,13 @@ text                           value at a step
 ``linear(1,0.05,25%)``         falls (or rises) linearly over the first 25 % of the run, then constant
 ``linear(5,1,10000)``          falls linearly over the first 10 000 steps, then constant
 ``exponential(10,3,10000)``    geometric interpolation: the ratio of two steps is constant
+``horizon(0.97,0.997,10000)``  geometric interpolation of 1 / (1 - value), the horizon of a discount
 ``cosine(0.001,0,100%)``       half a cosine
+``…@resets``                   begins again at each reset of the agent, and counts learner steps
 =============================  =====================================================================
 
-Steps are environment steps, except for a learning rate, whose steps are learner steps.
+Steps are environment steps, except for a learning rate and for a schedule that begins again, whose steps are learner
+steps.
 """
 
 import dataclasses
@@ -23,8 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     import numpy as np
 
-Kind = Literal["constant", "linear", "exponential", "cosine"]
-_FORMS = "a number, linear(FROM,TO,OVER), exponential(FROM,TO,OVER) or cosine(FROM,TO,OVER), OVER as 10000 or 25%"
+Kind = Literal["constant", "linear", "exponential", "horizon", "cosine"]
+_KINDS = ("linear", "exponential", "horizon", "cosine")
+_FORMS = f"a number, {', '.join(f'{kind}(FROM,TO,OVER)' for kind in _KINDS)}, OVER as 10000 or 25%"
+_RESTARTS = "@resets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Schedule:
         over: Length of the change: a number of steps, or a fraction of the run where ``relative``.
         relative: Whether ``over`` is a fraction of the run.
         kind: Shape of the change.
+        restarts: Whether the change begins again at each reset of the agent.
 
     >>> str(Schedule(0.99)), str(Schedule.of("linear(1, 0.05, 25%)"))
     ('0.99', 'linear(1,0.05,25%)')
@@ -47,6 +53,7 @@ class Schedule:
     over: float = 0.0
     relative: bool = False
     kind: Kind = "constant"
+    restarts: bool = False
 
     @classmethod
     def of(cls, value: Any, name: str = "schedule") -> "Schedule":
@@ -72,7 +79,8 @@ class Schedule:
         text = value.replace(" ", "")
         if (constant := _number(text)) is not None:
             return cls(constant)
-        found = re.fullmatch(r"(linear|exponential|cosine)\(([^,()]+),([^,()]+),([^,()]+?)(%?)\)", text)
+        restarts, text = text.endswith(_RESTARTS), text.removesuffix(_RESTARTS)
+        found = re.fullmatch(rf"({'|'.join(_KINDS)})\(([^,()]+),([^,()]+),([^,()]+?)(%?)\)", text)
         read = [number for part in found.groups()[1:4] if (number := _number(part)) is not None] if found else []
         if found is None or len(read) < 3:
             raise ValueError(f"{name}: got {value!r}; expected {_FORMS}. Example: linear(1,0.05,25%).")
@@ -85,8 +93,15 @@ class Schedule:
                 f"{name}: got {value!r}; expected numbers > 0, between which an exponential can interpolate. Try "
                 f"linear({found[2]},{found[3]},{found[4]}{found[5]})."
             )
+        if kind == "horizon" and max(initial, final) >= 1:
+            raise ValueError(f"{name}: got {value!r}; expected numbers < 1, which have a horizon 1 / (1 - x).")
+        if restarts and relative:
+            raise ValueError(
+                f"{name}: got {value!r}; expected a number of learner steps as its last number, since a schedule that "
+                "begins again at each reset changes over no part of the run."
+            )
         over = float(decimal.Decimal(found[4]) / 100) if relative else over
-        return cls(initial, final, over, relative, cast(Kind, kind))
+        return cls(initial, final, over, relative, cast(Kind, kind), restarts)
 
     @property
     def is_constant(self) -> bool:
@@ -107,7 +122,7 @@ class Schedule:
         """Values at steps of a run.
 
         Args:
-            step: Number of the step, or an array of them.
+            step: Number of the step, or an array of them; since the last reset, for a schedule that begins again.
             total: Number of steps of the run.
 
         Returns:
@@ -125,6 +140,8 @@ class Schedule:
         progress = np.minimum(step / length, 1.0) if length > 0 else np.ones(step.shape, np.float64)
         if self.kind == "exponential":
             return np.asarray(self.initial * (self.final / self.initial) ** progress, np.float64)
+        if self.kind == "horizon":
+            return np.asarray(1 - (1 - self.initial) * ((1 - self.final) / (1 - self.initial)) ** progress, np.float64)
         if self.kind == "cosine":
             progress = (1 - np.cos(np.pi * progress)) / 2
         return np.asarray((1 - progress) * self.initial + progress * self.final, np.float64)
@@ -141,7 +158,7 @@ class Schedule:
         if self.is_constant or self.final is None:
             return _text(self.initial)
         over = f"{_percentage(self.over)}%" if self.relative else _text(self.over)
-        return f"{self.kind}({_text(self.initial)},{_text(self.final)},{over})"
+        return f"{self.kind}({_text(self.initial)},{_text(self.final)},{over}){_RESTARTS if self.restarts else ''}"
 
 
 def _plain(number: float) -> float:

@@ -8,10 +8,12 @@ import jax
 from ..networks import ValueOutput
 from ..replay.types import Array, Sample, TimeStep
 from ..updates import LearnerState, LearnOutput, Periodic, Target, Variables
+from ..updates.target import read
 
 Tree = Any
 
 AVERAGE, MAIN_TARGET, ENCODER = "average", "q", "encoder"
+RESETS = "resets"  # of the periodic operations
 
 
 class RecurrentState(NamedTuple):
@@ -170,6 +172,7 @@ class Agent(NamedTuple):
             an agent with self-prediction; None for the others.
         periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
             multiple of its period.
+        acts_with: Name of the target whose parameters act; None where those of the online network do.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -184,19 +187,34 @@ class Agent(NamedTuple):
     future: int = 0
     features: Callable[[Variables, Sample], tuple[Array, Array]] | None = None
     periodic: Mapping[str, Periodic] = {}
+    acts_with: str | None = None
 
 
-def evaluation_state(state: LearnerState) -> LearnerState:
-    """State to evaluate with: the Polyak average's parameters where the agent keeps one, else its own.
+def evaluation_state(agent: Agent, state: LearnerState) -> LearnerState:
+    """State to evaluate with: the parameters of the Polyak average where the agent keeps one, else those that act.
 
-    >>> import jax.numpy as jnp, optax
-    >>> from polyak.updates import LossOutput, Target, frozen, learner
-    >>> state = learner(lambda *_: (0.0, LossOutput()), optax.sgd(0.1), {"average": Target(frozen())}).init(jnp.ones(2))
-    >>> evaluation_state(state._replace(params=jnp.zeros(2))).params
-    Array([1., 1.], dtype=float32)
+    Args:
+        agent: Agent.
+        state: State of the agent; one without targets, as it is read from a file of parameters, is returned.
+
+    >>> import jax.numpy as jnp
+    >>> from polyak.agents import AgentConfig, make_agent
+    >>> from polyak.replay import EnvironmentSpec
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
+    >>> agent = make_agent(AgentConfig(act_with="target"), spec, total_learner_steps=100)
+    >>> state = agent.init(jax.random.key(0))
+    >>> other = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    >>> bool(evaluation_state(agent, other).params["head/q_values"]["w"].any())
+    True
     """
-    if AVERAGE not in state.targets:
+    name = AVERAGE if AVERAGE in state.targets else agent.acts_with
+    if name is None or name not in state.targets:
         return state
-    average = state.targets[AVERAGE]
-    params = jax.tree.map(lambda online, slow: slow.astype(online.dtype), state.params, average.params)
-    return state._replace(params=params, state=average.state)
+    variables = read_target(agent.targets[name], state, name)
+    return state._replace(params=variables.params, state=variables.state)
+
+
+def read_target(target: Target, state: LearnerState, name: str) -> Variables:
+    """Parameters and module state of a target, in the online network's dtypes and under stop-gradient."""
+    params, module_state = target.select(state.params), target.select(state.state)
+    return Variables(*read(target.rule, params, state.targets[name], module_state))

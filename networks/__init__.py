@@ -8,9 +8,9 @@ Everything is float32.
 from .conv import Conv2D, Lowering, Padding
 from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
-from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso, feature_map_shape
 from .network import Network, compose, from_haiku, set_support, support
-from .prediction import LatentTransition, TransitionName, unroll_transition
+from .prediction import LatentTransition, ProjectionName, TransitionName, normalize_features, unroll_transition
 from .recurrent import Core, lstm
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import make_network, value_network
@@ -33,16 +33,19 @@ __all__ = [
     "Network",
     "NoisyLinear",
     "Padding",
+    "ProjectionName",
     "TorsoName",
     "TransitionName",
     "ValueOutput",
     "activation_fn",
     "compose",
+    "feature_map_shape",
     "from_haiku",
     "lstm",
     "make_network",
     "make_torso",
     "midpoints",
+    "normalize_features",
     "scale_images",
     "set_support",
     "support",

@@ -125,6 +125,7 @@ class DuelingHead(hk.Module):  # type: ignore[misc]
         hidden_sizes: units of each hidden layer of a stream; may be empty. The paper's have one, of 512.
         activation: name of the activation of the hidden layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of all layers, see ``NoisyLinear``; None for plain ones.
+        shared_sizes: Units of each hidden layer that both streams share, before their own; each has an activation.
         name: name of the module.
 
     Raises:
@@ -149,22 +150,27 @@ class DuelingHead(hk.Module):  # type: ignore[misc]
         hidden_sizes: Sequence[int] = (),
         activation: Activation = "relu",
         noisy_sigma: float | None = None,
+        shared_sizes: Sequence[int] = (),
         name: str | None = "head",
     ) -> None:
         super().__init__(name=name)
-        _check_layers(num_actions, num_outputs, hidden_sizes)
+        _check_layers(num_actions, num_outputs, (*shared_sizes, *hidden_sizes))
         self.shape = (num_actions, num_outputs)
         self.hidden_sizes = tuple(hidden_sizes)
+        self.shared_sizes = tuple(shared_sizes)
         self.activation = activation_fn(activation)
-        self.sigmas = [noisy_sigma] * (len(self.hidden_sizes) + 1)
+        self.noisy_sigma = noisy_sigma
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Takes features ``[..., D]`` to ``[..., A, M]``."""
         num_actions, num_outputs = self.shape
         batch = features.shape[:-1]
+        shared_sigmas = [self.noisy_sigma] * len(self.shared_sizes)
+        sigmas = [self.noisy_sigma] * (len(self.hidden_sizes) + 1)
+        features = DenseLayers(self.shared_sizes, self.activation, shared_sigmas, activate_final=True)(features)
 
         def stream(size: int, name: str) -> jax.Array:
-            layers = DenseLayers((*self.hidden_sizes, size), self.activation, self.sigmas, name=name)
+            layers = DenseLayers((*self.hidden_sizes, size), self.activation, sigmas, name=name)
             return jnp.reshape(layers(features), (*batch, size // num_outputs, num_outputs))
 
         value = stream(num_outputs, "value")

@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from ._checks import check_choice, check_sizes
+from ._checks import check_choice, check_positive, check_sizes
 from .conv import Conv2D, Lowering
 from .dense import Activation, activation_fn, hidden_layers
 
@@ -32,15 +32,18 @@ class _ImageTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
         activation: Activation = "relu",
         noisy_sigma: float | None = None,
         lowering: Lowering = "convolution",
+        width: int = 1,
         name: str | None = "torso",
     ) -> None:
         super().__init__(name=name)
         check_sizes("hidden_sizes", hidden_sizes)
+        check_positive("width", width)
         check_choice("lowering", lowering, get_args(Lowering))
         self.hidden_sizes = tuple(hidden_sizes)
         self.activation = activation_fn(activation)
         self.noisy_sigma = noisy_sigma
         self.lowering = lowering
+        self.width = width
 
     def __call__(self, observation: jax.Array) -> jax.Array:
         """Takes float32 images ``[B, H, W, C]`` to features ``[B, D]``.
@@ -50,26 +53,26 @@ class _ImageTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
         """
         convolutions, min_side = _CONVOLUTIONS[self.kind]
         _check_images(observation, self.kind, min_side)
-        features = convolutions(observation, self.lowering)
+        features = convolutions(observation, self.lowering, self.width)
         return hidden_layers(features, self.hidden_sizes, self.activation, self.noisy_sigma)
 
 
-def _nature(images: jax.Array, lowering: Lowering) -> jax.Array:
+def _nature(images: jax.Array, lowering: Lowering, width: int) -> jax.Array:
     for channels, kernel, stride in _NATURE_LAYERS:
-        images = jax.nn.relu(Conv2D(channels, kernel, stride, lowering=lowering)(images))
+        images = jax.nn.relu(Conv2D(width * channels, kernel, stride, lowering=lowering)(images))
     return images
 
 
-def _minatar(images: jax.Array, lowering: Lowering) -> jax.Array:
-    return jax.nn.relu(Conv2D(_MINATAR_FILTERS, _MINATAR_KERNEL, lowering=lowering)(images))
+def _minatar(images: jax.Array, lowering: Lowering, width: int) -> jax.Array:
+    return jax.nn.relu(Conv2D(width * _MINATAR_FILTERS, _MINATAR_KERNEL, lowering=lowering)(images))
 
 
-def _impala(images: jax.Array, lowering: Lowering) -> jax.Array:
+def _impala(images: jax.Array, lowering: Lowering, width: int) -> jax.Array:
     def convolve(images: jax.Array, channels: int, name: str) -> jax.Array:
         out: jax.Array = Conv2D(channels, 3, padding="SAME", lowering=lowering, name=name)(images)
         return out
 
-    for section, channels in enumerate(_IMPALA_SECTIONS):
+    for section, channels in enumerate(width * size for size in _IMPALA_SECTIONS):
         with hk.name_scope(f"section_{section}"):
             images = max_pool(convolve(images, channels, "conv"))
             for block in range(2):
@@ -79,7 +82,7 @@ def _impala(images: jax.Array, lowering: Lowering) -> jax.Array:
 
 
 # What takes images to features, and their smallest side.
-_CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, Lowering], jax.Array], int]] = {
+_CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, Lowering, int], jax.Array], int]] = {
     "nature": (_nature, _NATURE_MIN_SIDE),
     "impala": (_impala, 1),
     "minatar": (_minatar, _MINATAR_KERNEL),
@@ -100,6 +103,7 @@ class NatureTorso(_ImageTorso):
         activation: name of the activation of the dense layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
         lowering: lowering of the convolutions, see ``Conv2D``.
+        width: Factor of the number of filters of each convolution, at least 1.
         name: name of the module.
 
     Raises:
@@ -166,6 +170,36 @@ class MinAtarTorso(_ImageTorso):
     """
 
     kind = "minatar"
+
+
+def feature_map_shape(torso: str, shape: Sequence[int], width: int = 1) -> tuple[int, int, int]:
+    """Shape ``(H, W, C)`` of what the convolutions of a torso make of one image, before it is flattened.
+
+    Args:
+        torso: ``"nature"``, ``"impala"`` or ``"minatar"``.
+        shape: Shape of one image, ``(H, W, C)``.
+        width: Factor of the number of filters.
+
+    Raises:
+        ValueError: if the torso is no torso of images, or ``shape`` does not suit it.
+
+    Example:
+        >>> from polyak import networks
+        >>> networks.feature_map_shape("nature", (84, 84, 4)), networks.feature_map_shape("impala", (84, 84, 4), 4)
+        ((7, 7, 64), (11, 11, 128))
+    """
+    check_choice("torso", torso, _CONVOLUTIONS)
+    convolutions, min_side = _CONVOLUTIONS[torso]
+
+    def convolve(image: jax.Array) -> jax.Array:
+        _check_images(image, torso, min_side)
+        return convolutions(image, "convolution", width)
+
+    net = hk.without_apply_rng(hk.transform(convolve))
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    out = jax.eval_shape(lambda image: net.apply(net.init(jax.random.key(0), image), image), image)
+    height, width_out, channels = out.shape[1:]
+    return height, width_out, channels
 
 
 def max_pool(images: jax.Array) -> jax.Array:

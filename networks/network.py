@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .heads import ValueOutput
+from .prediction import Projection
 from .recurrent import Core
 
 Encode = Callable[[jax.Array, bool], jax.Array]
@@ -35,7 +36,10 @@ class Network(NamedTuple):
             ``()`` without a core.
         draws: Whether ``encode`` or ``value`` reads its key.
         predict: ``predict(params, hidden, actions) -> predictions``, the ``hidden`` of the observations after each of
-            the actions ``[B, K]``, from ``[B, H]`` to ``[B, K, H]``. None without a model of them.
+            the actions ``[B, K]``, from ``[B, H]`` to ``[B, K, H]``, or their projections, ``[B, K, P]``. None without
+            a model of them.
+        project: ``project(params, hidden) -> projections``, from ``[..., H]`` to ``[..., P]``, what predictions are
+            compared with. None where that is ``hidden`` itself.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Any, Any]]
@@ -45,6 +49,7 @@ class Network(NamedTuple):
     initial_recurrent_state: Callable[[int], Any]
     draws: bool
     predict: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    project: Callable[[Any, jax.Array], jax.Array] | None = None
 
 
 def compose(
@@ -112,8 +117,16 @@ def compose(
     return assemble(encode_in_scope, value_in_scope, core, draws, predict and predict_in_scope)
 
 
-def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predict: Predict | None = None) -> Network:
+def assemble(
+    encode: Encode,
+    value: Value,
+    core: Core | None,
+    draws: bool,
+    predict: Predict | None = None,
+    projection: Projection | None = None,
+) -> Network:
     """Build a network from Haiku functions that name their modules apart."""
+    predictor = None if projection is None else projection.predictor
 
     def functions() -> tuple[Callable[..., ValueOutput], Any]:
         def run(observation: jax.Array) -> ValueOutput:
@@ -129,12 +142,14 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predi
             output = value(hidden, observation, True)
             if predict is not None:
                 predict(hidden, jnp.zeros([hidden.shape[0], 1], jnp.int32))
+            if projection is not None:
+                projection.predictor(jnp.zeros([1, projection.size]))
             return output
 
-        return run, (encode, None if core is None else core.unroll, value, predict)
+        return run, (encode, None if core is None else core.unroll, value, predict, predictor)
 
     transformed = hk.multi_transform_with_state(functions)
-    apply_encode, apply_core, apply_value, apply_predict = transformed.apply
+    apply_encode, apply_core, apply_value, apply_predict, apply_predictor = transformed.apply
 
     def unroll(params: Any, *inputs: Any) -> tuple[jax.Array, Any]:
         out: tuple[jax.Array, Any] = apply_core(params, {}, None, *inputs)[0]
@@ -142,6 +157,8 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predi
 
     def predicted(params: Any, hidden: jax.Array, actions: jax.Array) -> jax.Array:
         out: jax.Array = apply_predict(params, {}, None, hidden, actions)[0]
+        if projection is not None:
+            out = apply_predictor(params, {}, None, projection.project(params, out))[0]
         return out
 
     return Network(
@@ -152,6 +169,7 @@ def assemble(encode: Encode, value: Value, core: Core | None, draws: bool, predi
         initial_recurrent_state=(lambda batch: ()) if core is None else core.initial_state,
         draws=draws,
         predict=None if predict is None else predicted,
+        project=None if projection is None else projection.project,
     )
 
 

@@ -96,6 +96,7 @@ def make_torso(
     activation: Activation = "relu",
     noisy_sigma: float | None = None,
     lowering: Lowering = "convolution",
+    width: int = 1,
 ) -> Callable[[jax.Array], jax.Array]:
     """Builds the torso of that name; called inside ``hk.transform``, as every module of Haiku is.
 
@@ -106,13 +107,14 @@ def make_torso(
         activation: name of the activation of the dense layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
         lowering: how convolutions are computed, see ``Conv2D``; of no effect on a torso without any.
+        width: Factor of the number of filters of each convolution, at least 1; 1 for a torso without any.
 
     Returns:
         A module named ``torso``, which takes float32 observations ``[B, ...]`` to features ``[B, D]``.
 
     Raises:
         TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a name is unknown or a size is below 1.
+        ValueError: if a name is unknown, a size is below 1, or ``width`` is given for a torso without convolutions.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -123,6 +125,10 @@ def make_torso(
     """
     check_choice("torso", torso, get_args(TorsoName))
     if torso == "mlp":
+        if width != 1:
+            raise ValueError(
+                f"width: got {width} with torso='mlp', which has no convolutions; expected 1. Use hidden_sizes instead."
+            )
         return MLPTorso(hidden_sizes, activation, noisy_sigma)
     of_images = {"nature": NatureTorso, "impala": ImpalaTorso, "minatar": MinAtarTorso}[torso]
-    return of_images(hidden_sizes, activation, noisy_sigma, lowering)
+    return of_images(hidden_sizes, activation, noisy_sigma, lowering, width)

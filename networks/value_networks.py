@@ -25,7 +25,14 @@ from .heads import (
     quantile_output,
 )
 from .network import Network, apply, assemble
-from .prediction import LatentTransition, TransitionName, unroll_transition
+from .prediction import (
+    LatentTransition,
+    ProjectionName,
+    TransitionName,
+    make_projection,
+    normalize_features,
+    unroll_transition,
+)
 from .recurrent import lstm
 from .torsos import TorsoName, make_torso, scale_images
 
@@ -35,7 +42,9 @@ def make_network(
     *,
     torso: TorsoName,
     hidden_sizes: Sequence[int],
+    torso_width: int = 1,
     activation: Activation = "relu",
+    normalize: bool = False,
     head: HeadName = "q",
     dueling: bool = False,
     noisy: bool = False,
@@ -51,6 +60,8 @@ def make_network(
     transition: TransitionName | None = None,
     transition_sizes: Sequence[int] = (),
     action_conditional: bool = True,
+    feature_map: tuple[int, int, int] | None = None,
+    projection: ProjectionName = "none",
     lowering: Lowering = "convolution",
 ) -> Network:
     """Build the network of an agent: ``scale_images``, a torso, perhaps an LSTM, and a head of action values.
@@ -58,7 +69,8 @@ def make_network(
     The parameters stand under ``torso``, ``lstm`` and ``head``. With ``dueling`` the last hidden layer is doubled, one
     for each stream of the head, and those before it are shared: ``torso="nature", hidden_sizes=(512,)`` is the network
     of Mnih et al., and of Wang et al. with ``dueling``. With ``lstm_size`` the torso has all hidden layers, and each
-    stream has one more of ``hidden_sizes[-1]`` after the LSTM. Fields of ``ValueOutput`` beside ``q_values``, by head:
+    stream has one more of ``hidden_sizes[-1]`` after the LSTM. With a ``projection`` the last hidden layer is the
+    head's too; ``"shared"`` is one layer for both streams. Fields of ``ValueOutput`` beside ``q_values``, by head:
 
     - ``q``: none.
     - ``categorical``: logits of ``num_atoms`` returns from ``v_min`` to ``v_max`` (C51, Bellemare et al., 2017).
@@ -76,7 +88,10 @@ def make_network(
         torso: Name of the torso, see ``make_torso``: ``"mlp"`` for any observation, flattened; the others for images,
             ``[B, H, W, C]``.
         hidden_sizes: Units of each hidden dense layer, one or more.
+        torso_width: Factor of the number of filters of each convolution of the torso, at least 1.
         activation: Name of the activation of the dense layers, see ``activation_fn``.
+        normalize: Whether the features of each observation, the torso's output, are scaled to [0, 1], see
+            :func:`normalize_features`.
         head: Name of one of the six heads above.
         dueling: Whether the head has a stream for the value and one for the advantages, see ``DuelingHead``; not for
             an ensemble.
@@ -97,6 +112,9 @@ def make_network(
             :class:`LatentTransition`; None for a network without one.
         transition_sizes: Units of each hidden layer of the model ``mlp``.
         action_conditional: Whether the model sees the actions.
+        feature_map: Shape ``(H, W, C)`` of the features, for the model ``conv``, see :func:`feature_map_shape`.
+        projection: Layers of the head by which predicted features are projected, before a linear predictor: ``none``;
+            ``streams``, the first layers of both streams; ``shared``, the hidden layer.
         lowering: Form of the convolutions, see ``Conv2D``; parameters and values are those of either.
 
     Returns:
@@ -106,9 +124,9 @@ def make_network(
 
     Raises:
         TypeError: if a number is of another type.
-        ValueError: if one is out of its range, ``hidden_sizes`` is empty, a name is unknown, or an ensemble is asked
-            for with ``dueling`` or ``noisy``; and from its functions, if the observation does not suit the torso, or
-            shapes do not go together.
+        ValueError: if one is out of its range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is asked for
+            with ``dueling`` or ``noisy``, or a projection does not suit the head; and from its functions, if the
+            observation does not suit the torso, or shapes do not go together.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -128,23 +146,33 @@ def make_network(
     """
     _check_network(num_actions, torso, hidden_sizes, activation, lowering)
     _check_head(head, dueling, noisy, num_atoms, v_min, v_max, num_quantiles, num_members, noisy_sigma, prior_scale)
+    _check_projection(projection, head, dueling)
     core = None if lstm_size is None else lstm(num_actions, lstm_size)
-    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size)
+    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size, projection)
     sigma = noisy_sigma if noisy else None
     last_sigma = sigma if not own and core is None else None  # The last hidden layer is one of the torso's there.
 
     def encode(observation: jax.Array, is_training: bool) -> jax.Array:
         del is_training
-        body = make_torso(torso, hidden_sizes=shared, activation=activation, noisy_sigma=last_sigma, lowering=lowering)
-        return body(scale_images(observation))
+        body = make_torso(
+            torso,
+            hidden_sizes=shared,
+            activation=activation,
+            noisy_sigma=last_sigma,
+            lowering=lowering,
+            width=torso_width,
+        )
+        features = body(scale_images(observation))
+        return normalize_features(features) if normalize else features
 
     def head_of(num_outputs: int, name: str) -> Any:
         if dueling:
-            return DuelingHead(num_actions, num_outputs, own, activation, sigma)
+            both, each = (own, ()) if projection == "shared" else ((), own)
+            return DuelingHead(num_actions, num_outputs, each, activation, sigma, both)
         return LinearHead(num_actions, num_outputs, own, activation, sigma, name)
 
     def members_of(hidden: jax.Array) -> jax.Array:  # Members stand in the place of actions.
-        out: jax.Array = LinearHead(num_members, num_actions)(hidden)
+        out: jax.Array = LinearHead(num_members, num_actions, own, activation)(hidden)
         return out
 
     def atoms_of(layers: Any) -> jax.Array:
@@ -175,11 +203,21 @@ def make_network(
 
     def predict(hidden: jax.Array, actions: jax.Array) -> jax.Array:
         assert transition is not None
-        model = LatentTransition(num_actions, transition, transition_sizes, activation, action_conditional)
+        model = LatentTransition(
+            num_actions,
+            transition,
+            transition_sizes,
+            activation,
+            action_conditional,
+            feature_map,
+            normalize and core is None,  # the features of a core are not
+        )
         return unroll_transition(model, hidden, actions)
 
     draws = noisy or (head == "implicit_quantile" and draw_fractions)
-    return assemble(encode, value, core, draws, None if transition is None else predict)
+    if transition is None:
+        return assemble(encode, value, core, draws)
+    return assemble(encode, value, core, draws, predict, make_projection(projection, hidden_sizes[-1]))
 
 
 def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
@@ -228,9 +266,13 @@ def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
 
 
 def split_hidden(
-    hidden_sizes: Sequence[int], head: HeadName, dueling: bool, lstm_size: int | None = None
+    hidden_sizes: Sequence[int],
+    head: HeadName,
+    dueling: bool,
+    lstm_size: int | None = None,
+    projection: ProjectionName = "none",
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of the hidden layers of the torso, and of those of the head, where it has streams or fractions.
+    """Sizes of the hidden layers of the torso, and of those of the head: for streams, fractions or a projection.
 
     >>> split_hidden((32, 16), "q", dueling=False), split_hidden((32, 16), "q", dueling=True)
     (((32, 16), ()), ((32,), (16,)))
@@ -238,7 +280,7 @@ def split_hidden(
     ((32, 16), (16,))
     """
     hidden = tuple(hidden_sizes)
-    own = hidden[-1:] if dueling or head == "implicit_quantile" else ()
+    own = hidden[-1:] if dueling or head == "implicit_quantile" or projection != "none" else ()
     return (hidden[:-1] if own and lstm_size is None else hidden), own
 
 
@@ -251,6 +293,20 @@ def _check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: 
     if not hidden_sizes:
         raise ValueError("hidden_sizes: got no layer; expected one or more. Give (64,), for example.")
     activation_fn(activation)
+
+
+def _check_projection(projection: Any, head: Any, dueling: bool) -> None:
+    """Check that the head has the layers of a projection."""
+    check_choice("projection", projection, get_args(ProjectionName))
+    if projection == "none":
+        return
+    if projection == "streams" and not dueling:
+        raise ValueError("projection: got 'streams' with dueling=False; expected a head with streams, or 'shared'.")
+    if head == "implicit_quantile":
+        raise ValueError(
+            f"projection: got {projection!r} with head='implicit_quantile', whose hidden layer sees features of "
+            "fractions; expected another head. Use head='quantile', or projection='none'."
+        )
 
 
 def _check_head(

@@ -4,34 +4,15 @@ from collections.abc import Sequence
 
 from .dense import Activation
 from .heads import HeadName
+from .prediction import ProjectionName
 from .torsos import TorsoName
 from .value_networks import split_hidden
 
+_NORMALIZED = (
+    "The smallest number of this vector is subtracted from it, and it is divided by its largest minus its smallest "
+    "number (as they were before) plus 0.00001."
+)
 _IMPALA_LAYERS = ("conv", "block_0_conv_0", "block_0_conv_1", "block_1_conv_0", "block_1_conv_1")
-_CONVOLUTIONS = {
-    "nature": (
-        "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b and "
-        "followed by relu: torso/conv2_d (32 of 8x8, stride 4), torso/conv2_d_1 (64 of 4x4, stride 2), torso/conv2_d_2 "
-        "(64 of 3x3, stride 1)."
-    ),
-    "minatar": (
-        "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
-        "followed by relu: torso/conv2_d (16 of 3x3, stride 1)."
-    ),
-    "impala": (
-        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
-        "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "
-        "maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
-        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). For the maximum there is minus infinity around "
-        "the input: where a side is odd before and after it, where it is even after it alone. "
-    )
-    + ". ".join(
-        f"Section {section}: "
-        + ", ".join(f"torso/section_{section}/{layer} ({size} of 3x3)" for layer in _IMPALA_LAYERS)
-        for section, size in enumerate((16, 32, 32))
-    )
-    + ". Then relu.",
-}
 
 
 def value_network_in_words(
@@ -51,6 +32,9 @@ def value_network_in_words(
     num_members: int = 10,
     prior_scale: float = 1.0,
     lstm_size: int | None = None,
+    torso_width: int = 1,
+    normalize: bool = False,
+    projection: ProjectionName = "none",
 ) -> str:
     """Description of a step of :func:`make_network` with the key None, to rebuild it; the arguments are the same.
 
@@ -62,17 +46,22 @@ def value_network_in_words(
     """
     del noisy_sigma  # Of the noise alone.
     final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
-    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size)
+    shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size, projection)
     words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
     if noisy:
         words.insert(1, "The w_sigma and b_sigma of noisy layers are not needed: their means w and b are used alone.")
-    words.append(_torso(torso, shared, final))
+    words.append(_torso(torso, torso_width, shared, final))
+    if normalize:
+        words.append(_NORMALIZED)
     if lstm_size is not None:
         words.append(_lstm(num_actions, lstm_size))
     if head == "implicit_quantile":
         words.append(_fractions(num_quantiles))
     outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_members}
     number = outputs.get(head, 1)
+    if dueling and projection == "shared":
+        words.append(_hidden(own, final))
+        own = ()
     words.append(_numbers(num_actions, head, own, final, dueling, number))
     words.append(_values(head, number, v_min, v_max, prior_scale))
     words.append("The greedy action is the index of the largest.")
@@ -83,14 +72,40 @@ def _list(stem: str, sizes: Sequence[int]) -> str:
     return ", ".join(f"{stem}/~/linear_{index} ({size})" for index, size in enumerate(sizes))
 
 
-def _torso(torso: TorsoName, hidden: Sequence[int], final: str) -> str:
+def _torso(torso: TorsoName, width: int, hidden: Sequence[int], final: str) -> str:
     words = []
     if torso != "mlp":
-        words.append(_CONVOLUTIONS[torso])
+        words.append(_convolutions(torso, width))
     words.append("Flattened in C order.")
     if hidden:
         words.append(f"Linear layers, each followed by {final}: {_list('torso/mlp', hidden)}.")
     return " ".join(words)
+
+
+def _convolutions(torso: TorsoName, width: int) -> str:
+    if torso == "nature":
+        return (
+            "Convolutions without padding of [height, width, channels] with w [height, width, in, out], each plus b "
+            f"and followed by relu: torso/conv2_d ({32 * width} of 8x8, stride 4), torso/conv2_d_1 ({64 * width} of "
+            f"4x4, stride 2), torso/conv2_d_2 ({64 * width} of 3x3, stride 1)."
+        )
+    if torso == "minatar":
+        return (
+            "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
+            f"followed by relu: torso/conv2_d ({16 * width} of 3x3, stride 1)."
+        )
+    sections = ". ".join(
+        f"Section {section}: "
+        + ", ".join(f"torso/section_{section}/{layer} ({size * width} of 3x3)" for layer in _IMPALA_LAYERS)
+        for section, size in enumerate((16, 32, 32))
+    )
+    return (
+        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
+        "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "
+        "maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
+        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). For the maximum there is minus infinity around "
+        f"the input: where a side is odd before and after it, where it is even after it alone. {sections}. Then relu."
+    )
 
 
 def _lstm(num_actions: int, lstm_size: int) -> str:
@@ -133,8 +148,12 @@ def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, d
             f"The advantages: {_list('head/advantage', (*own, num_actions * outputs))}{read.rstrip(',')}. "
             f"{what[0].upper()}{what[1:]} are value + advantage - mean(advantage){over}."
         )
-    hidden = f"The linear layer {_list('head/mlp', own)}, followed by {final}. " if own else ""
+    hidden = f"{_hidden(own, final)} " if own else ""
     return f"{hidden}The linear layer head/{name} ({num_actions * outputs}){read} gives {what}."
+
+
+def _hidden(own: Sequence[int], final: str) -> str:
+    return f"The linear layer {_list('head/mlp', own)}, followed by {final}."
 
 
 def _values(head: HeadName, outputs: int, v_min: float, v_max: float, prior_scale: float) -> str:

@@ -42,6 +42,15 @@ class Periodic(NamedTuple):
         """
         return min(learner_steps, learner_steps if self.last is None else self.last) // self.period
 
+    def steps_since(self, learner_steps: int) -> int:
+        """Number of learner steps since the last multiple of the period at which it fired, or since 0.
+
+        >>> resets = Periodic(100, lambda key, state: state, last=200)
+        >>> [resets.steps_since(steps) for steps in (0, 99, 100, 199, 200, 1000)]
+        [0, 99, 0, 99, 0, 800]
+        """
+        return learner_steps - self.count(learner_steps) * self.period
+
 
 def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> LearnerState:
     """Initialise some leaves again: parameters, every target's copy of them, and the optimizer's state of them.

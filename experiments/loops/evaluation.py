@@ -72,7 +72,7 @@ def evaluate(
     timestep = first_timestep(environment.reset(), recurrent_state)
     pipeline = observation_pipeline(config, environment.spec)
     frames = pipeline.init(timestep)
-    state, agent = evaluation_state(state), agent._replace(act=agent.evaluate_act)
+    state, agent = evaluation_state(agent, state), agent._replace(act=agent.evaluate_act)
     running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
 
     key_data, num_actions = jax.random.key_data(key), environment.spec.num_actions

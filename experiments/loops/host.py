@@ -19,7 +19,7 @@ from .acting import Actor
 from .carry import Carry
 from .learning import Programs, Record, compile_agent, finite_priorities, measured, operate, zeros
 from .observations import ObservationPipeline, observation_pipeline
-from .schedules import batches_per_dispatch, draw_numbers
+from .schedules import batches_per_dispatch, draw_numbers, steps_since_reset
 
 
 def host_loop(
@@ -95,7 +95,9 @@ def host_loop(
                 yield carry, {}
             raise
         before = carry.steps
-        discount = draw_numbers(config, before, steps).discount if config.normalization.normalize_rewards else 0.0
+        since = steps_since_reset(agent, carry.learner_steps)
+        scales = config.normalization.normalize_rewards
+        discount = draw_numbers(config, before, steps, since).discount if scales else 0.0
         carry = advance(carry, pipeline, replay, acted, outcome, discount)
         scaling = normalization.scaling(carry.normalization)
         if carry.steps >= config.cadence.learning_starts:
@@ -114,7 +116,7 @@ def host_loop(
             record |= {name: operation.count(carry.learner_steps) for name, operation in agent.periodic.items()}
             record |= carry.statistics.record()
             record |= measured(programs.diagnose, carry.agent, carry.totals, count, carry.steps)
-            if config.normalization.normalize_rewards:
+            if scales:
                 record["reward_scale"] = float(scaling.reward_scale)
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "steps_per_second": (carry.steps - first_step) / seconds}
@@ -180,7 +182,7 @@ def learn(
         state = agent.calibrate(carry.agent, rewards, config.draw.discount.extremes[1])
         carry = carry._replace(agent=state)
     (learn_key, draw_key), learner_steps = keys, np.uint32(carry.learner_steps)
-    numbers = draw_numbers(config, carry.steps, steps)
+    numbers = draw_numbers(config, carry.steps, steps, steps_since_reset(agent, carry.learner_steps))
     sample = replay.sample(np.append(draw_key, learner_steps), carry.replay, numbers)
     watch = np.bool_(carry.learner_steps == carry.learner_steps_recorded)
     scales = (scaling,) if jax.tree.leaves(scaling) else ()

@@ -1,8 +1,9 @@
 """Schedule of a run: how many learner steps it has, when they are made, and the numbers that change over it."""
 
-from ...agents import LoopConfig
+from ...agents import Agent, LoopConfig
 from ...agents.loop_config import Prioritized
 from ...agents.schedules import Schedule
+from ...agents.types import RESETS
 from ...replay.types import DrawNumbers
 
 
@@ -37,19 +38,32 @@ def batches_per_dispatch(config: LoopConfig, num_envs: int) -> int:
     return rounds * cadence.learner_steps
 
 
-def draw_numbers(config: LoopConfig, step: int, steps: int) -> DrawNumbers:
-    """Numbers of the draws at environment step ``step`` of ``steps``.
+def draw_numbers(config: LoopConfig, step: int, steps: int, steps_since_reset: int = 0) -> DrawNumbers:
+    """Numbers of the draws at a step of a run.
+
+    Args:
+        config: Config of the loop.
+        step: Number of environment steps so far.
+        steps: Number of environment steps of the run.
+        steps_since_reset: Number of learner steps since the last reset, for schedules that begin again there.
 
     >>> from polyak.agents.loop_config import Draw
     >>> draw_numbers(LoopConfig(draw=Draw(n_steps="linear(5,1,50%)")), 25, 100).n_steps
     3
     """
+
+    def value_of(schedule: Schedule) -> float:
+        if schedule.is_constant:  # without NumPy's arrays, which cost the host loop several microseconds a step
+            return float(schedule.initial)
+        return float(schedule.value_at(steps_since_reset if schedule.restarts else step, steps))
+
     draw, exponent = config.draw, 0.0
     if isinstance(draw.sampling, Prioritized):
-        exponent = _value_at(draw.sampling.importance_exponent, step, steps)
-    return DrawNumbers(round(_value_at(draw.n_steps, step, steps)), _value_at(draw.discount, step, steps), exponent)
+        exponent = value_of(draw.sampling.importance_exponent)
+    return DrawNumbers(round(value_of(draw.n_steps)), value_of(draw.discount), exponent)
 
 
-def _value_at(schedule: Schedule, step: int, steps: int) -> float:
-    # A constant takes no NumPy arrays, which cost the host loop several microseconds a step.
-    return float(schedule.initial) if schedule.is_constant else schedule.value_at(step, steps).item()
+def steps_since_reset(agent: Agent, learner_steps: int) -> int:
+    """Number of learner steps since the last reset of an agent, or since the beginning."""
+    resets = agent.periodic.get(RESETS)
+    return learner_steps if resets is None else resets.steps_since(learner_steps)

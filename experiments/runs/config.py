@@ -73,6 +73,7 @@ class RunConfig(Part):
         super().__post_init__()
         _check_environments(self)
         _check_windows(self)
+        _check_resets(self)
         if self.agent.derives_support and self.initial is None:  # a warm start has a support
             check_bounded(self.loop.draw.discount.extremes[1])
         if self.seed >= 2**32:
@@ -207,3 +208,13 @@ def _check_windows(config: RunConfig) -> None:
             f"sequence_length and sequence_period + 1. Try --replay-capacity {needed * config.num_envs}, or fewer "
             "environments."
         )
+
+
+def _check_resets(config: RunConfig) -> None:
+    """Check that schedules that begin again at resets have resets."""
+    for name, schedule in config.loop.restarting.items():
+        if config.agent.resets is None:
+            raise ValueError(
+                f"{name}: got {schedule}, and resets is 'none', so it would never begin again. Try --resets periodic, "
+                f"or --{name.replace('_', '-')} {str(schedule).removesuffix('@resets')!r}."
+            )

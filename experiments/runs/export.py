@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from ... import __version__
-from ...agents.agent import network_arguments
+from ...agents.agent_network import network_arguments
 from ...agents.fields import check_name
 from ...networks import support, value_network_in_words
 from ...replay.types import EnvironmentSpec

@@ -257,7 +257,7 @@ def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tupl
 
 
 def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
-    evaluated = evaluation_state(carry.agent)
+    evaluated = evaluation_state(parts.agent, carry.agent)
     trees = {
         "params": evaluated.params,
         "state": evaluated.state,

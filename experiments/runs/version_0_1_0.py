@@ -65,7 +65,9 @@ def configs_from_0_1_0(agent_fields: Mapping[str, Any]) -> Configs:
 def _agent(old: Mapping[str, Any]) -> agents.AgentConfig:
     core = agents.LSTM(old["lstm_size"], old["burn_in"]) if old["memory"] == "lstm" else None
     return agents.AgentConfig(
-        network=agents.Network(old["torso"], old["hidden_sizes"], old["activation"], core),
+        network=agents.Network(
+            torso=old["torso"], hidden_sizes=old["hidden_sizes"], activation=old["activation"], core=core
+        ),
         head=_head(old),
         bootstrap=agents.Munchausen(*(old[f"munchausen_{name}"] for name in ("weight", "temperature", "clip")))
         if old["munchausen"]

@@ -9,7 +9,7 @@ import pytest
 from agent_samples import SPEC, make, make_config, random_state, table_network, timestep
 from polyak import networks
 from polyak.agents.acting import forward, greedy_action, mask_values
-from polyak.agents.agent import network_arguments
+from polyak.agents.agent_network import network_arguments
 from polyak.agents.types import RecurrentState
 from polyak.replay import EnvironmentSpec, Sample, Sequence, TimeStep
 from polyak.updates import Variables

@@ -24,7 +24,7 @@ from agent_samples import (
 )
 from polyak import updates
 from polyak.agents import AGENTS, PRESETS, Agent, AgentConfig, evaluation_state, make_agent, make_configs
-from polyak.agents.agent import torso_name
+from polyak.agents.agent_network import torso_name
 from polyak.agents.loop_config import Sequences
 from polyak.agents.parts import leaves
 from polyak.replay import EnvironmentSpec
@@ -184,7 +184,7 @@ def test_the_target_starts_as_a_copy_and_the_average_is_evaluated(plain):
     assert all(equal(target.params, state.params) for target in state.targets.values())
     before = jax.tree.map(np.asarray, state.params)
     state, _ = learn(agent, random_sample(make_config()), steps=1, state=state)
-    evaluated = evaluation_state(state).params
+    evaluated = evaluation_state(agent, state).params
     for first, online, average in zip(*map(jax.tree.leaves, (before, state.params, evaluated)), strict=True):
         np.testing.assert_allclose(average, (first + online) / 2, rtol=1e-5, atol=1e-7)
     assert list(make().targets) == ["q"]

@@ -9,7 +9,7 @@ import rlax
 
 from polyak import networks
 from polyak.agents import AGENTS, make_configs
-from polyak.agents.agent import network_arguments
+from polyak.agents.agent_network import network_arguments
 from polyak.agents.config import LSTM, Munchausen
 from polyak.agents.parts import leaves
 from polyak.experiments.environments.make import adapt

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from polyak.agents import Schedule
 
 NUMBERS = st.floats(-1e12, 1e12, allow_nan=False)
-KINDS = ["linear", "exponential", "cosine"]
+KINDS = ["linear", "exponential", "horizon", "cosine"]
 
 
 @st.composite
@@ -20,9 +20,11 @@ def schedules(draw, numbers=NUMBERS):
         return Schedule(draw(numbers))
     if kind == "exponential":
         numbers = st.floats(1e-9, 1e9)
+    if kind == "horizon":
+        numbers = st.floats(-1e3, 0.999999)
     relative = draw(st.booleans())
     over = draw(st.floats(1e-9, 1.0) if relative else st.floats(1e-9, 1e12))
-    return Schedule(draw(numbers), draw(numbers), over, relative, kind)
+    return Schedule(draw(numbers), draw(numbers), over, relative, kind, restarts=not relative and draw(st.booleans()))
 
 
 @given(schedules())
@@ -43,6 +45,7 @@ def test_the_text_and_the_json_of_a_schedule_are_read_as_that_schedule(schedule)
         ("exponential(10,3,1e4)", "exponential(10,3,10000)"),
         ("cosine(1e-3,0,100%)", "cosine(0.001,0,100%)"),
         ("linear(1,0,0.07%)", "linear(1,0,0.07%)"),
+        ("horizon(0.97, 0.997, 1e4) @resets", "horizon(0.97,0.997,10000)@resets"),
         (1e-13, "1e-13"),
     ],
 )
@@ -56,6 +59,12 @@ def test_values_by_hand():
     assert Schedule.of("linear(1,0,10)").value_at(steps, total=999).tolist() == [1.0, 0.5, 0.0, 0.0]
     assert Schedule.of("exponential(16,1,10)").value_at(steps, total=20).tolist() == [16.0, 4.0, 1.0, 1.0]
     np.testing.assert_allclose(Schedule.of("cosine(2,0,20)").value_at(steps, total=20), [2, 1 + math.sqrt(0.5), 1, 0])
+    # The n and the discount of BBF, 0, 5000 and 10 000 learner steps after a reset.
+    since = [0, 5_000, 10_000, 20_000]
+    n_steps = Schedule.of("exponential(10,3,10000)@resets").value_at(since, total=1)
+    assert [round(value) for value in n_steps] == [10, 5, 3, 3]
+    discount = Schedule.of("horizon(0.97,0.997,10000)@resets").value_at(since, total=1)
+    np.testing.assert_allclose(discount, [0.97, 0.990513, 0.997, 0.997], atol=5e-7)
     assert Schedule.of(3).value_at(steps, total=20).tolist() == [3.0] * 4
     assert Schedule.of(3).value_at(7, total=20).shape == ()
     assert Schedule.of("linear(1,0,50%)").value_at(steps, total=20).dtype == np.float64
@@ -64,7 +73,7 @@ def test_values_by_hand():
 @given(schedules(), st.integers(0, 10**9), st.integers(1, 10**9))
 def test_a_value_is_between_the_extremes(schedule, step, total):
     lowest, highest = schedule.extremes
-    slack = 1e-9 * max(abs(lowest), abs(highest))
+    slack = 1e-9 * max(abs(lowest), abs(highest), schedule.kind == "horizon")  # whose 1 - value is rounded
     assert lowest - slack <= float(schedule.value_at(step, total)) <= highest + slack
 
 
@@ -85,6 +94,8 @@ def test_a_text_that_does_not_parse(text):
         ("cosine(1,0,0)", r"expected a number of steps > 0 as its last number"),
         ("linear(1,0,-5)", r"expected a number of steps > 0"),
         ("exponential(1,0,25%)", r"expected numbers > 0, .* Try linear\(1,0,25%\)"),
+        ("horizon(0.9,1,25%)", r"expected numbers < 1, which have a horizon"),
+        ("linear(5,1,25%)@resets", r"expected a number of learner steps as its last number"),
     ],
 )
 def test_a_number_out_of_range(text, message):

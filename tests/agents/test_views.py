@@ -8,7 +8,7 @@ import pytest
 
 from agent_samples import SPEC, equal, learn, make, make_config, random_sample, random_variables
 from polyak import networks
-from polyak.agents.agent import network_arguments
+from polyak.agents.agent_network import network_arguments
 from polyak.agents.views import look, n_step_windows, steps_of, values_tm1
 from polyak.replay import Sample, Transition, _walk
 from polyak.updates import Variables

@@ -14,7 +14,7 @@ import pytest
 import polyak
 from polyak import networks
 from polyak.agents import make_configs
-from polyak.agents.agent import network_arguments
+from polyak.agents.agent_network import network_arguments
 from polyak.experiments import cli
 from polyak.experiments.runs.config import from_json
 from polyak.replay.types import EnvironmentSpec
