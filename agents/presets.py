@@ -1,7 +1,8 @@
 """Table of agents, each a named difference from the agent it begins with; and presets, the settings of benchmarks.
 
-A preset holds numbers, and the torso, optimizer, error and augmentation of the benchmark's papers. The module imports
-nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff dqn rainbow`` the difference of two.
+A preset holds numbers, and the torso, the model of self-prediction that fits it, optimizer, error and augmentation of
+the benchmark's papers. The module imports nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff
+dqn rainbow`` the difference of two.
 """
 
 import dataclasses

@@ -8,6 +8,7 @@ import pytest
 
 from agent_samples import SPEC, make, make_config, random_state, table_network, timestep
 from polyak import networks
+from polyak.agents import evaluation_state
 from polyak.agents.acting import forward, greedy_action, mask_values
 from polyak.agents.agent_network import network_arguments
 from polyak.agents.types import RecurrentState
@@ -46,6 +47,31 @@ def test_acting_takes_a_batch_of_environments():
     assert acted.action.shape == (3,)
     assert acted.action.dtype == jnp.int32
     assert acted.recurrent_state == acted.extras == agent.initial_recurrent_state(jax.random.key(0), 3) == ()
+
+
+@pytest.mark.parametrize("rule", ["frozen", "periodic:1", "none"])
+def test_the_target_acts_where_it_is_asked_to(rule):
+    agent = make(TWO, act_with="target", target=rule)
+    state = random_state(agent)
+    other = state._replace(params=jax.tree.map(lambda leaf: -leaf, state.params))  # whose greedy actions are others
+    seen = TimeStep(jax.random.normal(jax.random.key(5), (64, 2)), jnp.zeros(64), jnp.zeros(64, bool))
+
+    def acted(act, state):
+        return jax.jit(act)(jax.random.key(1), state, (), seen).action.tolist()
+
+    online, changed = (acted(agent.evaluate_act, each) for each in (state, other))
+    assert online != changed
+    assert acted(agent.act, other) == (changed if rule == "none" else online)
+    evaluated = evaluation_state(agent, other)
+    assert acted(agent.evaluate_act, evaluated) == acted(agent.act, other)
+    assert evaluation_state(make(TWO, target=rule), other) is other
+    # As they are read from a file of parameters: those that acted, and no target beside them.
+    assert evaluation_state(agent, other._replace(targets={})).params is other.params
+
+
+def test_the_target_and_an_average_are_not_both_evaluated():
+    with pytest.raises(ValueError, match=r"act_with: got 'target', and average is 'incremental:0.1', which would be"):
+        make(TWO, act_with="target", average="incremental:0.1")
 
 
 # --- Noise ------------------------------------------------------------------------------------------------------------

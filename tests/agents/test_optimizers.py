@@ -25,7 +25,9 @@ def test_steps_by_hand():
     adam = make_config(learning_rate=0.5, optimizer_epsilon=1.0)
     np.testing.assert_allclose(update(adam), [-0.5 * 3 / 4, -0.5 * 4 / 5], rtol=1e-5)
     adamw = make_config(optimizer="adamw", learning_rate=0.5, optimizer_epsilon=1.0, weight_decay=0.1)
-    np.testing.assert_allclose(update(adamw), [-0.375 - 0.05, -0.4 + 0.1], rtol=1e-5)
+    matrix = update(adamw, gradients=((3.0, 4.0),), params=((1.0, -2.0),))
+    np.testing.assert_allclose(matrix, [[-0.375 - 0.05, -0.4 + 0.1]], rtol=1e-5)
+    np.testing.assert_allclose(update(adamw), [-0.375, -0.4], rtol=1e-5)  # a bias
     # Centred RMSProp: mean square 0.05 g², mean 0.05 g, and their difference under the root.
     rmsprop = make_config(optimizer="rmsprop", learning_rate=0.5, optimizer_epsilon=1e-8)
     wanted = -0.5 / np.sqrt(0.05 - 0.05**2)

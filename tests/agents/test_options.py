@@ -124,7 +124,9 @@ def programs_of(fields: dict[str, Any]) -> str:
 )
 def test_every_option_is_read(name, fields):
     base = {"torso": "mlp"} | fields
-    values = values_of(name, fields)
+    if name in ("torso_width", "projection", "self_prediction") or fields.get("self_prediction") == "conv":
+        base |= {"torso": "minatar", "dueling": True}  # convolutions, whose features are the streams' input
+    values = values_of(name, base)
     programs = [programs_of({**base, **SUPPORT.get(name, {}), name: value}) for value in values]
     assert len(set(programs)) == len(values), f"{name}: two of {values} give one program"
 

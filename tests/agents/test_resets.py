@@ -11,7 +11,10 @@ from agent_samples import SPEC, make, make_config, random_sample, random_state
 from polyak.agents import make_agent, make_configs
 from polyak.agents.config import Resets
 from polyak.experiments.environments.make import adapt
+from polyak.experiments.loops import host
 from polyak.experiments.loops.learning import check_periods
+from polyak.experiments.loops.schedules import draw_numbers, steps_since_reset
+from polyak.experiments.runs.config import make_run_config
 from small_runs import run_loop
 
 
@@ -115,6 +118,41 @@ def test_a_period_shorter_than_a_dispatch_is_refused():
     check_periods(resetting(), 3)
     with pytest.raises(ValueError, match=r"resets: got a period of 3 learner steps, and 4 are made in one dispatch"):
         check_periods(resetting(), 4)
+
+
+def test_schedules_begin_again_at_a_reset():
+    fields = {"n_steps": "linear(9,1,8)@resets", "discount": "horizon(0.5,0.9,8)@resets", "reset_period": "10"}
+    config = make_run_config("dqn", fields={"resets": "periodic", **fields})
+    agent = make_agent(config.agent, SPEC, total_learner_steps=40)
+
+    def numbers(learner_steps):
+        return draw_numbers(config.loop, 3, 50_000, steps_since_reset(agent, learner_steps))
+
+    assert [numbers(steps).n_steps for steps in (0, 4, 8, 9, 10, 14, 29, 30, 34, 39)] == [9, 5, 1, 1, 9, 5, 1, 9, 5, 1]
+    assert numbers(4).discount == numbers(14).discount == pytest.approx(1 - (0.5 * 0.1) ** 0.5)
+    with pytest.raises(ValueError, match=r"^n_steps: got linear\(9,1,8\)@resets, and resets is 'none', .*--resets"):
+        make_run_config("dqn", fields={"n_steps": "linear(9,1,8)@resets"})
+    for name in ("epsilon", "learning_rate"):
+        with pytest.raises(ValueError, match=rf"^{name}: got .*; {name} does not begin again at a reset"):
+            make_run_config("dqn", fields={"resets": "periodic", name: "linear(1,0.5,8)@resets"})
+
+
+def test_the_loop_draws_by_the_learner_steps_since_the_last_reset(monkeypatch):
+    fields = {"hidden_sizes": (4,), "batch_size": 4, "replay_capacity": 100, "learning_starts": 10, "train_every": 2}
+    fields |= {"learner_steps": 2, "resets": "periodic", "reset_period": "10", "n_steps": "linear(9,1,8)@resets"}
+    configs, drawn = make_configs("dqn", fields=fields), []
+    original = host.draw_numbers
+
+    def spy(*arguments):
+        drawn.append(original(*arguments).n_steps)
+        return original(*arguments)
+
+    monkeypatch.setattr(host, "draw_numbers", spy)
+    environment = adapt([gymnasium.make("CartPole-v1")], seed=0)
+    agent = make_agent(configs.agent, environment.spec, total_learner_steps=52)
+    run_loop(configs, environment, agent, steps=60, total_learner_steps=52)
+    # Learner steps 0, 2, 4, ... of which every tenth begins again, but for the last period of the run.
+    assert drawn == [9, 7, 5, 3, 1] * 4 + [9, 7, 5, 3, 1, 1]
 
 
 def test_the_loop_fires_them_once_at_each_crossing_by_keys_of_their_own():

@@ -17,8 +17,11 @@ from polyak.agents.terms.self_prediction import isotropy_penalty, prediction_err
 from polyak.experiments.environments.make import adapt
 from polyak.experiments.loops.carry import make_replay
 from polyak.networks import ValueOutput
+from polyak.replay import EnvironmentSpec
 from polyak.updates import Variables
 from small_runs import run_loop
+
+IMAGES = EnvironmentSpec(jax.ShapeDtypeStruct((6, 6, 1), np.dtype(np.uint8)), num_actions=3)
 
 
 def predicting(**fields):
@@ -163,9 +166,12 @@ def sample_of(steps=None, **fields):
     return random_sample(make_config(self_prediction="mlp", **fields), steps=steps)
 
 
-@pytest.mark.parametrize("steps", [None, 4])
-def test_none_is_a_copy_at_every_step_to_the_bit(steps):
-    fields, sample = {"horizon": 2}, sample_of(steps, horizon=2)
+@pytest.mark.parametrize(
+    ("steps", "fields"),
+    [(None, {}), (4, {}), (None, {"dueling": True, "projection": "streams"}), (None, {"projection": "shared"})],
+)
+def test_none_is_a_copy_at_every_step_to_the_bit(steps, fields):
+    fields, sample = {"horizon": 2, **fields}, sample_of(steps, horizon=2)
     one, other = (predicting(target=f"periodic:2 encoder={rule}", **fields) for rule in ("none", "periodic:1"))
     for name in ("params", "optimizer_state"):
         x, y = (getattr(trained(agent, sample)[0], name) for agent in (one, other))
@@ -184,6 +190,33 @@ def test_the_encoder_is_a_target_of_the_modules_below_the_head_and_what_is_predi
     assert set(without.targets) == {"q"}
     assert losses["frozen"] == losses["q"]  # no copy was due in three steps
     assert len(set(losses.values())) == 3
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+@pytest.mark.parametrize("projection", ["streams", "shared"])
+def test_the_encoder_has_the_layers_that_features_are_projected_by(projection, steps):
+    def spy(key, views):
+        return TermOutput(jnp.zeros(4), {"predicted": views.latents.predicted, "wanted": views.latents.wanted})
+
+    fields = {"dueling": True, "projection": projection, "horizon": 2, "target": "periodic:100 encoder=frozen"}
+    agent, sample = predicting(options={"terms": {"spy": (0.0, spy)}}, **fields), sample_of(steps, horizon=2)
+    state, names = random_state(agent), {"streams": ["advantage", "value"], "shared": ["mlp"]}[projection]
+    projected = [f"head/{name}/~/linear_0" for name in names]
+    assert {name for name in state.targets["encoder"].params if name.startswith("head")} == set(projected)
+    _, output = jax.jit(agent.learn)(jax.random.key(0), state, sample)
+    # By hand, from the parameters of the copy: the torso's features of what came next, through the layers of the head.
+    slow = state.targets["encoder"].params
+    obs = sample.future.obs[:, None, 1:] if steps is None else None
+    if steps is not None:
+        at = np.minimum(np.arange(steps)[:, None] + np.arange(2)[None], steps - 1)
+        obs = sample.transition.obs[:, at + 1]
+    torso = [slow[name] for name in slow if name.startswith("torso")]
+    for layer in torso:
+        obs = np.maximum(obs @ np.asarray(layer["w"]) + np.asarray(layer["b"]), 0)
+    order = ["head/value/~/linear_0", "head/advantage/~/linear_0"] if projection == "streams" else projected
+    wanted = [obs @ np.asarray(slow[name]["w"]) + np.asarray(slow[name]["b"]) for name in order]
+    np.testing.assert_allclose(output.metrics["wanted"], np.concatenate(wanted, axis=-1), rtol=1e-4, atol=1e-5)
+    assert output.metrics["predicted"].shape == output.metrics["wanted"].shape
 
 
 def test_the_gradient_goes_through_what_is_predicted_only_where_it_is_not_stopped():
@@ -230,13 +263,13 @@ def test_the_gradient_goes_through_what_is_predicted_only_where_it_is_not_stoppe
 def test_the_predictor_has_a_learning_rate_of_its_own():
     sample, moved = sample_of(), {}
     for rate in (1.0, 10.0):
-        agent = predicting(predictor_rate=rate, optimizer="sgd", learning_rate=0.001)
+        agent = predicting(predictor_rate=rate, projection="shared", optimizer="sgd", learning_rate=0.001)
         before = random_state(agent)
         after, _ = jax.jit(agent.learn)(jax.random.key(0), before, sample)
         moved[rate] = jax.tree.map(lambda x, y: np.asarray(y, np.float64) - x, before.params, after.params)
     for module, leaves in moved[1.0].items():
         for name, leaf in leaves.items():
-            factor = 10 if module.startswith("transition") else 1
+            factor = 10 if module.startswith(("transition", "predictor")) else 1
             np.testing.assert_allclose(moved[10.0][module][name], factor * leaf, rtol=2e-2, atol=2e-6)
 
 
@@ -307,6 +340,16 @@ def test_a_loop_records_them_once_for_each_record(fields):
         ({"horizon": 0}, r"horizon: got 0; expected an integer >= 1"),
         ({"predictor_rate": 0.0}, r"predictor_rate: got 0.0"),
         ({"self_prediction": "linear", "transition_sizes": (3,)}, r"transition_sizes"),
+        ({"projection": "streams"}, r"projection: got 'streams', but the head has none; .* Try --dueling"),
+        (
+            {"projection": "shared", "head": "implicit_quantile"},
+            r"projection: got 'shared', but the hidden layer of an implicit quantile head follows the fractions",
+        ),
+        (
+            {"self_prediction": "conv"},
+            r"self_prediction: got 'conv' and observations of shape \(2,\) with the torso mlp",
+        ),
+        ({"self_prediction": "conv", "core": "lstm"}, r"self_prediction: got 'conv', but the features of a recurrent"),
     ],
 )
 def test_bad_input(fields, message):
@@ -344,6 +387,18 @@ def test_a_sample_without_the_steps_that_are_predicted():
 def test_without_self_prediction_there_is_no_encoder_to_name():
     with pytest.raises(ValueError, match=r"got the name 'encoder'; this agent's targets are q. Self-prediction alone"):
         make(target="periodic:5 encoder=none")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, r"self_prediction: got 'conv' with hidden_sizes \(8,\), of which all are between .* Try --projection"),
+        ({"hidden_sizes": (8, 8), "dueling": True}, r"hidden_sizes \(8, 8\), of which the first are between"),
+    ],
+)
+def test_a_dense_layer_between_a_map_and_its_prediction(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(IMAGES, self_prediction="conv", torso="minatar", **fields)
 
 
 def test_a_given_network_predicts_if_the_agent_does():

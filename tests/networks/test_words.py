@@ -57,7 +57,11 @@ class Rebuilt:
             for name in convolutions:
                 (stride,) = found(rf"{name} \(\d+ of \dx\d, stride (\d)\)", self.words)
                 x = relu(self.convolve(x, prefix + name)[:: int(stride), :: int(stride)])
-        return self.stack(x.ravel(), "torso/mlp", prefix, last=True)
+        x = self.stack(x.ravel(), "torso/mlp", prefix, last=True)
+        if "smallest number of this vector" in self.words:
+            (small,) = found(rf"smallest number \(as they were before\) plus {NUMBER}", self.words)
+            x = (x - x.min()) / (x.max() - x.min() + small)
+        return x
 
     def convolve(self, x: Any, name: str) -> Any:
         w, b = self.arrays[name]["w"], self.arrays[name]["b"]
@@ -68,6 +72,7 @@ class Rebuilt:
         """What the head's layers give, [rows, columns] where the words say so."""
         shape = re.search(r"reshaped in C order to \[(\d+), (\d+)\]", self.words)
         if "Two streams" in self.words:
+            x = self.stack(x, "head/mlp", prefix, last=True)
             value, advantage = (
                 self.stack(x, f"head/{stream}", prefix, last=False) for stream in ("value", "advantage")
             )
@@ -144,6 +149,9 @@ def cases() -> list[Any]:
         given.append({"torso": torso})
     given += [{"torso": "minatar", "head": "implicit_quantile"}, {"torso": "minatar", "head": "ensemble"}]
     given += [{"head": "ensemble", "prior_scale": 0.0}, {"hidden_sizes": (5,), "dueling": True}]
+    given += [{"torso": torso, "torso_width": 2} for torso in ("nature", "impala", "minatar")]
+    given += [{"projection": "shared", "dueling": dueling, "normalize": True} for dueling in (False, True)]
+    given += [{"projection": "shared", "head": "ensemble"}, {"projection": "streams", "dueling": True}]
     return [pytest.param(case, id="-".join(f"{key}={value}" for key, value in case.items() if value)) for case in given]
 
 
