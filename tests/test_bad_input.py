@@ -56,7 +56,7 @@ BAD = {
     "unknown environment": (["train", "--env", "CartPol-v1"], r"CartPol-v1.*CartPole-v1"),
     "continuous actions": (["train", "--env", "Pendulum-v1"], r"action_space: got Box.*expected Discrete"),
     "Dict observations": (["train", "--env", "PolyakTestDictSpace-v0"], r"Dict.*FlattenObservation"),
-    "unknown agent": (["train", "dqm"], r"agent: got 'dqm'; expected one of dqn, .*byol_ac. Did you mean 'dqn'"),
+    "unknown agent": (["train", "dqm"], r"agent: got 'dqm'; expected one of dqn, .*bbf. Did you mean 'dqn'"),
     "unknown command": (["trian"], r"command: got 'trian'.*Did you mean 'train'"),
     "target that is a step size": (["train", "--target", "periodic:0.005"], r"Did you mean 'incremental:0.005'"),
     "target that is a period": (["train", "--target", "incremental:500"], r"Did you mean 'periodic:500'"),

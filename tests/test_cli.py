@@ -72,7 +72,15 @@ BESIDE = {
     ("optimizer", "adamw"): "--head scalar",
     ("head", "ensemble"): "--optimizer adam",
     ("bootstrap", "munchausen"): "--head quantile",
+    ("self_prediction", "conv"): "--core none",
 }
+
+
+def beside(name, union, kind):
+    """Flags that a kind needs beside it: those of ``BESIDE``, and no projection where the head has no layers for one."""
+    has_projection = leaves(make_run_config(name)).get("projection", "none") != "none"
+    without = ["--projection none"] if has_projection and kind in ("implicit_quantile", "ensemble") else []
+    return " ".join([*([BESIDE[union, kind]] if (union, kind) in BESIDE else []), *without])
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -93,21 +101,23 @@ def test_every_leaf_of_an_agent_is_reached_by_its_flag(name):
 @pytest.mark.parametrize("name", ["dqn", "rainbow", "r2d2"])
 @pytest.mark.parametrize(("union", "kind"), KINDS)
 def test_every_kind_of_a_union_is_reached_with_its_leaves(name, union, kind):
-    beside = BESIDE.get((union, kind), "")
+    needed = beside(name, union, kind)
     brought = [leaf for leaf, by in bringers(RunConfig).items() if kind in by.get(union, [])]
     given = {leaf: other(leaf, None) for leaf in brought}
     texts = " ".join(text for text, _ in given.values())
-    found = leaves(parsed(f"{name} --{union} {kind} {beside} {texts}"))
+    found = leaves(parsed(f"{name} --{union} {kind} {needed} {texts}"))
     assert found[union] == kind
     assert {leaf: found[leaf] for leaf in brought} == {leaf: value for leaf, (_, value) in given.items()}
-    assert leaves(parsed(f"{name} {texts} {beside} --{union}={kind}")) == found
+    assert leaves(parsed(f"{name} {texts} {needed} --{union}={kind}")) == found
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_takes_every_kind(name):
     for union, kind in KINDS:
-        beside, value = BESIDE.get((union, kind), f"--{union} {kind}").split()
-        given = {union: kind, beside.removeprefix("--"): value}
+        words = beside(name, union, kind).split()
+        given = {union: kind} | {
+            flag.removeprefix("--"): value for flag, value in zip(words[::2], words[1::2], strict=True)
+        }
         flags = {flag.name for flag in run_flags(make_configs(name), given)}
         assert flags == leaves(make_run_config(name, fields=given)).keys() - {"agent_name", "preset"}
 
@@ -152,7 +162,7 @@ BAD = {
         "--head ensemble --no-dueling",
         "^dueling: got False, but head is 'ensemble'; .*Try --head scalar",
     ),
-    "unknown agent": ("dqm", "^agent: got 'dqm'; expected one of dqn, .*byol_ac. Did you mean 'dqn'"),
+    "unknown agent": ("dqm", "^agent: got 'dqm'; expected one of dqn, .*bbf. Did you mean 'dqn'"),
     "unknown preset": ("--preset atarii", "^preset: got 'atarii'; .*Did you mean 'atari'"),
     "unknown kind": ("--head=categoricl", "^head: got 'categoricl'; .*Did you mean 'categorical'"),
     "a schedule that does not parse": ("--epsilon often", "^epsilon: got 'often'; expected a number, linear"),
