@@ -323,6 +323,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "byol_pi": {"target": "periodic:1000 encoder=none"},
         "spr": {"self_prediction": "conv", "target": "periodic:1000 encoder=incremental:0.01"},
         "sr_spr": {"target": "incremental:0.005", "epsilon": "linear(1,0.02,100000)"},
+        "bbf": {"optimizer_epsilon": 0.00015},
     },
     "atari": {  # the papers' settings, on grey frames of 84 x 84
         "dqn": {
@@ -394,7 +395,13 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "learner_steps": 8,
             "target": "incremental:0.005",
         },
-        "bbf": {"torso": "impala", "torso_width": 4, "hidden_sizes": (2048,), "learner_steps": 2},
+        "bbf": {
+            "torso": "impala",
+            "torso_width": 4,
+            "hidden_sizes": (2048,),
+            "learner_steps": 2,
+            "optimizer_epsilon": 0.00015,
+        },
         "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
         "bootstrapped_dqn": {"mask_probability": 1.0},
         "r2d2": {

@@ -77,7 +77,7 @@ BESIDE = {
 
 
 def beside(name, union, kind):
-    """Flags that a kind needs beside it: those of ``BESIDE``, and no projection where the head has no layers for one."""
+    """Flags that a kind needs beside it: those of ``BESIDE``, and none of a projection that the head cannot have."""
     has_projection = leaves(make_run_config(name)).get("projection", "none") != "none"
     without = ["--projection none"] if has_projection and kind in ("implicit_quantile", "ensemble") else []
     return " ".join([*([BESIDE[union, kind]] if (union, kind) in BESIDE else []), *without])
@@ -115,9 +115,8 @@ def test_every_kind_of_a_union_is_reached_with_its_leaves(name, union, kind):
 def test_every_agent_takes_every_kind(name):
     for union, kind in KINDS:
         words = beside(name, union, kind).split()
-        given = {union: kind} | {
-            flag.removeprefix("--"): value for flag, value in zip(words[::2], words[1::2], strict=True)
-        }
+        others = zip(words[::2], words[1::2], strict=True)
+        given = {union: kind} | {flag.removeprefix("--"): value for flag, value in others}
         flags = {flag.name for flag in run_flags(make_configs(name), given)}
         assert flags == leaves(make_run_config(name, fields=given)).keys() - {"agent_name", "preset"}
 
