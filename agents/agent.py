@@ -25,7 +25,7 @@ from .resets import make_resets
 from .support import make_calibration
 from .terms import make_self_prediction_term, make_value_term
 from .types import AVERAGE, ENCODER, MAIN_TARGET, Agent, Term, TermOutput, Views
-from .views import features_tm1, look, values_tm1
+from .views import features_tm1, look, steps_of, values_tm1
 
 _VALUE, _SELF_PREDICTION = "value", "self_prediction"
 _ABOVE_FEATURES = ("head", "prior", "embedding", "transition", "predictor")
@@ -116,6 +116,12 @@ def make_agent(
     def features(variables: Variables, sample: Sample) -> tuple[jax.Array, jax.Array]:
         return features_tm1(network, variables, sample, burn_in)
 
+    def output(name: str, variables: Variables, sample: Sample) -> tuple[jax.Array, jax.Array]:
+        if name == ENCODER:
+            return features(variables, sample)
+        values = values_tm1(network, variables, sample, burn_in).q_values
+        return values.reshape(-1, values.shape[-1]), steps_of(sample, burn_in)[0].learns.reshape(-1)
+
     acts_with = MAIN_TARGET if config.act_with == "target" else None
     acting_target = None if acts_with is None else named[acts_with]
     initial_recurrent_state, act, evaluate_act = make_acting(config, acting_network, acting_target)
@@ -133,6 +139,7 @@ def make_agent(
         burn_in=burn_in,
         future=0 if prediction is None else prediction.horizon,
         features=None if prediction is None else features,
+        output=output,
         periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
         acts_with=acts_with,
     )

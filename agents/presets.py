@@ -277,6 +277,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "classic": {  # CartPole-v1; the defaults of the configs are part of it
         "dqn": {},
         "n_step_double_dqn": {"target": "periodic:50"},
+        "dueling_dqn": {"target": "periodic:100"},
         "n_step_dqn": {"target": "periodic:100"},
         "c51": {**_SOONER, "learning_rate": "linear(0.0005,0,100%)"},
         "qr_dqn": _SOONER,

@@ -170,6 +170,8 @@ class Agent(NamedTuple):
         future: Number of steps after a transition that the replay draws with it; 0 for none.
         features: ``(variables, sample) -> (features [N, H], valid [N])``, the features of the observations acted on, of
             an agent with self-prediction; None for the others.
+        output: ``(name, variables, sample) -> (output [N, M], valid [N])``, what the target of that name computes of
+            the observations acted on: values, or features of an encoder; None where its change is not measured.
         periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
             multiple of its period.
         acts_with: Name of the target whose parameters act; None where those of the online network do.
@@ -186,6 +188,7 @@ class Agent(NamedTuple):
     burn_in: int = 0
     future: int = 0
     features: Callable[[Variables, Sample], tuple[Array, Array]] | None = None
+    output: Callable[[str, Variables, Sample], tuple[Array, Array]] | None = None
     periodic: Mapping[str, Periodic] = {}
     acts_with: str | None = None
 

@@ -78,9 +78,12 @@ def values_tm1(network: Network, variables: Variables, sample: Sample, burn_in: 
 
 def features_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> tuple[Array, Array]:
     """Features ``[B * T, H]`` of the observations acted on, without noise, and ``[B * T]`` whether each counts."""
-    steps, end = steps_of(sample, burn_in)
-    features = _outputs(network, [None, None, None], variables, sample, end, burn_in, False)[2]
-    return features[:, : steps.learns.shape[1]].reshape(steps.learns.size, -1), steps.learns.reshape(-1)
+    learns, drawn = steps_of(sample, burn_in)[0].learns, sample.transition
+    if isinstance(drawn, Sequence):
+        features = _unroll_hidden(network, variables, drawn, burn_in)[:, :-1]
+    else:
+        features = network.encode(*variables, None, drawn.obs_tm1, False)[0]
+    return features.reshape(learns.size, -1), learns.reshape(-1)
 
 
 def steps_of(sample: Sample, burn_in: int) -> tuple[Steps, Array]:

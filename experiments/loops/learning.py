@@ -12,8 +12,20 @@ import numpy as np
 from ... import networks
 from ...agents import Agent
 from ...agents.readings import READINGS, read_features
+from ...agents.types import read_target
 from ...replay.types import Sample
-from ...updates import LearnerState, Periodic, Variables, diagnostics, repeat, rules_by_part, target
+from ...updates import (
+    LearnerState,
+    Periodic,
+    Target,
+    TargetRule,
+    TargetState,
+    Variables,
+    diagnostics,
+    is_none,
+    repeat,
+    rules_by_part,
+)
 from . import normalization
 from .normalization import Scaling
 
@@ -22,6 +34,7 @@ LEAST_PRIORITY = np.float32(1e-6)  # the small constant of Schaul et al. (2016),
 # Measured once between two records: the part of a batch's observations whose greedy action a dispatch of learning
 # changed, and that where the target network's greedy action is the same.
 CHURN, AGREEMENT = "policy_churn", "target_agreement"
+TARGET_CHURN = "target_churn/"  # with the name of a target: mean change of its output in a learner step
 _SAMPLING = ("priority", "importance_weight")  # of a prioritized replay
 
 
@@ -116,7 +129,8 @@ def learner_round(
         key: Raw data of the run's learning key; what is drawn depends on it and on ``learner_steps``.
         learner_steps: Number of learner steps before these.
         state: State of the agent.
-        watch: Whether churn, agreement and features are measured, which takes a few passes of the network.
+        watch: Whether churn, agreement and features are measured, which takes a few passes of the network; the churn of
+            a target that moves now and then is measured whenever it does.
         totals: Sums of metrics.
         sample: Sample as it was drawn.
         by: Scaling of observations and rewards.
@@ -127,7 +141,9 @@ def learner_round(
     sample = sample._replace(transition=normalization.normalize_drawn(by, drawn), future=future)
     learn_key = jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps)
     last = jax.tree.map(lambda leaf: leaf[-1], sample) if batches > 1 else sample
-    before, _ = _greedy(agent, watch, state, last)
+    fires = {name: _fires(named, state.targets[name], batches) for name, named in agent.targets.items()}
+    due = functools.reduce(jnp.logical_or, fires.values(), watch)
+    seen = _see(agent, due, state, last)
     state, output = (repeat(agent.learn) if batches > 1 else agent.learn)(learn_key, state, sample)
     measured = _of_kept_steps(output.metrics)
     if prioritized:
@@ -136,26 +152,72 @@ def learner_round(
     # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
     distances = diagnostics.distances(agent.targets, state.params, state.targets)
     measured |= {f"target_distance/{name}": batches * value for name, value in distances.items()}
-    after, of_target = _greedy(agent, watch, state, last)
-    acted = before >= 0
-    parts = {CHURN: before != after, AGREEMENT: after == of_target}
+    now = _see(agent, due, state, last)
+    acted = seen.policy >= 0
+    parts = {CHURN: seen.policy != now.policy, AGREEMENT: now.policy == now.target}
     measured |= {name: watch * jnp.sum(part & acted) / jnp.maximum(jnp.sum(acted), 1) for name, part in parts.items()}
+    measured |= _target_churn(agent, watch, fires, seen, now, batches)
     measured |= _readings(agent, watch, state, last)
     totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
     return state, totals, output.priorities if prioritized else ()
 
 
-def _greedy(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> Any:
-    """Greedy actions of the policy and of the main target on one batch; zeros unless watched."""
-    name, main = next(iter(agent.targets.items()))
+class _Seen(NamedTuple):
+    """What an agent computes of one batch; zeros unless it is looked at.
 
-    def actions() -> tuple[jax.Array, jax.Array]:
-        slow = target.read(main.rule, main.select(state.params), state.targets[name], state.state)
+    Attributes:
+        policy: Greedy actions of the online network; -1 where a step is not learnt from.
+        target: Greedy actions of the main target.
+        outputs: Name of each target to its output ``[N, M]``, and to whether a row counts, ``[N]``.
+    """
+
+    policy: jax.Array
+    target: jax.Array
+    outputs: dict[str, tuple[jax.Array, jax.Array]]
+
+
+def _see(agent: Agent, due: Any, state: LearnerState, sample: Sample) -> _Seen:
+    main, output = next(iter(agent.targets)), agent.output
+
+    def see() -> _Seen:
+        slow = {name: read_target(named, state, name) for name, named in agent.targets.items()}
         policy = agent.greedy_actions(Variables(state.params, state.state), sample)
-        return policy, agent.greedy_actions(Variables(*slow), sample)
+        outputs = {} if output is None else {name: output(name, slow[name], sample) for name in slow}
+        return _Seen(policy, agent.greedy_actions(slow[main], sample), outputs)
 
-    shapes = jax.eval_shape(actions)
-    return jax.lax.cond(watch, actions, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    shapes = jax.eval_shape(see)
+    found: _Seen = jax.lax.cond(due, see, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    return found
+
+
+def _rules(named: Target) -> Iterable[TargetRule]:
+    return rules_by_part({"": named.rule}).values()
+
+
+def _moves_always(named: Target) -> bool:
+    """Whether a rule of a target fires at every learner step: its change is then measured once for each record."""
+    return any(is_none(rule) or (rule.period <= 1 and rule.step_size) for rule in _rules(named))
+
+
+def _fires(named: Target, slow: TargetState, batches: int) -> Any:
+    """Whether a target that does not move at every learner step moves within a dispatch."""
+    if _moves_always(named):
+        return jnp.bool_(False)
+    periods = [int(rule.period) for rule in _rules(named) if rule.step_size]
+    return functools.reduce(jnp.logical_or, [slow.count % p + batches >= p for p in periods], jnp.bool_(False))
+
+
+def _target_churn(
+    agent: Agent, watch: Any, fires: dict[str, Any], before: _Seen, after: _Seen, batches: int
+) -> dict[str, jax.Array]:
+    """Sums over learner steps of the mean absolute change of each target's output."""
+    found = {}
+    for name, (output, valid) in after.outputs.items():
+        change = jnp.mean(jnp.abs(output - before.outputs[name][0]), axis=-1)
+        mean = jnp.sum(jnp.where(valid, change, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+        always = _moves_always(agent.targets[name])
+        found[TARGET_CHURN + name] = watch * mean / batches if always else fires[name] * mean
+    return found
 
 
 def _readings(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> dict[str, jax.Array]:
@@ -178,6 +240,7 @@ def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], co
     parts = {name: count if name in every else kept for name in totals} | dict.fromkeys(
         (CHURN, AGREEMENT, *READINGS), 1
     )
+    parts |= {TARGET_CHURN + name: 1 if _moves_always(named) else count for name, named in agent.targets.items()}
     found = {name: total / parts[name] for name, total in totals.items()}
     since = diagnostics.steps_since_updates(agent.targets, state.targets)
     found |= {f"steps_since_update/{name}": value for name, value in since.items()}
@@ -199,7 +262,8 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
     rules = rules_by_part({name: named.rule for name, named in agent.targets.items()})
     distances = [f"target_distance/{name}" for name in rules]
     readings = () if agent.features is None else READINGS
-    return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT, *readings]
+    churns = [] if agent.output is None else [TARGET_CHURN + name for name in agent.targets]
+    return [*metrics, *(_SAMPLING if prioritized else ()), *distances, CHURN, AGREEMENT, *churns, *readings]
 
 
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
