@@ -77,10 +77,15 @@ BESIDE = {
 
 
 def beside(name, union, kind):
-    """Flags that a kind needs beside it: those of ``BESIDE``, and none of a projection that the head cannot have."""
-    has_projection = leaves(make_run_config(name)).get("projection", "none") != "none"
-    without = ["--projection none"] if has_projection and kind in ("implicit_quantile", "ensemble") else []
-    return " ".join([*([BESIDE[union, kind]] if (union, kind) in BESIDE else []), *without])
+    """Flags that a kind needs beside it: those of ``BESIDE``, and others of parts that the agent could not keep."""
+    config = make_run_config(name)
+    words = [BESIDE[union, kind]] if (union, kind) in BESIDE else []
+    if leaves(config).get("projection", "none") != "none" and kind in ("implicit_quantile", "ensemble"):
+        words.append("--projection none")
+    if (union, kind) == ("resets", "none"):
+        words += [f"--{schedule.replace('_', '-')} 0.5" for schedule in config.loop.restarting if schedule != "n_steps"]
+        words += ["--n-steps 3"] if "n_steps" in config.loop.restarting else []
+    return " ".join(words)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -116,7 +121,7 @@ def test_every_agent_takes_every_kind(name):
     for union, kind in KINDS:
         words = beside(name, union, kind).split()
         others = zip(words[::2], words[1::2], strict=True)
-        given = {union: kind} | {flag.removeprefix("--"): value for flag, value in others}
+        given = {union: kind} | {flag.removeprefix("--").replace("-", "_"): value for flag, value in others}
         flags = {flag.name for flag in run_flags(make_configs(name), given)}
         assert flags == leaves(make_run_config(name, fields=given)).keys() - {"agent_name", "preset"}
 
