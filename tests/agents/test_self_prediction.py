@@ -203,6 +203,9 @@ def test_the_encoder_has_the_layers_that_features_are_projected_by(projection, s
     state, names = random_state(agent), {"streams": ["advantage", "value"], "shared": ["mlp"]}[projection]
     projected = [f"head/{name}/~/linear_0" for name in names]
     assert {name for name in state.targets["encoder"].params if name.startswith("head")} == set(projected)
+    copied = state.targets["encoder"]
+    other = copied._replace(params=jax.tree.map(lambda leaf: 1.5 * leaf, copied.params))  # not as the online encoder
+    state = state._replace(targets={**state.targets, "encoder": other})
     _, output = jax.jit(agent.learn)(jax.random.key(0), state, sample)
     # By hand, from the parameters of the copy: the torso's features of what came next, through the layers of the head.
     slow = state.targets["encoder"].params
