@@ -81,6 +81,14 @@ class Draw(Part):
     sampling: Uniform | Prioritized = one_of({"uniform": Uniform, "prioritized": Prioritized}, Uniform())
 
     @property
+    def schedules(self) -> dict[str, Schedule]:
+        """Name to schedule of the numbers of a draw."""
+        found = {"n_steps": self.n_steps, "discount": self.discount}
+        if isinstance(self.sampling, Prioritized):
+            found["importance_exponent"] = self.sampling.importance_exponent
+        return found
+
+    @property
     def most_steps(self) -> int:
         """Largest value of n_steps in a run.
 
@@ -189,14 +197,6 @@ class LoopConfig(Part):
     def environment_steps_per_learner_step(self) -> Fraction:
         """Number of environment steps for each learner step, which converts a target's period."""
         return Fraction(self.cadence.train_every, self.cadence.learner_steps)
-
-    @property
-    def restarting(self) -> dict[str, Schedule]:
-        """Name to schedule, of those that begin again at each reset of the agent."""
-        found = {"n_steps": self.draw.n_steps, "discount": self.draw.discount}
-        if isinstance(self.draw.sampling, Prioritized):
-            found["importance_exponent"] = self.draw.sampling.importance_exponent
-        return {name: schedule for name, schedule in found.items() if schedule.restarts}
 
     @property
     def prioritized(self) -> bool:

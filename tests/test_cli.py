@@ -83,8 +83,8 @@ def beside(name, union, kind):
     if leaves(config).get("projection", "none") != "none" and kind in ("implicit_quantile", "ensemble"):
         words.append("--projection none")
     if (union, kind) == ("resets", "none"):
-        words += [f"--{schedule.replace('_', '-')} 0.5" for schedule in config.loop.restarting if schedule != "n_steps"]
-        words += ["--n-steps 3"] if "n_steps" in config.loop.restarting else []
+        schedules = config.loop.draw.schedules.items()
+        words += [f"--{leaf.replace('_', '-')} {schedule.initial}" for leaf, schedule in schedules if schedule.restarts]
     return " ".join(words)
 
 

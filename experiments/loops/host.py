@@ -19,7 +19,7 @@ from .acting import Actor
 from .carry import Carry
 from .learning import Programs, Record, compile_agent, finite_priorities, measured, operate, zeros
 from .observations import ObservationPipeline, observation_pipeline
-from .schedules import batches_per_dispatch, draw_numbers, steps_since_reset
+from .schedules import batches_per_dispatch, changing, draw_numbers, steps_since_reset
 
 
 def host_loop(
@@ -113,6 +113,8 @@ def host_loop(
                 "epsilon": epsilon,
                 "replay_size": replay.size(carry.replay),
             }
+            numbers = draw_numbers(config, carry.steps, steps, steps_since_reset(agent, carry.learner_steps))
+            record |= changing(config, numbers)
             record |= {name: operation.count(carry.learner_steps) for name, operation in agent.periodic.items()}
             record |= carry.statistics.record()
             record |= measured(programs.diagnose, carry.agent, carry.totals, count, carry.steps)

@@ -1,7 +1,6 @@
 """Schedule of a run: how many learner steps it has, when they are made, and the numbers that change over it."""
 
 from ...agents import Agent, LoopConfig
-from ...agents.loop_config import Prioritized
 from ...agents.schedules import Schedule
 from ...agents.types import RESETS
 from ...replay.types import DrawNumbers
@@ -57,10 +56,20 @@ def draw_numbers(config: LoopConfig, step: int, steps: int, steps_since_reset: i
             return float(schedule.initial)
         return float(schedule.value_at(steps_since_reset if schedule.restarts else step, steps))
 
-    draw, exponent = config.draw, 0.0
-    if isinstance(draw.sampling, Prioritized):
-        exponent = value_of(draw.sampling.importance_exponent)
-    return DrawNumbers(round(value_of(draw.n_steps)), value_of(draw.discount), exponent)
+    found = {name: value_of(schedule) for name, schedule in config.draw.schedules.items()}
+    return DrawNumbers(**found | {"n_steps": round(found["n_steps"])})
+
+
+def changing(config: LoopConfig, numbers: DrawNumbers) -> dict[str, float]:
+    """Numbers of a draw that change over a run, by name, for its records.
+
+    >>> from polyak.agents.loop_config import Draw
+    >>> config = LoopConfig(draw=Draw(n_steps="linear(5,1,50%)"))
+    >>> changing(config, draw_numbers(config, 25, 100))
+    {'n_steps': 3}
+    """
+    schedules = config.draw.schedules.items()
+    return {name: getattr(numbers, name) for name, schedule in schedules if not schedule.is_constant}
 
 
 def steps_since_reset(agent: Agent, learner_steps: int) -> int:

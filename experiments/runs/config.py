@@ -212,8 +212,8 @@ def _check_windows(config: RunConfig) -> None:
 
 def _check_resets(config: RunConfig) -> None:
     """Check that schedules that begin again at resets have resets."""
-    for name, schedule in config.loop.restarting.items():
-        if config.agent.resets is None:
+    for name, schedule in config.loop.draw.schedules.items():
+        if schedule.restarts and config.agent.resets is None:
             raise ValueError(
                 f"{name}: got {schedule}, and resets is 'none', so it would never begin again. Try --resets periodic, "
                 f"or --{name.replace('_', '-')} {str(schedule).removesuffix('@resets')!r}."
