@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .config import AgentConfig
 from .loop_config import LoopConfig
-from .presets import AGENTS, PRESETS, Configs, make_configs
+from .presets import AGENTS, Configs, make_configs
 from .schedules import Schedule
+from .settings import PRESETS
 
 if TYPE_CHECKING:
     from .agent import make_agent

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Literal
 
 from .fields import Part, Range, above, at_least, number, one_of, scheduled, unit
+from .optimizer_parts import SGD, Adam, AdamW, RMSProp
 from .schedules import Schedule
 
 Error = Literal["squared", "huber"]
@@ -186,46 +187,6 @@ class Munchausen(Part):
     munchausen_weight: float = at_least(0, 0.9)
     munchausen_temperature: float = above(0, 0.03)
     munchausen_clip: float = number(-1.0, Range(highest=0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Adam(Part):
-    """Adam (Kingma and Ba, 2015).
-
-    Attributes:
-        optimizer_epsilon: Constant in the denominator.
-    """
-
-    optimizer_epsilon: float = above(0, 1e-8)
-
-
-@dataclasses.dataclass(frozen=True)
-class AdamW(Part):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
-
-    Attributes:
-        optimizer_epsilon: Constant in the denominator.
-        weight_decay: Decay of the weights in a step, in units of the learning rate; biases are not decayed.
-    """
-
-    optimizer_epsilon: float = above(0, 1e-8)
-    weight_decay: float = at_least(0, 1e-4)
-
-
-@dataclasses.dataclass(frozen=True)
-class RMSProp(Part):
-    """Centred RMSProp with a decay of 0.95 (Mnih et al., 2015).
-
-    Attributes:
-        optimizer_epsilon: Constant in the denominator.
-    """
-
-    optimizer_epsilon: float = above(0, 1e-8)
-
-
-@dataclasses.dataclass(frozen=True)
-class SGD(Part):
-    """Stochastic gradient descent without momentum."""
 
 
 @dataclasses.dataclass(frozen=True)

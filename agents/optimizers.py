@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from .config import SGD, Adam, AdamW, AgentConfig, RMSProp
+from .config import AgentConfig
+from .optimizer_parts import SGD, Adam, AdamW, RMSProp
 from .schedules import Schedule
 
 

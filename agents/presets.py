@@ -1,8 +1,7 @@
-"""Table of agents, each a named difference from the agent it begins with; and presets, the settings of benchmarks.
+"""Table of agents, each a named difference from the agent it begins with, and the config of an agent under a preset.
 
-A preset holds numbers, and the torso, the model of self-prediction that fits it, optimizer, error and augmentation of
-the benchmark's papers. The module imports nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff
-dqn rainbow`` the difference of two.
+The module imports nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff dqn rainbow`` the
+difference of two.
 """
 
 import dataclasses
@@ -29,6 +28,7 @@ from .papers import (
     Paper,
 )
 from .parts import leaves, replace
+from .settings import PRESETS
 
 
 class AgentEntry(NamedTuple):
@@ -267,169 +267,6 @@ AGENTS: Mapping[str, AgentEntry] = {
         (BBF,),
         "as sr_spr; the wide torso is one of the preset atari",
     ),
-}
-
-# On CartPole-v1 these agents learn sooner from fresher targets, and from more random actions late.
-_SOONER = {"target": "periodic:100", "epsilon": "linear(1,0.05,25%)"}
-
-# Settings by agent; each agent of a lineage adds its difference, and then its settings.
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "classic": {  # CartPole-v1; the defaults of the configs are part of it
-        "dqn": {},
-        "n_step_double_dqn": {"target": "periodic:50"},
-        "dueling_dqn": {"target": "periodic:100"},
-        "n_step_dqn": {"target": "periodic:100"},
-        "c51": {**_SOONER, "learning_rate": "linear(0.0005,0,100%)"},
-        "qr_dqn": _SOONER,
-        "iqn": _SOONER,
-        "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "target": "incremental:0.01"},
-        "rainbow": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,25%)", "learning_rate": "linear(0.001,0,100%)"},
-        "munchausen_dqn": _SOONER,
-        "hl_gauss": _SOONER,
-        "bootstrapped_dqn": {"target": "periodic:100"},
-        "zp": {"target": "periodic:50 encoder=incremental:0.005"},
-        "byol_pi": {"target": "periodic:50 encoder=none"},
-        "spr": {"target": "periodic:100 encoder=incremental:0.01"},
-        "sr_spr": {"target": "incremental:0.005", "epsilon": "linear(1,0.02,25%)", "reset_period": "25000env"},
-        "bbf": {"n_steps": "exponential(10,3,5000)@resets", "discount": "horizon(0.97,0.997,5000)@resets"},
-        "r2d2": {
-            **_SOONER,
-            "batch_size": 32,
-            "sequence_length": 20,
-            "burn_in": 10,
-            "sequence_period": 10,
-            "train_every": 8,
-            "learner_steps": 1,
-        },
-    },
-    "minatar": {  # Young and Tian, 2019
-        "dqn": {
-            "torso": "minatar",
-            "hidden_sizes": (128,),
-            "error": "huber",
-            "batch_size": 32,
-            "replay_capacity": 100_000,
-            "learning_starts": 5_000,
-            "train_every": 1,
-            "learner_steps": 1,
-            "optimizer": "rmsprop",
-            "optimizer_epsilon": 0.01,
-            "learning_rate": 0.00025,
-            "target": "periodic:1000",
-            "epsilon": "linear(1,0.1,100000)",
-        },
-        "noisy_dqn": {"epsilon": "linear(1,0,5000)"},
-        "rainbow": {"epsilon": "linear(1,0,5000)"},
-        "zp": {"target": "periodic:1000 encoder=incremental:0.005"},
-        "byol_pi": {"target": "periodic:1000 encoder=none"},
-        "spr": {"self_prediction": "conv", "target": "periodic:1000 encoder=incremental:0.01"},
-        "sr_spr": {"target": "incremental:0.005", "epsilon": "linear(1,0.02,100000)"},
-        "bbf": {"optimizer_epsilon": 0.00015},
-    },
-    "atari": {  # the papers' settings, on grey frames of 84 x 84
-        "dqn": {
-            "torso": "nature",
-            "hidden_sizes": (512,),
-            "error": "huber",
-            "frame_stack": 4,
-            "batch_size": 32,
-            "replay_capacity": 1_000_000,
-            "learning_starts": 50_000,
-            "train_every": 4,
-            "learner_steps": 1,
-            "optimizer": "rmsprop",
-            "optimizer_epsilon": 0.01,
-            "learning_rate": 0.00025,
-            "target": "periodic:10000env",
-            "epsilon": "linear(1,0.1,1000000)",
-        },
-        "double_dqn": {"target": "periodic:30000env", "epsilon": "linear(1,0.01,1000000)"},
-        "dueling_dqn": {"max_gradient_norm": 10.0, "learning_rate": 0.0000625},
-        "n_step_dqn": {"n_steps": 3},
-        "prioritized_dqn": {"learning_rate": 0.0000625},
-        "c51": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
-        "qr_dqn": {
-            "num_quantiles": 200,
-            "optimizer": "adam",
-            "optimizer_epsilon": 0.0003125,
-            "learning_rate": 0.00005,
-            "epsilon": "linear(1,0.01,1000000)",
-        },
-        "iqn": {
-            "num_quantiles": 64,
-            "optimizer": "adam",
-            "optimizer_epsilon": 0.0003125,
-            "learning_rate": 0.00005,
-            "epsilon": "linear(1,0.01,1000000)",
-        },
-        "rainbow": {
-            "learning_rate": 0.0000625,
-            "optimizer_epsilon": 0.00015,
-            "target": "periodic:8000env",
-            "learning_starts": 20_000,
-        },
-        "munchausen_dqn": {
-            "optimizer": "adam",
-            "optimizer_epsilon": 0.0003125,
-            "learning_rate": 0.00005,
-            "target": "periodic:8000env",
-            "epsilon": "linear(1,0.01,1000000)",
-        },
-        "zp": {"target": "periodic:30000env encoder=incremental:0.005"},
-        "byol_pi": {"target": "periodic:30000env encoder=none"},
-        "spr": {
-            "self_prediction": "conv",
-            "hidden_sizes": (256,),
-            "augmentation": "shift_and_intensity",
-            "replay_capacity": 100_000,
-            "learning_starts": 2_000,
-            "train_every": 1,
-            "learner_steps": 2,
-            "learning_rate": 0.0001,
-            "max_gradient_norm": 10.0,
-            "target": "periodic:1 encoder=none",
-            "epsilon": "linear(1,0,2001)",
-        },
-        "sr_spr": {
-            "hidden_sizes": (512,),
-            "replay_capacity": 200_000,
-            "learner_steps": 8,
-            "target": "incremental:0.005",
-        },
-        "bbf": {
-            "torso": "impala",
-            "torso_width": 4,
-            "hidden_sizes": (2048,),
-            "learner_steps": 2,
-            "optimizer_epsilon": 0.00015,
-        },
-        "hl_gauss": {"v_min": -10.0, "v_max": 10.0, "optimizer": "adam", "optimizer_epsilon": 0.0003125},
-        "bootstrapped_dqn": {"mask_probability": 1.0},
-        "r2d2": {
-            "lstm_size": 512,
-            "sequence_length": 80,
-            "burn_in": 40,
-            "sequence_period": 40,
-            "error": "squared",
-            "discount": 0.997,
-            "batch_size": 64,
-            "optimizer": "adam",
-            "optimizer_epsilon": 0.001,
-            "learning_rate": 0.0001,
-            "target": "periodic:2500",
-        },
-        "drq": {
-            "augmentation": "shift_and_intensity",
-            "target": "periodic:1",
-            "train_every": 1,
-            "optimizer": "adam",
-            "optimizer_epsilon": 0.00015,
-            "learning_rate": 0.0001,
-            "max_gradient_norm": 10.0,
-            "learning_starts": 1_600,
-            "epsilon": "linear(1,0.1,5000)",
-        },
-    },
 }
 
 

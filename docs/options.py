@@ -10,9 +10,9 @@ import typing
 
 import tyro
 
+from polyak.agents import AGENTS, PRESETS, Configs, make_configs
 from polyak.agents.fields import Part, kinds_of
 from polyak.agents.parts import leaves
-from polyak.agents.presets import AGENTS, PRESETS, Configs, make_configs
 from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
 from polyak.experiments import cli
 from polyak.experiments.runs.flags import attributes, run_flags

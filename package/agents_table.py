@@ -9,12 +9,12 @@ from .agents.parts import leaves
 from .agents.presets import (
     AGENTS,
     DEFAULT_PRESET,
-    PRESETS,
     AgentEntry,
     Configs,
     differences,
     make_configs,
 )
+from .agents.settings import PRESETS
 from .tables import table
 
 Format = Literal["text", "markdown"]

@@ -9,7 +9,8 @@ from ...agents.config import LSTM, AgentConfig, check_bounded
 from ...agents.fields import Part, above, at_least, check_name, did_you_mean
 from ...agents.loop_config import LoopConfig, Sequences
 from ...agents.parts import bringers, leaves
-from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, PRESETS, make_configs
+from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs
+from ...agents.settings import PRESETS
 
 FORMAT = 2  # of the JSON; version 0.1.0 wrote none
 LoggerName = Literal["csv", "tensorboard", "wandb"]

@@ -15,8 +15,9 @@ import tyro
 
 from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
 from ...agents.parts import absent, bringers, part_of_kind
-from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, PRESETS, Configs, make_configs
+from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs
 from ...agents.schedules import Schedule
+from ...agents.settings import PRESETS
 from .config import RUN_LEAVES, RunConfig, make_run_config
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...agents import config as agents
 from ...agents import loop_config as loops
+from ...agents import optimizer_parts as optimizers
 from ...agents.fields import check_name
 from ...agents.presets import AGENTS, Configs
 from ...agents.schedules import Schedule
@@ -100,12 +101,12 @@ def _head(old: Mapping[str, Any]) -> agents.Head:
 def _optimizer(old: Mapping[str, Any]) -> agents.Optimizer:
     match check_name(old["optimizer"], ["adam", "adamw", "rmsprop", "sgd"], "agent.optimizer"):
         case "adam":
-            return agents.Adam(old["optimizer_epsilon"])
+            return optimizers.Adam(old["optimizer_epsilon"])
         case "adamw":
-            return agents.AdamW(old["optimizer_epsilon"])
+            return optimizers.AdamW(old["optimizer_epsilon"])
         case "rmsprop":
-            return agents.RMSProp(old["optimizer_epsilon"])
-    return agents.SGD()
+            return optimizers.RMSProp(old["optimizer_epsilon"])
+    return optimizers.SGD()
 
 
 def _learning_rate(old: Mapping[str, Any]) -> Schedule:

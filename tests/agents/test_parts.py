@@ -15,10 +15,10 @@ from polyak.agents.config import (
     ImplicitQuantile,
     Munchausen,
     Network,
-    RMSProp,
     Scalar,
 )
 from polyak.agents.fields import kinds_of
+from polyak.agents.optimizer_parts import RMSProp
 from polyak.agents.parts import bringers, from_json, leaves, part_of_kind, replace, to_json
 from polyak.experiments.runs.config import RunConfig
 

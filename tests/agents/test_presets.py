@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from polyak.agents import AGENTS, PRESETS, Configs, make_configs
-from polyak.agents.config import Adam
+from polyak.agents.optimizer_parts import Adam
 from polyak.agents.parts import bringers, leaves
 from polyak.agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, differences, lineage
 from polyak.agents.schedules import Schedule

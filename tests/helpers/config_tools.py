@@ -7,8 +7,8 @@ import typing
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from polyak.agents import AGENTS, PRESETS, make_configs
 from polyak.agents.fields import Range, annotations_of, is_part_type, kinds_of
-from polyak.agents.presets import AGENTS, PRESETS, make_configs
 from polyak.agents.schedules import Schedule
 from polyak.experiments.runs.config import RunConfig, make_run_config
 from polyak.experiments.runs.flags import run_flags

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 
 from config_tools import run_configs, unions
+from polyak.agents import AGENTS, PRESETS
 from polyak.agents.config import LSTM, Quantile
 from polyak.agents.parts import leaves
-from polyak.agents.presets import AGENTS, PRESETS
 from polyak.experiments.runs.config import RunConfig, from_json, make_run_config, to_json
 
 RECURRENT = {"core": "lstm", "windows": "sequences", "sequence_length": 20, "sequence_period": 10}

@@ -7,8 +7,9 @@ import pytest
 
 import golden
 import polyak
-from polyak.agents.config import LSTM, Adam, Categorical, Ensemble, Greedy, HLGauss, Munchausen, RMSProp, Scalar
+from polyak.agents.config import LSTM, Categorical, Ensemble, Greedy, HLGauss, Munchausen, Scalar
 from polyak.agents.loop_config import Prioritized, Sequences, Transitions, Uniform
+from polyak.agents.optimizer_parts import Adam, RMSProp
 from polyak.agents.schedules import Schedule
 from polyak.experiments import cli
 from polyak.experiments.runs import train as runs

@@ -12,7 +12,7 @@ import pytest
 
 import polyak
 from polyak.agents import AgentConfig, make_optimizer
-from polyak.agents.config import SGD, Adam, AdamW, RMSProp
+from polyak.agents.optimizer_parts import SGD, Adam, AdamW, RMSProp
 from polyak.experiments import cli
 from polyak.experiments.environments.local import Environments
 from polyak.experiments.runs import build, export, files
