@@ -226,7 +226,7 @@ def make_targets(
         )
     targets = {MAIN_TARGET: Target(rules[MAIN_TARGET], module_state=module_state)}
     if ENCODER in rules:
-        targets[ENCODER] = Target(rules[ENCODER], select=_encoder_of)
+        targets[ENCODER] = Target(rules[ENCODER], select=encoder_of)
     try:
         average = updates.parse(config.average, **options)
     except ValueError as error:
@@ -234,8 +234,12 @@ def make_targets(
     return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
 
 
-def _encoder_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Modules below the head: what the features are computed with."""
+def encoder_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Modules below the head: what the features are computed with.
+
+    >>> sorted(encoder_of({"torso/linear": {}, "head/q_values": {}}))
+    ['torso/linear']
+    """
     return {name: leaves for name, leaves in tree.items() if name.split("/")[0] not in _ABOVE_FEATURES}
 
 

@@ -34,13 +34,14 @@ class Network(Part):
 
     Attributes:
         torso: Layers below the head: mlp, nature (convolutions of Mnih et al., 2015), impala (residual ones of Espeholt
-            et al., 2018), minatar (a single one, Young and Tian, 2019), or auto, which is nature for images, else mlp.
+            et al., 2018), minatar (a single one, Young and Tian, 2019), small (three of 3x3, for small images), or
+            auto, which is nature for images, else mlp.
         hidden_sizes: Number of units of each dense layer.
         activation: Activation function of the dense layers.
         core: Recurrent core, or none.
     """
 
-    torso: Literal["auto", "mlp", "nature", "impala", "minatar"] = "auto"
+    torso: Literal["auto", "mlp", "nature", "impala", "minatar", "small"] = "auto"
     hidden_sizes: tuple[int, ...] = at_least(1, (120, 84))
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
     core: LSTM | None = one_of({"none": None, "lstm": LSTM}, None)

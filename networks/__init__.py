@@ -8,9 +8,10 @@ Everything is float32.
 from .conv import Conv2D, Lowering, Padding
 from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
-from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso, SmallTorso
 from .network import Network, compose, from_haiku, set_support, support
 from .prediction import LatentTransition, TransitionName, unroll_transition
+from .projection import ProjectionMLP, ProjectionNetwork, projection_network
 from .recurrent import Core, lstm
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import make_network, value_network
@@ -33,6 +34,9 @@ __all__ = [
     "Network",
     "NoisyLinear",
     "Padding",
+    "ProjectionMLP",
+    "ProjectionNetwork",
+    "SmallTorso",
     "TorsoName",
     "TransitionName",
     "ValueOutput",
@@ -43,6 +47,7 @@ __all__ = [
     "make_network",
     "make_torso",
     "midpoints",
+    "projection_network",
     "scale_images",
     "set_support",
     "support",

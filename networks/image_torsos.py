@@ -15,6 +15,8 @@ from .dense import Activation, activation_fn, hidden_layers
 _NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 # The smallest side that leaves one pixel after them: 36 -> 8 -> 3 -> 1.
 _NATURE_MIN_SIDE = 36
+# Filters of 3x3 by 2.
+_SMALL_LAYERS = (32, 64, 64)
 _MINATAR_FILTERS = 16
 _MINATAR_KERNEL = 3
 # Filters of each section.
@@ -64,6 +66,12 @@ def _minatar(images: jax.Array, lowering: Lowering) -> jax.Array:
     return jax.nn.relu(Conv2D(_MINATAR_FILTERS, _MINATAR_KERNEL, lowering=lowering)(images))
 
 
+def _small(images: jax.Array, lowering: Lowering) -> jax.Array:
+    for channels in _SMALL_LAYERS:
+        images = jax.nn.relu(Conv2D(channels, 3, 2, padding="SAME", lowering=lowering)(images))
+    return images
+
+
 def _impala(images: jax.Array, lowering: Lowering) -> jax.Array:
     def convolve(images: jax.Array, channels: int, name: str) -> jax.Array:
         out: jax.Array = Conv2D(channels, 3, padding="SAME", lowering=lowering, name=name)(images)
@@ -83,6 +91,7 @@ _CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, Lowering], jax.Array], int]]
     "nature": (_nature, _NATURE_MIN_SIDE),
     "impala": (_impala, 1),
     "minatar": (_minatar, _MINATAR_KERNEL),
+    "small": (_small, 1),
 }
 
 
@@ -166,6 +175,25 @@ class MinAtarTorso(_ImageTorso):
     """
 
     kind = "minatar"
+
+
+class SmallTorso(_ImageTorso):
+    """Three convolutions of 3x3 by 2 for small images: 32, 64 and 64 filters, each followed by a ReLU.
+
+    The border is kept (``SAME``). For images of 28x28 that gives 4 * 4 * 64 = 1024 features.
+
+    Arguments and errors are those of ``NatureTorso``; images may have any size.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp
+        >>> from polyak import networks
+        >>> torso = hk.without_apply_rng(hk.transform(lambda x: networks.SmallTorso()(x)))
+        >>> params = torso.init(jax.random.key(0), jnp.ones([1, 28, 28, 1]))
+        >>> torso.apply(params, jnp.ones([2, 28, 28, 1])).shape
+        (2, 1024)
+    """
+
+    kind = "small"
 
 
 def max_pool(images: jax.Array) -> jax.Array:

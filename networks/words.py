@@ -18,6 +18,12 @@ _CONVOLUTIONS = {
         "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
         "followed by relu: torso/conv2_d (16 of 3x3, stride 1)."
     ),
+    "small": (
+        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b and followed by relu, "
+        "with stride 2 and zeros around the input that make the output ceil(side / 2) large, one more after than "
+        "before where they are odd: torso/conv2_d (32 of 3x3), torso/conv2_d_1 (64 of 3x3), torso/conv2_d_2 (64 of "
+        "3x3)."
+    ),
     "impala": (
         "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
         "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "

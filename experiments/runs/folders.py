@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 from ... import __version__
+from . import pretrain_config
 from .config import RunConfig, from_json
 from .files import read_json
+from .pretrain_config import PretrainConfig
 from .version_0_1_0 import config_from_0_1_0
 
 
@@ -35,11 +37,18 @@ def prepare_folder(folder: pathlib.Path) -> None:
         raise ValueError(f"out: {folder} cannot be written ({error.strerror}). Give another folder.") from None
 
 
-def default_folder(config: RunConfig) -> pathlib.Path:
-    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes."""
-    environment = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in config.env)
+def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
+    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes.
+
+    A pretraining run has its method and the name of its data there.
+    """
+    if isinstance(config, PretrainConfig):
+        name, source = config.method, pathlib.Path(config.data).stem
+    else:
+        name, source = config.agent_name, config.env
+    source = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in source)
     moment = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{config.agent_name}-{environment}-seed{config.seed}-{moment}"
+    return pathlib.Path("runs") / f"{name}-{source}-seed{config.seed}-{moment}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -49,19 +58,42 @@ def read_config(folder: pathlib.Path) -> RunConfig:
         ValueError: if there is none, or it is not one that this version of polyak knows.
     """
     written = _read_written(folder)
+    if "method" in written["config"]:
+        raise ValueError(
+            f"{folder}: the run pretrains an encoder, and has no agent. Train one from it with: polyak train --initial "
+            f"{shlex.quote(str(folder))} --initial-part encoder"
+        )
     try:
         return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
     except (ValueError, TypeError) as error:
         raise _of_another_version(folder, written, error) or error from None
 
 
-def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
+def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
+    """Read the config of the pretraining run in ``folder``.
+
+    Raises:
+        ValueError: if there is none, or it is not one that this version of polyak knows.
+    """
+    written = _read_written(folder)
+    if "method" not in written["config"]:
+        raise ValueError(f"{folder}: the run trains an agent, and pretrains no encoder. Load it with polyak.load.")
+    try:
+        return pretrain_config.from_json(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
+
+
+def read_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfig:
     """Read the config of a run that is to be continued, which must be of this version.
 
     Raises:
         ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
     """
-    if "format" not in _read_written(folder)["config"]:
+    written = _read_written(folder)["config"]
+    if "method" in written:
+        return read_pretrain_config(folder)
+    if "format" not in written:
         if (folder / "evaluation.json").is_file():
             way_out = f"It has ended; evaluate it with: polyak evaluate {shlex.quote(str(folder))}"
         else:
