@@ -68,7 +68,9 @@ def _minatar(images: jax.Array, lowering: Lowering) -> jax.Array:
 
 def _small(images: jax.Array, lowering: Lowering) -> jax.Array:
     for channels in _SMALL_LAYERS:
-        images = jax.nn.relu(Conv2D(channels, 3, 2, padding="SAME", lowering=lowering)(images))
+        images = Conv2D(channels, 3, 2, padding="SAME", lowering=lowering)(images)
+        normalized = hk.LayerNorm(axis=(-3, -2, -1), param_axis=-1, create_scale=True, create_offset=True)(images)
+        images = jax.nn.relu(normalized)
     return images
 
 
@@ -178,9 +180,11 @@ class MinAtarTorso(_ImageTorso):
 
 
 class SmallTorso(_ImageTorso):
-    """Three convolutions of 3x3 by 2 for small images: 32, 64 and 64 filters, each followed by a ReLU.
+    """Three convolutions of 3x3 by 2 for small images: 32, 64 and 64 filters, each with layer normalisation and a ReLU.
 
-    The border is kept (``SAME``). For images of 28x28 that gives 4 * 4 * 64 = 1024 features.
+    The border is kept (``SAME``); for images of 28x28 that gives 4 * 4 * 64 = 1024 features. Layer normalisation (Ba et
+    al., 2016) is over height, width and channels of one image, with a scale and an offset for each channel. It has no
+    module state, so that the torso is the same function of its parameters in training and in acting.
 
     Arguments and errors are those of ``NatureTorso``; images may have any size.
 

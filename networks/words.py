@@ -19,10 +19,12 @@ _CONVOLUTIONS = {
         "followed by relu: torso/conv2_d (16 of 3x3, stride 1)."
     ),
     "small": (
-        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b and followed by relu, "
-        "with stride 2 and zeros around the input that make the output ceil(side / 2) large, one more after than "
-        "before where they are odd: torso/conv2_d (32 of 3x3), torso/conv2_d_1 (64 of 3x3), torso/conv2_d_2 (64 of "
-        "3x3)."
+        "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with one row and "
+        "column of zeros after the input, and where its side is odd one before it too: torso/conv2_d (32 of 3x3, "
+        "stride 2), torso/conv2_d_1 (64 of 3x3, stride 2), torso/conv2_d_2 (64 of 3x3, stride 2). After each comes "
+        "layer normalisation, torso/layer_norm, torso/layer_norm_1 and torso/layer_norm_2: (x - m) / sqrt(v + 0.00001) "
+        "* scale + offset, m and v being mean and variance of all numbers of x, and scale and offset one number for "
+        "each channel; then relu."
     ),
     "impala": (
         "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
