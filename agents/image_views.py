@@ -23,7 +23,7 @@ def make_views(config: ImageViews) -> Views:
 
     def views(key: jax.Array, images: jax.Array) -> jax.Array:
         keys = jax.random.split(key, 4)
-        batch, side = images.shape[0], jnp.array(images.shape[1:3], jnp.float32)
+        batch, side = images.shape[0], jnp.array([images.shape[1:3]], jnp.float32)
         rotation = jnp.deg2rad(config.max_rotation) * jax.random.uniform(keys[0], (batch,), minval=-1.0)
         scaling = jnp.log1p(config.max_scaling) * jax.random.uniform(keys[1], (batch,), minval=-1.0)
         shift = config.max_shift * side * jax.random.uniform(keys[2], (batch, 2), minval=-1.0)
@@ -50,13 +50,14 @@ def affine(images: jax.Array, rotation: jax.Array, scaling: jax.Array, shift: ja
     [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     batch, height, width, channels = images.shape
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
     # Pixel by pixel, the place in the image that is seen there.
-    place = jnp.stack([rows.reshape(-1), columns.reshape(-1)], axis=-1)[None] - centre - shift[:, None]
+    down = rows.reshape(1, -1) - middle_row - shift[:, :1]
+    right = columns.reshape(1, -1) - middle_column - shift[:, 1:]
     cosine, sine = (jnp.cos(rotation) / scaling)[:, None], (jnp.sin(rotation) / scaling)[:, None]
-    row = jnp.clip(cosine * place[..., 0] + sine * place[..., 1] + centre[0], 0, height - 1)
-    column = jnp.clip(cosine * place[..., 1] - sine * place[..., 0] + centre[1], 0, width - 1)
+    row = jnp.clip(cosine * down + sine * right + middle_row, 0, height - 1)
+    column = jnp.clip(cosine * right - sine * down + middle_column, 0, width - 1)
     top, left = jnp.floor(row), jnp.floor(column)
     flat = images.reshape(batch, height * width, channels)
 
@@ -64,10 +65,10 @@ def affine(images: jax.Array, rotation: jax.Array, scaling: jax.Array, shift: ja
         index = jnp.minimum(r, height - 1) * width + jnp.minimum(c, width - 1)
         return jnp.take_along_axis(flat, index.astype(jnp.int32)[..., None], axis=1)
 
-    below, right = (row - top)[..., None], (column - left)[..., None]
-    upper = (1 - right) * read(top, left) + right * read(top, left + 1)
-    lower = (1 - right) * read(top + 1, left) + right * read(top + 1, left + 1)
-    return ((1 - below) * upper + below * lower).reshape(images.shape)
+    row_part, column_part = (row - top)[..., None], (column - left)[..., None]
+    upper = (1 - column_part) * read(top, left) + column_part * read(top, left + 1)
+    lower = (1 - column_part) * read(top + 1, left) + column_part * read(top + 1, left + 1)
+    return ((1 - row_part) * upper + row_part * lower).reshape(images.shape)
 
 
 def erase(key: jax.Array, images: jax.Array, probability: float, side: float) -> jax.Array:
