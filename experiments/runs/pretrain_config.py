@@ -37,8 +37,8 @@ class PretrainConfig(Part):
     byol: BYOLConfig = BYOLConfig()
     method: Literal["byol"] = "byol"
     data: str = "mnist5k"
-    steps: int = at_least(1, 1_200)
-    batch_size: int = at_least(2, 256)
+    steps: int = at_least(1, 1_000)
+    batch_size: int = at_least(2, 128)
     seed: int = at_least(0, 0)
     log_every: int = at_least(1, 20)
     probe_every: int = at_least(1, 200)

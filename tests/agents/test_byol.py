@@ -1,5 +1,7 @@
 """BYOL by hand: its loss, its target and module state, SimSiam, and the parts that keep projections from collapsing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from polyak.agents.image_views import make_views
 from polyak.agents.optimizers import make_byol_optimizer
 from polyak.agents.parts import bringers, from_json, leaves, replace, to_json
 from polyak.agents.pretraining import LARS, BYOLConfig
+from polyak.updates import init_targets
 
 KEY = jax.random.key(0)
 SMALL = {"torso": "mlp", "hidden_sizes": (4,), "projector_hidden": 5, "projection_size": 3, "predictor_hidden": 4}
@@ -19,6 +22,7 @@ IMAGE = jax.ShapeDtypeStruct((6, 6, 1), jnp.uint8)
 BATCH = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1)).astype(np.uint8)
 
 
+@functools.cache
 def made(steps=10, **fields):
     fields = SMALL | fields
     if fields.get("predictor") == "none":
@@ -26,15 +30,23 @@ def made(steps=10, **fields):
     return make_byol(replace(BYOLConfig(), fields), IMAGE, total_learner_steps=steps)
 
 
-def advanced(byol, steps, state=None, key=KEY):
+@functools.cache
+def initial():
+    return made().init(KEY)
+
+
+def advanced(byol, steps, start=None):
     """States after each of so many gradient steps, the first of them the initial one."""
-    step = jax.jit(byol.learner.step)
-    states, outputs = [byol.init(KEY) if state is None else state], []
+    first = initial() if start is None else start
+    states, outputs = [first._replace(targets=init_targets(byol.targets, first.params, first.state))], []
     for number in range(steps):
-        state, output = step(jax.random.fold_in(key, number), states[-1], BATCH)
+        state, output = STEPS.setdefault(byol.learner.step, jax.jit(byol.learner.step))(jax.random.fold_in(KEY, number), states[-1], BATCH)
         states.append(state)
         outputs.append(output)
     return states, outputs
+
+
+STEPS = {}  # compiled, by the function
 
 
 def equal(tree, other):
@@ -61,8 +73,7 @@ def test_each_view_predicts_the_other_one():
 
 
 def test_the_cosine_rule_moves_the_target_by_its_step_size_at_0_half_and_end():
-    byol = made(steps=4, target="incremental:cosine(0.5)")
-    states, _ = advanced(byol, 5)
+    states, _ = advanced(made(steps=4, target="incremental:cosine(0.5)"), 5)
     for count, size in ((0, 0.5), (2, 0.25), (4, 0.0)):
         before, after = states[count], states[count + 1]
         online = after.params["torso/mlp/~/linear_0"]["w"]
@@ -72,7 +83,7 @@ def test_the_cosine_rule_moves_the_target_by_its_step_size_at_0_half_and_end():
 
 
 def test_the_target_is_encoder_and_projector_and_starts_as_a_copy():
-    state = made().init(KEY)
+    state = initial()
     slow = state.targets["target"]
     assert {name.split("/")[0] for name in slow.params} == {"torso", "projector"}
     assert equal(slow.params, {name: state.params[name] for name in slow.params})
@@ -80,7 +91,7 @@ def test_the_target_is_encoder_and_projector_and_starts_as_a_copy():
 
 
 def test_the_module_state_of_the_target_comes_from_its_own_forward_pass():
-    states, _ = advanced(made(target="frozen"), 5)
+    states, _ = advanced(made(target=PARTS), 5)
     first, later = states[4], states[5]
     slow = {
         name: {key: np.asarray(leaf) for key, leaf in leaves.items()} for name, leaves in slow_params(first).items()
@@ -92,33 +103,41 @@ def test_the_module_state_of_the_target_comes_from_its_own_forward_pass():
     name = "projector/batch_norm/~/mean_ema"
     before, after = (state.targets["target"].state[name]["hidden"] for state in (first, later))
     np.testing.assert_allclose(after[0], 0.9 * before[0] + 0.1 * hidden.mean(axis=0), rtol=1e-3, atol=1e-5)
-    assert not np.allclose(after, later.state[name]["hidden"])  # the parameters of the target are frozen
-    assert equal(slow_params(later), slow_params(first))
+    assert not np.allclose(after, later.state[name]["hidden"])
 
 
 def slow_params(state):
     return state.targets["target"].params
 
 
-def test_simsiam_keeps_no_copy_and_its_gradient_stops():
-    byol, through = made(target="none"), made(target="none", stop_gradient=False)
-    states, outputs = advanced(byol, 3)
-    assert jax.tree.leaves(states[0].targets["target"].params) == []
-    _, (output,) = advanced(through, 1, states[0])
-    assert abs(outputs[0].metrics["gradient_norm"] - output.metrics["gradient_norm"]) > 1e-3
-    every = made(target="periodic:1")
-    start = states[0]._replace(targets=every.init(KEY).targets)
-    simsiam, copied = states[-1], advanced(every, 3, start)[0][-1]
-    for one, two in zip(jax.tree.leaves(simsiam.params), jax.tree.leaves(copied.params), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+PARTS = "frozen target/projector/linear_1=periodic:1"
 
 
 def test_a_part_of_the_target_has_a_rule_of_its_own():
-    byol = made(target="frozen target/projector=periodic:1")
-    state = advanced(byol, 1)[0][-1]
-    slow, online = state.targets["target"].params, state.params
-    assert equal(slow["projector/linear"], online["projector/linear"])
-    assert not equal(slow["torso/mlp/~/linear_0"], online["torso/mlp/~/linear_0"])
+    first, *_, last = advanced(made(target=PARTS), 5)[0]
+    slow = slow_params(last)
+    assert equal(slow["projector/linear_1"], last.params["projector/linear_1"])
+    for name in ("torso/mlp/~/linear_0", "projector/linear"):
+        assert equal(slow[name], slow_params(first)[name])
+        assert not equal(slow[name], last.params[name])
+
+
+def test_simsiam_keeps_no_copy_and_goes_forward_once():
+    state = jax.eval_shape(made(target="none").init, KEY)
+    assert jax.tree.leaves(state.targets["target"].params) == []
+    products = {target: program({"target": target}).count("dot_general") for target in ("none", "frozen")}
+    assert products["frozen"] - products["none"] == 3  # of encoder and projector
+
+
+@pytest.mark.slow
+def test_simsiam_is_a_copy_of_every_step_and_its_gradient_stops():
+    byol, through, every = made(target="none"), made(target="none", stop_gradient=False), made(target="periodic:1")
+    (start, *_, simsiam), (output, *_) = advanced(byol, 3)
+    assert abs(output.metrics["gradient_norm"] - advanced(through, 1)[1][0].metrics["gradient_norm"]) > 1e-3
+    copied = advanced(every, 3)[0][-1]
+    for one, two in zip(jax.tree.leaves(simsiam.params), jax.tree.leaves(copied.params), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert not equal(start.params, simsiam.params)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
@@ -143,18 +162,18 @@ def test_lars_is_that_of_optax():
 
 
 def test_metrics_and_readings():
-    byol = made()
+    byol = made(steps=4, target="incremental:cosine(0.5)")
     states, outputs = advanced(byol, 2)
     metrics = outputs[-1].metrics
     assert metrics["prediction_cosine"] == pytest.approx(1 - float(metrics["loss"]) / 2)
     assert 0 < metrics["projection_spread"] < 1
-    found = byol.read(KEY, states[-1], BATCH)
+    found = jax.eval_shape(byol.read, KEY, states[-1], BATCH)
     assert set(found) == {
         "feature_spread",
         "dormant_units",
         *(f"feature_rank/{part}" for part in ("0.1", "0.01", "0.001")),
     }
-    assert byol.encode(states[-1], BATCH).shape == (8, 4)
+    assert jax.eval_shape(byol.encode, states[-1], BATCH).shape == (8, 4)
 
 
 def test_every_option_is_read():
