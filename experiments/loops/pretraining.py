@@ -97,17 +97,17 @@ def pretraining_loop(
     Raises:
         ValueError: if a metric is not finite, because training has diverged.
     """
-    advance = jax.jit(functools.partial(_advance, byol, batch_size), donate_argnums=0)
+    step_once = jax.jit(functools.partial(advance, byol, batch_size), donate_argnums=0)
     read, sample = jax.jit(functools.partial(_read, byol)), images[:READ]
     started, first, step = time.perf_counter(), carry.steps, carry.steps
     while step < steps:
         if stop():
             yield carry, {}
             return
-        carry, step = advance(carry, images), step + 1
+        carry, step = step_once(carry, images), step + 1
         is_probed = step % probe_every == 0 or step >= steps
         if step % record_every == 0 or is_probed:
-            record: Record = {"step": step, **_finite(jax.device_get(read(carry, sample)), step)}
+            record: Record = {"step": step, **finite(jax.device_get(read(carry, sample)), step)}
             record |= probe(carry.learner) if is_probed else {}
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "steps_per_second": (step - first) / seconds}
@@ -117,7 +117,8 @@ def pretraining_loop(
             yield carry, {}
 
 
-def _advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array) -> PretrainCarry:
+def advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array) -> PretrainCarry:
+    """Carry after one gradient step on a batch drawn from ``images``, ``[N, H, W, C]``."""
     draw_key, learn_key = jax.random.split(jax.random.fold_in(carry.key, carry.step))
     rows = jax.random.randint(draw_key, (batch_size,), 0, images.shape[0])
     state, output = byol.learner.step(learn_key, carry.learner, images[rows])
@@ -134,7 +135,16 @@ def _read(byol: BYOL, carry: PretrainCarry, images: jax.Array) -> dict[str, jax.
     return found | {f"target_distance/{name}": distance for name, distance in distances.items()}
 
 
-def _finite(metrics: dict[str, Any], step: int) -> dict[str, float]:
+def finite(metrics: dict[str, Any], step: int) -> dict[str, float]:
+    """Metrics as Python's numbers.
+
+    Raises:
+        ValueError: if one is not finite, because training has diverged.
+
+    >>> import numpy as np
+    >>> finite({"loss": np.float32(0.5)}, step=3)
+    {'loss': 0.5}
+    """
     found = {name: value.item() for name, value in metrics.items()}
     for name, value in found.items():
         if not math.isfinite(value):

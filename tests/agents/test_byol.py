@@ -40,7 +40,9 @@ def advanced(byol, steps, start=None):
     first = initial() if start is None else start
     states, outputs = [first._replace(targets=init_targets(byol.targets, first.params, first.state))], []
     for number in range(steps):
-        state, output = STEPS.setdefault(byol.learner.step, jax.jit(byol.learner.step))(jax.random.fold_in(KEY, number), states[-1], BATCH)
+        state, output = STEPS.setdefault(byol.learner.step, jax.jit(byol.learner.step))(
+            jax.random.fold_in(KEY, number), states[-1], BATCH
+        )
         states.append(state)
         outputs.append(output)
     return states, outputs
