@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .. import networks, updates
 from ..updates import Learner, LearnerState, LossOutput, Target, Variables
-from .image_views import make_views
+from .image_views import Views, make_views
 from .optimizers import make_byol_optimizer
 from .pretraining import BYOLConfig
 from .readings import read_features
@@ -78,7 +78,7 @@ def make_byol(
     )
     views = make_views(config.views)
     targets = make_byol_targets(config, total_learner_steps)
-    loss = _make_loss(config, network, views, targets)
+    loss = _make_loss(config, network, views, targets[TARGET].rule)
     learner = updates.learner(loss, make_byol_optimizer(config, total_learner_steps), targets)
 
     @jax.jit
@@ -126,19 +126,19 @@ def byol_loss(predicted: Array, projected: Array) -> jax.Array:
 
 
 def _make_loss(
-    config: BYOLConfig, network: networks.ProjectionNetwork, views: Any, targets: Mapping[str, Target]
+    config: BYOLConfig, network: networks.ProjectionNetwork, views: Views, rule: updates.Rule
 ) -> updates.Loss:
-    has_copy = not updates.is_none(targets[TARGET].rule)
+    has_copy = not updates.is_none(rule)
 
     def loss(
-        key: jax.Array, params: Any, state: Any, slow: Mapping[str, Variables], batch: jax.Array
+        key: jax.Array, params: Any, state: Any, targets: Mapping[str, Variables], batch: Any
     ) -> tuple[jax.Array, LossOutput]:
         both = views(key, jnp.concatenate([batch, batch]))
         projected, state = network.project(params, state, network.encode(params, state, both), True)
         predicted, state = network.predict(params, state, projected, True)
         wanted, target_state = projected, {}
         if has_copy:
-            params_of_target, state_of_target = slow[TARGET]
+            params_of_target, state_of_target = targets[TARGET]
             features = network.encode(params_of_target, state_of_target, both)
             wanted, state_of_target = network.project(params_of_target, state_of_target, features, True)
             target_state = {TARGET: state_of_target}

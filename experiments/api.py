@@ -12,7 +12,7 @@ import numpy as np
 from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
 from ..replay.types import EnvironmentSpec, TimeStep
-from ..updates import Variables
+from ..updates import LearnerState, Variables
 from .loops.normalization import normalize_timestep
 from .loops.observations import observation_pipeline
 from .reports.comparison import compare as compare
@@ -175,7 +175,7 @@ def resume(folder: Folder, *, quiet: bool = True) -> Run | Pretrained:
         KeyboardInterrupt: if interrupted again; the run is saved.
     """
     folder = pathlib.Path(folder)
-    config = folders.read_config_to_resume(folder)
+    config = folders.read_any_config_to_resume(folder)
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         if isinstance(config, PretrainConfig):
@@ -193,9 +193,9 @@ def load_pretrained(folder: Folder) -> Pretrained:
     config = folders.read_pretrain_config(folder)
     _check_ended(folder)
     parts = build_pretraining(config)
-    state = parts.byol.init(jax.random.key(0))
-    trees = load_variables(folder / "parameters.npz", {"params": state.params, "state": state.state})
-    state = state._replace(**trees)
+    shapes = jax.eval_shape(parts.byol.init, jax.random.key(0))
+    trees = load_variables(folder / "parameters.npz", {"params": shapes.params, "state": shapes.state})
+    state = LearnerState(**trees, optimizer_state=(), targets={})
     metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
     variables = Variables(state.params, state.state)
     evaluation = read_json(folder / "evaluation.json")

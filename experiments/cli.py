@@ -18,6 +18,7 @@ from ..agents_table import Format as AgentsFormat
 from ..agents_table import agents_table, difference_table
 from ..tables import TableFormat
 from .runs.flags import parse_pretraining, parse_run
+from .runs.pretrain_config import PretrainConfig
 
 Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
 
@@ -214,10 +215,10 @@ def _resume(arguments: list[str]) -> int:
     from .reports.progress import Progress
     from .runs import folders
 
-    config = folders.read_config_to_resume(command.run)
+    config = folders.read_any_config_to_resume(command.run)
     with Progress(config, quiet=command.quiet) as progress:
         shown = progress.show, progress.say, progress.begin
-        if isinstance(config, folders.PretrainConfig):
+        if isinstance(config, PretrainConfig):
             from .runs.pretrain import resume_pretraining
 
             return _report_pretraining(command.run, resume_pretraining(command.run, *shown))

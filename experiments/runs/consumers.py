@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..environments.types import EnvironmentFailure
 from ..loops.learning import Record
@@ -60,7 +60,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        write: Callable[[Carry], None],
+        write: Callable[[Any], None],
         *,
         steps: int,
         every: int,

@@ -43,12 +43,13 @@ def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
     A pretraining run has its method and the name of its data there.
     """
     if isinstance(config, PretrainConfig):
-        name, source = config.method, pathlib.Path(config.data).stem
-    else:
-        name, source = config.agent_name, config.env
+        return _named(config.method, pathlib.Path(config.data).stem, config.seed)
+    return _named(config.agent_name, config.env, config.seed)
+
+
+def _named(name: str, source: str, seed: int) -> pathlib.Path:
     source = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in source)
-    moment = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{name}-{source}-seed{config.seed}-{moment}"
+    return pathlib.Path("runs") / f"{name}-{source}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -84,16 +85,24 @@ def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
         raise _of_another_version(folder, written, error) or error from None
 
 
-def read_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfig:
+def read_any_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfig:
+    """Read the config of a run, or of a pretraining run, that is to be continued.
+
+    Raises:
+        ValueError: as :func:`read_config_to_resume` and :func:`read_pretrain_config`.
+    """
+    is_pretraining = "method" in _read_written(folder)["config"]
+    return read_pretrain_config(folder) if is_pretraining else read_config_to_resume(folder)
+
+
+def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
     """Read the config of a run that is to be continued, which must be of this version.
 
     Raises:
         ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
     """
     written = _read_written(folder)["config"]
-    if "method" in written:
-        return read_pretrain_config(folder)
-    if "format" not in written:
+    if "format" not in written and "method" not in written:
         if (folder / "evaluation.json").is_file():
             way_out = f"It has ended; evaluate it with: polyak evaluate {shlex.quote(str(folder))}"
         else:

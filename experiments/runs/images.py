@@ -141,9 +141,10 @@ def checked_images(images: np.ndarray, labels: np.ndarray | None, source: str) -
 
 def _check_labels(labels: np.ndarray, source: str) -> None:
     counts = np.bincount(labels)
-    if len(counts) < 2 or counts.min() < 2:
+    smallest = int(np.min(counts))
+    if len(counts) < 2 or smallest < 2:
         raise ValueError(
-            f"data: {source}: the labels have {len(counts)} classes, the smallest of {counts.min()} images; expected "
+            f"data: {source}: the labels have {len(counts)} classes, the smallest of {smallest} images; expected "
             "two classes of two images or more. Leave the labels out if they are no classes."
         )
 

@@ -95,7 +95,7 @@ def _nearest(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.n
     for start in range(0, len(test), _ROWS):
         distances = squares - 2 * test[start : start + _ROWS] @ features.T
         nearest = labels[np.argpartition(distances, count - 1, axis=1)[:, :count]]
-        found += [np.bincount(row).argmax() for row in nearest]
+        found += [np.argmax(np.bincount(row)) for row in nearest]
     return np.array(found)
 
 

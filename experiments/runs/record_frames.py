@@ -48,7 +48,7 @@ def record_frames(
         if len(shape) not in (2, 3):
             raise ValueError(f"env: {env} has observations of shape {shape}; expected images, [H, W] or [H, W, C].")
         timestep = environment.reset()
-        frames, images = pipeline.init(timestep), []
+        frames, images = pipeline.init(timestep), list[np.ndarray]()
         while len(images) < steps:
             images.append(np.array(pipeline.view(NO_SCALING, frames, timestep).observation[0]))
             action = generator.integers(environment.spec.num_actions, size=1, dtype=np.int32)

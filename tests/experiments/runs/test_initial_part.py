@@ -109,7 +109,7 @@ def test_encoder_and_its_targets_start_from_the_pretrained_one_and_the_head_does
 
 
 def test_a_recurrent_core_that_the_source_lacks_is_drawn_with_the_seed(pretrained):
-    fields = {"windows": "sequences", "sequence_length": 3, "sequence_period": 2, "lstm_size": 4, "burn_in": 0}
+    fields = {"windows": "sequences", "sequence_length": 5, "sequence_period": 2, "lstm_size": 4, "burn_in": 0}
     carry = first_carry("r2d2", initial=str(pretrained[0]), initial_part="encoder", **fields)
     np.testing.assert_array_equal(carry.agent.params["torso/conv2_d"]["w"], pretrained[1]["torso/conv2_d"]["w"])
     assert "lstm/linear" in carry.agent.params
@@ -137,8 +137,8 @@ def test_the_encoder_of_an_ordinary_run_starts_another_head(tmp_path):
             r"^initial: .*: params/torso/mlp/~/linear_0/b: got float32\(8,\); the config's network has float32\(9,\)",
         ),
         (
-            {"frame_stack": 1},
-            r"^initial: .*: params/torso/conv2_d/w: got float32\(3, 3, 2, 32\); .* has float32\(3, 3, 1, 32\)",
+            {"frame_stack": 3},
+            r"^initial: .*: params/torso/conv2_d/w: got float32\(3, 3, 2, 32\); .* has float32\(3, 3, 3, 32\)",
         ),
         (
             {"torso": "mlp"},
