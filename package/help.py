@@ -90,7 +90,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "export": CommandHelp(
         "export RUN",
-        "write the trained network for elsewhere: safetensors or npz, a manifest",
+        "write the trained network for elsewhere: safetensors or npz, manifest",
         ("polyak export runs/RUN", "polyak export runs/RUN --format npz --out policy"),
     ),
     "agents": CommandHelp(
@@ -107,7 +107,7 @@ def overview() -> str:
     >>> print(overview().splitlines()[2])
     usage: polyak COMMAND [options]
     """
-    commands = "".join(f"  {command.usage:<20}{command.summary}\n" for command in COMMANDS.values())
+    commands = "".join(f"  {command.usage:<18}{command.summary}\n" for command in COMMANDS.values())
     agents = "".join(f"  {name:<19}{agent.summary}\n" for name, agent in AGENTS.items())
     return f"""\
 polyak: agents that bootstrap from a slow copy of themselves
