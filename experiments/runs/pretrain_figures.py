@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 PROBES = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "nearest neighbours"}
+LEAST_OF_TSNE = 100  # images
 SHOWN = 2000  # images of the embedding
 _MARKED = 12  # classes that are in the legend
 
@@ -47,7 +48,10 @@ def probes_figure(
 
 
 def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, title: str) -> None:
-    """Draw features in the plane of their first two principal components, coloured by label.
+    """Draw features in the plane, coloured by label.
+
+    The plane is that of t-SNE where scikit-learn is installed, which the extra ``images`` brings, and else, or for a
+    few images, that of the first two principal components.
 
     Args:
         features: ``[N, D]``; the first 2000 are drawn.
@@ -57,20 +61,36 @@ def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: path
     """
     features = features[:SHOWN].astype(np.float64)
     labels = np.zeros(len(features), int) if labels is None else labels[:SHOWN]
-    places = principal_components(features)
+    places, how = in_the_plane(features)
     figure, axes = _figure()
     for label in np.unique(labels):
         rows = labels == label
         color = f"C{label % 10}"
-        axes.plot(*places[rows].T, ".", color=color, markersize=4, alpha=0.6, markeredgewidth=0, label=str(label))
+        axes.plot(*places[rows].T, ".", color=color, markersize=6, alpha=0.6, markeredgewidth=0, label=str(label))
     if 1 < len(np.unique(labels)) <= _MARKED:
         axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel("first principal component of the features")
-    axes.set_ylabel("second")
+    axes.set_xlabel(how)
     axes.set_title(title, fontsize=10)
     figure.savefig(path, dpi=100)
+
+
+def in_the_plane(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Places ``[N, 2]`` of features ``[N, D]``, and the method that gave them.
+
+    >>> places, how = in_the_plane(np.eye(4))
+    >>> places.shape, how
+    ((4, 2), 'features by their first two principal components')
+    """
+    if len(features) >= LEAST_OF_TSNE:
+        try:
+            from sklearn.manifold import TSNE
+
+            return TSNE(init="pca", random_state=0).fit_transform(features), "features by t-SNE"
+        except ImportError:  # the extra images is not installed
+            pass
+    return principal_components(features), "features by their first two principal components"
 
 
 def principal_components(features: np.ndarray) -> np.ndarray:
