@@ -71,6 +71,7 @@ def test_frames_are_recorded_as_the_agent_sees_them(tmp_path, capsys):
     )
     assert capsys.readouterr().out == f"recorded  {tmp_path / 'frames.npz'}, images (9, 6, 6, 2) uint8\n"
     images = np.load(tmp_path / "frames.npz")["images"]
+    assert len({image.tobytes() for image in images}) == 9
     for number in (1, 2, 3, 4, 6):  # within an episode the older frame is the newer one of the step before
         np.testing.assert_array_equal(images[number, ..., 0], images[number - 1, ..., 1])
     np.testing.assert_array_equal(images[5, ..., 0], images[5, ..., 1])  # a new episode repeats its first frame
