@@ -62,8 +62,8 @@ def make_byol(
 
     >>> config = BYOLConfig(target="incremental:cosine(0.01)")
     >>> byol = make_byol(config, jax.ShapeDtypeStruct((8, 8, 1), jnp.uint8), total_learner_steps=100)
-    >>> state = byol.init(jax.random.key(0))
-    >>> state, output = jax.jit(byol.learner.step)(jax.random.key(1), state, jnp.zeros((4, 8, 8, 1), jnp.uint8))
+    >>> key, images = jax.random.key(0), jnp.zeros((4, 8, 8, 1), jnp.uint8)
+    >>> state, output = jax.eval_shape(byol.learner.step, key, jax.eval_shape(byol.init, key), images)
     >>> sorted(output.metrics)
     ['gradient_norm', 'loss', 'prediction_cosine', 'projection_spread']
     """

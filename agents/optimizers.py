@@ -87,7 +87,7 @@ def learning_rate_of(schedule: Schedule, total_learner_steps: int | None) -> opt
         ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given, or a
             cosine begins at 0.
 
-    >>> float(learning_rate_of(Schedule.of("linear(0.001,0,100%)"), 10)(5))
+    >>> round(float(learning_rate_of(Schedule.of("linear(0.001,0,100%)"), 10)(5)), 6)
     0.0005
     """
     initial, final = schedule.initial, schedule.final
