@@ -70,6 +70,14 @@ def read_config(folder: pathlib.Path) -> RunConfig:
         raise _of_another_version(folder, written, error) or error from None
 
 
+def is_pretraining(folder: pathlib.Path) -> bool:
+    """Whether a pretraining run stands in ``folder``; False where no config can be read."""
+    try:
+        return "method" in _read_written(folder)["config"]
+    except ValueError:
+        return False
+
+
 def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
     """Read the config of the pretraining run in ``folder``.
 
@@ -91,8 +99,8 @@ def read_any_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfi
     Raises:
         ValueError: as :func:`read_config_to_resume` and :func:`read_pretrain_config`.
     """
-    is_pretraining = "method" in _read_written(folder)["config"]
-    return read_pretrain_config(folder) if is_pretraining else read_config_to_resume(folder)
+    _read_written(folder)  # says what is wrong
+    return read_pretrain_config(folder) if is_pretraining(folder) else read_config_to_resume(folder)
 
 
 def read_config_to_resume(folder: pathlib.Path) -> RunConfig:

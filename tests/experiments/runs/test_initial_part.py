@@ -109,6 +109,7 @@ def test_encoder_and_its_targets_start_from_the_pretrained_one_and_the_head_does
             np.testing.assert_array_equal(carry.agent.targets["q"].params[name][leaf], expected)
 
 
+@pytest.mark.slow
 def test_a_recurrent_core_that_the_source_lacks_is_drawn_with_the_seed(pretrained):
     fields = {"windows": "sequences", "sequence_length": 5, "sequence_period": 2, "lstm_size": 4, "burn_in": 0}
     carry = first_carry("r2d2", initial=str(pretrained[0]), initial_part="encoder", **fields)

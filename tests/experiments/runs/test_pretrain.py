@@ -11,6 +11,7 @@ import polyak
 from polyak.agents.parts import leaves
 from polyak.experiments import cli
 from polyak.experiments.loops import pretraining
+from polyak.experiments.reports.run_groups import read_run, run_folders
 from polyak.experiments.runs import folders, health, pretrain
 from polyak.experiments.runs.records import read_jsonl
 from small_runs import (
@@ -160,6 +161,9 @@ def test_bad_input_is_one_message_before_a_folder_is_made(case, data, capsys, tm
 
 
 def test_commands_for_agents_refuse_the_run(whole, capsys):
+    with pytest.raises(ValueError, match="no run stands there"):  # a folder of runs: it is passed over
+        read_run(run_folders([whole[0].parent])[0])
+    assert not folders.is_pretraining(whole[0].parent)
     for command in ("evaluate", "export", "compare"):
         assert cli.run([command, str(whole[0])]) == 2
         assert "the run pretrains an encoder, and has no agent" in capsys.readouterr().err
