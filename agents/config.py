@@ -35,7 +35,8 @@ class Network(Part):
 
     Attributes:
         torso: Layers below the head: mlp, nature (convolutions of Mnih et al., 2015), impala (residual ones of Espeholt
-            et al., 2018), minatar (a single one, Young and Tian, 2019), or auto, which is nature for images, else mlp.
+            et al., 2018), minatar (a single one, Young and Tian, 2019), small (three of 3x3, for small images), or
+            auto, which is nature for images, else mlp.
         torso_width: Factor of the number of filters of each convolution of the torso.
         hidden_sizes: Number of units of each dense layer.
         activation: Activation function of the dense layers.
@@ -44,7 +45,7 @@ class Network(Part):
         core: Recurrent core, or none.
     """
 
-    torso: Literal["auto", "mlp", "nature", "impala", "minatar"] = "auto"
+    torso: Literal["auto", "mlp", "nature", "impala", "minatar", "small"] = "auto"
     torso_width: int = at_least(1, 1)
     hidden_sizes: tuple[int, ...] = at_least(1, (120, 84))
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"

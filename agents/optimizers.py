@@ -1,4 +1,4 @@
-"""Optimizer of an agent, from its config."""
+"""Optimizers of an agent and of BYOL, from their configs."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import optax
 
 from .config import AgentConfig
 from .optimizer_parts import SGD, Adam, AdamW, RMSProp
+from .pretraining import LARS, BYOLConfig
 from .schedules import Schedule
 
 
@@ -23,7 +24,7 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     >>> from polyak.agents.config import AgentConfig
     >>> optimizer = make_optimizer(AgentConfig(learning_rate="linear(0.001,0,100%)"), total_learner_steps=100)
     """
-    rate, rule = _learning_rate(config.learning_rate, total_learner_steps), config.optimizer
+    rate, rule = learning_rate_of(config.learning_rate, total_learner_steps), config.optimizer
     if isinstance(rule, Adam):
         optimizer = optax.adam(rate, eps=rule.optimizer_epsilon)
     elif isinstance(rule, AdamW):
@@ -41,6 +42,31 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     return optax.chain(*parts)
 
 
+def make_byol_optimizer(config: BYOLConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
+    """The optimizer of BYOL under its learning-rate schedule; biases and BatchNorm are not decayed.
+
+    Args:
+        config: Config of BYOL.
+        total_learner_steps: Number of gradient steps of the run, for schedules over a part of it.
+
+    Raises:
+        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given.
+
+    >>> optimizer = make_byol_optimizer(BYOLConfig(optimizer=LARS()), total_learner_steps=100)
+    """
+    rate, rule = learning_rate_of(config.learning_rate, total_learner_steps), config.optimizer
+    if isinstance(rule, LARS):
+        return optax.lars(
+            rate,
+            weight_decay=rule.weight_decay,
+            weight_decay_mask=_decays,
+            trust_coefficient=rule.trust_coefficient,
+            trust_ratio_mask=_decays,
+            momentum=rule.momentum,
+        )
+    return optax.adamw(rate, eps=rule.optimizer_epsilon, weight_decay=rule.weight_decay, mask=_decays)
+
+
 def _decays(params: Any) -> Any:
     """Whether each leaf is decayed: matrices and kernels are, biases are not."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
@@ -52,7 +78,20 @@ def _is_predictor(params: Any) -> Any:
     return {module: dict.fromkeys(leaves, of_predictor[module]) for module, leaves in params.items()}
 
 
-def _learning_rate(schedule: Schedule, total_learner_steps: int | None) -> optax.ScalarOrSchedule:
+def learning_rate_of(schedule: Schedule, total_learner_steps: int | None) -> optax.ScalarOrSchedule:
+    """Learning rate of optax: a number, or a function of the learner step.
+
+    Args:
+        schedule: Learning rate of a config.
+        total_learner_steps: Number of learner steps of the run, for schedules over a part of it.
+
+    Raises:
+        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given, or a
+            cosine begins at 0.
+
+    >>> round(float(learning_rate_of(Schedule.of("linear(0.001,0,100%)"), 10)(5)), 6)
+    0.0005
+    """
     initial, final = schedule.initial, schedule.final
     if final is None:
         return initial

@@ -15,7 +15,8 @@ from polyak.agents.fields import Part, kinds_of
 from polyak.agents.parts import leaves
 from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
 from polyak.experiments import cli
-from polyak.experiments.runs.flags import attributes, run_flags
+from polyak.experiments.runs.flags import attributes, pretrain_flags, run_flags
+from polyak.experiments.runs.pretrain_config import PretrainConfig
 
 FOLDER = pathlib.Path(__file__).parent
 MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -80,12 +81,23 @@ def _numbers(name):
 
 def _train_tables():
     """One table for each group of flags, with the kinds of the parts that bring a flag."""
-    kinds, rows = _kinds(Configs()), {}
+    return _flag_tables(Configs(), lambda given: run_flags(make_configs("dqn"), given))
+
+
+def pretraining_page(text):
+    """The text of the page of pretraining with the tables of its options written again."""
+    tables = _flag_tables(PretrainConfig(), pretrain_flags)
+    found = {group: table.replace("(#schedules)", "(command_line.md#schedules)") for group, table in tables.items()}
+    return MARKED.sub(lambda match: f"{match[1]}\n{found[match[2]]}\n{match[3]}", text)
+
+
+def _flag_tables(config, flags_of):
+    kinds, rows = _kinds(config), {}
     for given in ({}, *({union: kind} for union, kind in kinds.values())):
-        for flag in run_flags(make_configs("dqn"), given):
+        for flag in flags_of(given):
             union, kind = kinds.get(flag.owner, ("", ""))
             chosen = flag.name in {union for union, _ in kinds.values()}  # a union's own flag: its default alone
-            default = flag.default if not chosen else leaves(Configs())[flag.name]
+            default = flag.default if not chosen else leaves(config)[flag.name]
             meaning = _meaning(CITATION.sub("", attributes(flag.owner)[flag.name]), flag.annotation)
             row = (_option(flag.name, flag.annotation), _default(flag.name, default), meaning)
             rows.setdefault(flag.group, {}).setdefault(row, {}).setdefault(union, []).append(kind)
@@ -151,7 +163,7 @@ def _meaning(description, annotation):
     return text.replace("a schedule", "a [schedule](#schedules)")
 
 
-PAGES = {"command_line.md": page, "agents.md": agents_page, "../README.md": readme}
+PAGES = {"command_line.md": page, "pretraining.md": pretraining_page, "agents.md": agents_page, "../README.md": readme}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():

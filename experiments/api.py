@@ -1,4 +1,4 @@
-"""Runs from Python: ``polyak.train``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
+"""Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ import numpy as np
 from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
 from ..replay.types import EnvironmentSpec, TimeStep
-from ..updates import Variables
+from ..updates import LearnerState, Variables
 from .loops.normalization import normalize_timestep
 from .loops.observations import observation_pipeline
 from .reports.comparison import compare as compare
@@ -22,10 +22,25 @@ from .runs import train as runs
 from .runs.build import build
 from .runs.config import RunConfig, make_run_config, without_workers
 from .runs.export import Exported, Format, describe, load_exported, write_exported
-from .runs.files import read_arrays, read_json
+from .runs.files import load_variables, read_arrays, read_json
+from .runs.pretrain import build_pretraining, resume_pretraining
+from .runs.pretrain import pretrain as run_pretraining
+from .runs.pretrain_config import PretrainConfig, make_pretrain_config
 from .runs.records import read_jsonl
 
-__all__ = ["Exported", "Run", "evaluate", "export", "load", "load_exported", "resume", "train"]
+__all__ = [
+    "Exported",
+    "Pretrained",
+    "Run",
+    "evaluate",
+    "export",
+    "load",
+    "load_exported",
+    "load_pretrained",
+    "pretrain",
+    "resume",
+    "train",
+]
 
 Folder = str | pathlib.Path
 
@@ -56,6 +71,27 @@ class Run:
     act: Callable[..., int] = dataclasses.field(repr=False)
 
 
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A finished pretraining run.
+
+    Attributes:
+        folder: Folder of the run.
+        config: Config of the run.
+        metrics: Name to array over the records, float64 with NaN where nothing was measured.
+        variables: Parameters and module state of the online network: encoder, projector and predictor.
+        evaluation: Probes of the encoder, of its initialisation and of the pixels; empty dictionaries without labels.
+        encode: Function from images ``[N, H, W, C]`` to features ``[N, D]``.
+    """
+
+    folder: pathlib.Path
+    config: PretrainConfig
+    metrics: dict[str, np.ndarray]
+    variables: Variables
+    evaluation: dict[str, Any]
+    encode: Callable[[np.ndarray], np.ndarray] = dataclasses.field(repr=False)
+
+
 def train(
     agent: str | None = None,
     *,
@@ -75,7 +111,8 @@ def train(
         quiet: Whether to print no progress.
         **fields: Fields of the run (``env``, ``steps``, ``seed``, ...), of the agent (``target``, ``num_atoms``, ...)
             and of the loop (``n_steps``, ``epsilon``, ...), by name; unions (``head``, ``core``, ...) by the name of a
-            kind or by a part, schedules by a number or a text. ``initial`` takes a path, or a run that has ended.
+            kind or by a part, schedules by a number or a text. ``initial`` takes a path, or a run that has ended;
+            ``initial_part="encoder"`` takes a pretraining run too.
 
     Raises:
         ValueError, TypeError: if a field does not exist (the message names the closest), belongs to a part that is
@@ -101,16 +138,68 @@ def train(
         return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)
 
 
-def resume(folder: Folder, *, quiet: bool = True) -> Run:
-    """Continue a run that was stopped or killed, as if it had not been.
+def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = True, **fields: Any) -> Pretrained:
+    """Pretrain an encoder on images, as ``polyak pretrain`` does.
+
+    Args:
+        method: Name of the method, ``byol``.
+        out: Folder of the run, new or empty; by default one under ``runs/``.
+        quiet: Whether to print no progress.
+        **fields: Fields of the run (``data``, ``steps``, ``seed``, ...) and of the method (``target``, ``torso``, ...)
+            by name; unions (``predictor``, ``optimizer``) by the name of a kind or by a part.
+
+    Raises:
+        ValueError, TypeError: if a field does not exist, belongs to a part that is not there or is out of range, or the
+            images cannot be read, before the first gradient step.
+        KeyboardInterrupt: if interrupted; the run is saved, and :func:`resume` continues it.
+
+    >>> import tempfile
+    >>> sizes = {"hidden_sizes": (8,), "projector_hidden": 8, "projection_size": 4, "predictor_hidden": 8}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/noise.npz", images=np.random.default_rng(0).random((20, 8, 8)))
+    ...     run = pretrain("byol", data=f"{folder}/noise.npz", steps=2, batch_size=4, out=f"{folder}/run", **sizes)
+    >>> run.encode(np.zeros((3, 8, 8, 1), np.float32)).shape, run.evaluation["encoder"]
+    ((3, 8), {})
+    """
+    config = make_pretrain_config(method, {**fields, **_as_text("data", fields)})
+    folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
+    with Progress(config, quiet=quiet) as progress:
+        return _pretrained(run_pretraining(config, folder, progress.show, progress.say, progress.begin), folder)
+
+
+def resume(folder: Folder, *, quiet: bool = True) -> Run | Pretrained:
+    """Continue a run that was stopped or killed, as if it had not been; a pretraining run too.
 
     Raises:
         ValueError: if no run stands in ``folder``, or it cannot be continued.
         KeyboardInterrupt: if interrupted again; the run is saved.
     """
     folder = pathlib.Path(folder)
-    with Progress(folders.read_config_to_resume(folder), quiet=quiet) as progress:
-        return _finished(runs.resume(folder, progress.show, progress.say, progress.begin), folder)
+    config = folders.read_any_config_to_resume(folder)
+    with Progress(config, quiet=quiet) as progress:
+        shown = progress.show, progress.say, progress.begin
+        if isinstance(config, PretrainConfig):
+            return _pretrained(resume_pretraining(folder, *shown), folder)
+        return _finished(runs.resume(folder, *shown), folder)
+
+
+def load_pretrained(folder: Folder) -> Pretrained:
+    """Read a finished pretraining run; its images must still be where they were.
+
+    Raises:
+        ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.
+    """
+    folder = pathlib.Path(folder)
+    config = folders.read_pretrain_config(folder)
+    _check_ended(folder)
+    parts = build_pretraining(config)
+    shapes = jax.eval_shape(parts.byol.init, jax.random.key(0))
+    trees = load_variables(folder / "parameters.npz", {"params": shapes.params, "state": shapes.state})
+    state = LearnerState(**trees, optimizer_state=(), targets={})
+    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
+    variables = Variables(state.params, state.state)
+    evaluation = read_json(folder / "evaluation.json")
+    return Pretrained(folder, config, metrics, variables, evaluation, lambda images: parts.encode(state, images))
 
 
 def load(folder: Folder) -> Run:
@@ -132,11 +221,7 @@ def load(folder: Folder) -> Run:
     """
     folder = pathlib.Path(folder)
     config = folders.read_config(folder)
-    if not (folder / "evaluation.json").is_file():
-        raise ValueError(
-            f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
-            f"with: {folders.resume_command(folder)}"
-        )
+    _check_ended(folder)
     parts = build(without_workers(config))
     parts.environment.close()
     state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
@@ -236,16 +321,34 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
 
 
 def _config(agent: str, preset: str, fields: dict[str, Any]) -> RunConfig:
-    initial = fields.get("initial")
-    if isinstance(initial, Run | pathlib.Path):
-        fields = {**fields, "initial": str(initial.folder if isinstance(initial, Run) else initial)}
-    return make_run_config(agent, preset, fields)
+    return make_run_config(agent, preset, {**fields, **_as_text("initial", fields)})
+
+
+def _as_text(name: str, fields: dict[str, Any]) -> dict[str, str]:
+    """A field that is a path, or a run, as a text; nothing where it is neither."""
+    value = fields.get(name)
+    path = value.folder if isinstance(value, Run | Pretrained) else value
+    return {name: str(path)} if isinstance(path, pathlib.Path) else {}
+
+
+def _check_ended(folder: pathlib.Path) -> None:
+    if not (folder / "evaluation.json").is_file():
+        raise ValueError(
+            f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
+            f"with: {folders.resume_command(folder)}"
+        )
 
 
 def _finished(result: dict[str, Any] | None, folder: pathlib.Path) -> Run:
     if result is None:
         raise KeyboardInterrupt(f"the run was interrupted and saved; continue it with polyak.resume({str(folder)!r})")
     return load(folder)
+
+
+def _pretrained(result: dict[str, Any] | None, folder: pathlib.Path) -> Pretrained:
+    if result is None:
+        raise KeyboardInterrupt(f"the run was interrupted and saved; continue it with polyak.resume({str(folder)!r})")
+    return load_pretrained(folder)
 
 
 def _columns(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:

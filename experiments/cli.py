@@ -17,7 +17,8 @@ from ..agents.fields import check_name
 from ..agents_table import Format as AgentsFormat
 from ..agents_table import agents_table, difference_table
 from ..tables import TableFormat
-from .runs.flags import parse_run
+from .runs.flags import parse_pretraining, parse_run
+from .runs.pretrain_config import PretrainConfig
 
 Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
 
@@ -35,6 +36,38 @@ class TrainCommand:
     preset: Preset = "classic"
     out: pathlib.Path | None = None
     quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainCommand:
+    """Pretrain an encoder on images: probes of its features while it runs, a folder with all results at the end.
+
+    Attributes:
+        out: Folder of the run, new or empty; None makes one under runs/.
+        quiet: Whether to print no progress.
+    """
+
+    out: pathlib.Path | None = None
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFramesCommand:
+    """Record images for polyak pretrain: the observations of an environment under uniformly random actions.
+
+    Attributes:
+        env: Id of a Gymnasium environment whose observations are images.
+        out: File to write, a .npz.
+        steps: Number of observations.
+        frame_stack: Number of frames of an observation, as of the agent that is to start from the encoder.
+        seed: Seed of the environment and of the actions.
+    """
+
+    env: tyro.conf.Positional[str]
+    out: pathlib.Path
+    steps: int = 5_000
+    frame_stack: int = 1
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,14 +187,44 @@ def _train(arguments: list[str]) -> int:
     return _report(folder, result)
 
 
+def _pretrain(arguments: list[str]) -> int:
+    config, command = parse_pretraining(arguments, PretrainCommand, _description("pretrain", PretrainCommand))
+    from .reports.progress import Progress
+    from .runs import folders
+    from .runs.pretrain import pretrain
+
+    folder = command.out or folders.default_folder(config)
+    with Progress(config, quiet=command.quiet) as progress:
+        result = pretrain(config, folder, progress.show, progress.say, progress.begin)
+    return _report_pretraining(folder, result)
+
+
+def _record_frames(arguments: list[str]) -> int:
+    command = _parse(RecordFramesCommand, "record-frames", arguments)
+    from .runs.record_frames import record_frames
+
+    images = record_frames(
+        command.env, command.out, steps=command.steps, frame_stack=command.frame_stack, seed=command.seed
+    )
+    print(f"recorded  {command.out}, images {images.shape} {images.dtype}")
+    return 0
+
+
 def _resume(arguments: list[str]) -> int:
     command = _parse(ResumeCommand, "resume", arguments)
     from .reports.progress import Progress
     from .runs import folders
-    from .runs import train as runs
 
-    with Progress(folders.read_config_to_resume(command.run), quiet=command.quiet) as progress:
-        result = runs.resume(command.run, progress.show, progress.say, progress.begin)
+    config = folders.read_any_config_to_resume(command.run)
+    with Progress(config, quiet=command.quiet) as progress:
+        shown = progress.show, progress.say, progress.begin
+        if isinstance(config, PretrainConfig):
+            from .runs.pretrain import resume_pretraining
+
+            return _report_pretraining(command.run, resume_pretraining(command.run, *shown))
+        from .runs import train as runs
+
+        result = runs.resume(command.run, *shown)
     return _report(command.run, result)
 
 
@@ -210,6 +273,8 @@ def _agents(arguments: list[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "pretrain": _pretrain,
+    "record-frames": _record_frames,
     "resume": _resume,
     "evaluate": _evaluate,
     "compare": _compare,
@@ -236,6 +301,22 @@ def _report(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
     tell(f"run       {folder}")
     tell(f"picture   {folder / 'learning_curve.png'}")
     tell(f"evaluate  polyak evaluate {shlex.quote(str(folder))} --episodes 100")
+    return 0
+
+
+def _report_pretraining(folder: pathlib.Path, result: dict[str, Any] | None) -> int:
+    if result is None:
+        return 130
+    from .reports.progress import tell
+
+    names = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "neighbours"}
+    for name, label in names.items() if result["encoder"] else ():
+        ours, start, pixels = (result[of][name] for of in ("encoder", "initial_encoder", "pixels"))
+        tell(f"{label:<18} {ours:.3f}   at the start {start:.3f}, pixels {pixels:.3f}")
+    tell(f"{'spread':<18} {result['projection_spread']:.3f}   of the projections; 0 where they have collapsed")
+    tell(f"{'run':<18} {folder}")
+    tell(f"{'pictures':<18} {folder / 'learning_curve.png'} {folder / 'embedding.png'}")
+    tell(f"{'start an agent':<18} polyak train --initial {shlex.quote(str(folder))} --initial-part encoder")
     return 0
 
 

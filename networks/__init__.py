@@ -8,9 +8,10 @@ Everything is float32.
 from .conv import Conv2D, Lowering, Padding
 from .dense import Activation, NoisyLinear, activation_fn
 from .heads import CosineEmbedding, DuelingHead, HeadName, LinearHead, ValueOutput, midpoints
-from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso, feature_map_shape
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso, SmallTorso, feature_map_shape
 from .network import Network, compose, from_haiku, set_support, support
 from .prediction import LatentTransition, ProjectionName, TransitionName, normalize_features, unroll_transition
+from .projection import ProjectionMLP, ProjectionNetwork, projection_network
 from .recurrent import Core, lstm
 from .torsos import MLPTorso, TorsoName, make_torso, scale_images
 from .value_networks import make_network, value_network
@@ -33,7 +34,10 @@ __all__ = [
     "Network",
     "NoisyLinear",
     "Padding",
+    "ProjectionMLP",
     "ProjectionName",
+    "ProjectionNetwork",
+    "SmallTorso",
     "TorsoName",
     "TransitionName",
     "ValueOutput",
@@ -46,6 +50,7 @@ __all__ = [
     "make_torso",
     "midpoints",
     "normalize_features",
+    "projection_network",
     "scale_images",
     "set_support",
     "support",

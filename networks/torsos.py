@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from ._checks import check_choice, check_sizes
 from .conv import Lowering
 from .dense import Activation, activation_fn, hidden_layers
-from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso
+from .image_torsos import ImpalaTorso, MinAtarTorso, NatureTorso, SmallTorso
 
-TorsoName = Literal["mlp", "nature", "impala", "minatar"]
+TorsoName = Literal["mlp", "nature", "impala", "minatar", "small"]
 
 
 def scale_images(observation: jax.Array) -> jax.Array:
@@ -102,7 +102,7 @@ def make_torso(
 
     Args:
         torso: ``"mlp"`` for ``MLPTorso``, ``"nature"`` for ``NatureTorso``, ``"impala"`` for ``ImpalaTorso``,
-            ``"minatar"`` for ``MinAtarTorso``.
+            ``"minatar"`` for ``MinAtarTorso``, ``"small"`` for ``SmallTorso``.
         hidden_sizes: units of each dense layer of the torso.
         activation: name of the activation of the dense layers, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
@@ -130,5 +130,5 @@ def make_torso(
                 f"width: got {width} with torso='mlp', which has no convolutions; expected 1. Use hidden_sizes instead."
             )
         return MLPTorso(hidden_sizes, activation, noisy_sigma)
-    of_images = {"nature": NatureTorso, "impala": ImpalaTorso, "minatar": MinAtarTorso}[torso]
+    of_images = {"nature": NatureTorso, "impala": ImpalaTorso, "minatar": MinAtarTorso, "small": SmallTorso}[torso]
     return of_images(hidden_sizes, activation, noisy_sigma, lowering, width)

@@ -94,6 +94,15 @@ def _convolutions(torso: TorsoName, width: int) -> str:
             "A convolution without padding of [height, width, channels] with w [height, width, in, out], plus b and "
             f"followed by relu: torso/conv2_d ({16 * width} of 3x3, stride 1)."
         )
+    if torso == "small":
+        return (
+            "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with one row and "
+            "column of zeros after the input, and where its side is odd one before it too: "
+            f"torso/conv2_d ({32 * width} of 3x3, stride 2), torso/conv2_d_1 ({64 * width} of 3x3, stride 2), "
+            f"torso/conv2_d_2 ({64 * width} of 3x3, stride 2). After each comes layer normalisation, torso/layer_norm, "
+            "torso/layer_norm_1 and torso/layer_norm_2: (x - m) / sqrt(v + 0.00001) * scale + offset, m and v being "
+            "mean and variance of all numbers of x, and scale and offset one number for each channel; then relu."
+        )
     sections = ". ".join(
         f"Section {section}: "
         + ", ".join(f"torso/section_{section}/{layer} ({size * width} of 3x3)" for layer in _IMPALA_LAYERS)

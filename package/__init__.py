@@ -1,8 +1,9 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Seven functions and five parts, imported when they are first used:
+Nine functions and five parts, imported when they are first used:
 
 * ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
+* ``polyak.pretrain``, ``polyak.load_pretrained``: encoders pretrained on images.
 * ``polyak.export``, ``polyak.load_exported``: trained networks for elsewhere.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
@@ -15,7 +16,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiments.api import compare, evaluate, export, load, load_exported, resume, train
+    from .experiments.api import (
+        compare,
+        evaluate,
+        export,
+        load,
+        load_exported,
+        load_pretrained,
+        pretrain,
+        resume,
+        train,
+    )
 
 __version__ = "0.2.0.dev0"
 
@@ -28,13 +39,25 @@ __all__ = [
     "export",
     "load",
     "load_exported",
+    "load_pretrained",
     "networks",
+    "pretrain",
     "replay",
     "resume",
     "train",
     "updates",
 ]
-_FUNCTIONS = ("compare", "evaluate", "export", "load", "load_exported", "resume", "train")
+_FUNCTIONS = (
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "load_exported",
+    "load_pretrained",
+    "pretrain",
+    "resume",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,23 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak train --target periodic:500env --seed 1 --out runs/hard-1",
             "polyak train --target 'incremental:cosine(0.01)' --average incremental:0.001",
             "polyak train --initial runs/RUN --epsilon 'linear(0.1,0.01,50%)'",
+            "polyak train --initial runs/RUN --initial-part encoder",
         ),
+    ),
+    "pretrain": CommandHelp(
+        "pretrain [METHOD]",
+        "pretrain an encoder on images, by BYOL, without labels or rewards",
+        (
+            "polyak pretrain byol --data mnist5k",
+            "polyak pretrain byol --data mnist5k --target none",
+            "polyak pretrain byol --data frames.npz --torso nature --hidden-sizes 512",
+            "polyak pretrain byol --optimizer lars --learning-rate 0.2",
+        ),
+    ),
+    "record-frames": CommandHelp(
+        "record-frames ENV",
+        "record images of an environment to pretrain on, under random actions",
+        ("polyak record-frames ALE/Breakout-v5 --out frames.npz --frame-stack 4",),
     ),
     "resume": CommandHelp(
         "resume RUN",
@@ -74,7 +90,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "export": CommandHelp(
         "export RUN",
-        "write the trained network for elsewhere: safetensors or npz, a manifest",
+        "write the trained network for elsewhere: safetensors or npz, manifest",
         ("polyak export runs/RUN", "polyak export runs/RUN --format npz --out policy"),
     ),
     "agents": CommandHelp(
@@ -91,7 +107,7 @@ def overview() -> str:
     >>> print(overview().splitlines()[2])
     usage: polyak COMMAND [options]
     """
-    commands = "".join(f"  {command.usage:<16}{command.summary}\n" for command in COMMANDS.values())
+    commands = "".join(f"  {command.usage:<18}{command.summary}\n" for command in COMMANDS.values())
     agents = "".join(f"  {name:<19}{agent.summary}\n" for name, agent in AGENTS.items())
     return f"""\
 polyak: agents that bootstrap from a slow copy of themselves
@@ -113,7 +129,7 @@ def description(command: str, summary: str) -> str:
     """Text above the options in a command's help: a summary, targets and schedules where it takes them, examples."""
     parts = [
         f"{summary}\n",
-        *([TARGETS, SCHEDULES] if command == "train" else []),
+        *([TARGETS, SCHEDULES] if command in ("train", "pretrain") else []),
         f"examples\n{_lines(COMMANDS[command].examples)}",
     ]
     return "\n".join(parts)

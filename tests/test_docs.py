@@ -19,7 +19,7 @@ from polyak.agents_table import agents_table
 from polyak.experiments import cli
 from polyak.experiments.runs import build
 from polyak.experiments.runs.config import make_run_config, to_json
-from polyak.experiments.runs.flags import parse_run
+from polyak.experiments.runs.flags import parse_pretraining, parse_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +46,7 @@ def shell_lines(program):
 
 
 # Their blocks make or train agents: in .ci/run.
-TRAINING = ("README.md", "adding_an_agent.md", "export.md", "python_api.md")
+TRAINING = ("README.md", "adding_an_agent.md", "export.md", "pretraining.md", "python_api.md")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,9 @@ def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, cap
     if arguments[0] == "train" and "--help" not in arguments:  # environment, target and every number are allowed
         config, _ = parse_run(arguments[1:], cli.TrainCommand, "")
         build.build(config).environment.close()
+        return
+    if arguments[0] == "pretrain" and "--help" not in arguments:  # every number is allowed; images are not read
+        parse_pretraining(arguments[1:], cli.PretrainCommand, "")
         return
     if arguments[0] != "agents":
 

@@ -38,7 +38,8 @@ def all_modules() -> list[str]:
 
 # Their examples train an agent, or compile networks operation by operation: in .ci/run.
 SLOW = {"polyak.experiments.api"} | {
-    f"polyak.networks.{name}" for name in ("conv", "heads", "image_torsos", "network", "torsos", "value_networks")
+    f"polyak.networks.{name}"
+    for name in ("conv", "heads", "image_torsos", "network", "projection", "torsos", "value_networks")
 }
 
 

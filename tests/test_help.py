@@ -16,6 +16,7 @@ from polyak.agents_table import agents_table, difference_table, links
 from polyak.experiments import cli
 from polyak.experiments.runs.config import RunConfig
 from polyak.experiments.runs.flags import attributes
+from polyak.experiments.runs.pretrain_config import PretrainConfig, make_pretrain_config
 from polyak.tables import table
 
 TARGETS, SCHEDULES = (re.findall(r"^  (\S+) ", text, re.MULTILINE) for text in (help.TARGETS, help.SCHEDULES))
@@ -59,10 +60,10 @@ def test_a_commands_help_teaches(command, page):
     for example in help.COMMANDS[command].examples:
         assert f"  {example}\n" in text  # on a line of its own, unbroken
         assert example.startswith(f"polyak {command}")
-        shown = page(*shlex.split(example)[1:]) if command == "train" else text
+        shown = page(*shlex.split(example)[1:]) if command in ("train", "pretrain") else text
         for option in re.findall(r"--[a-z-]+", example):
             assert re.search(rf"^\W*{option}\b", shown, re.MULTILINE), option
-    assert (help.TARGETS in text) == (help.SCHEDULES in text) == (command == "train")
+    assert (help.TARGETS in text) == (help.SCHEDULES in text) == (command in ("train", "pretrain"))
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -92,6 +93,20 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
     assert sorted(titles) == sorted(["command", "run", "agent", *parts])
 
 
+def test_the_help_of_pretrain_has_exactly_the_flags_of_the_parts_that_are_there(page):
+    for given, config in (([], PretrainConfig()), (["--optimizer", "lars"], lars())):
+        text = page("pretrain", "byol", *given)
+        shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
+        assert shown == {leaf.replace("_", "-") for leaf in leaves(config)} - {"method"} | {"out", "quiet"}
+        titles = re.findall(r"^\W+ ([\w-]+) options", text, re.MULTILINE)
+        parts = ["encoder", "projector", "predictor", "views", "optimizer"]
+        assert sorted(titles) == sorted(["command", "run", "byol", *parts])
+
+
+def lars():
+    return make_pretrain_config("byol", {"optimizer": "lars"})
+
+
 def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
     text = " ".join(
         page("train", "rainbow", "--preset", "atari", "--num-atoms", "21").replace("│", " ").replace("|", " ").split()
@@ -107,7 +122,11 @@ def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
 def test_every_field_is_described_by_its_own_noun():
     from config_tools import part_types
 
-    for part in (*part_types(), *(value for name, value in vars(cli).items() if name.endswith("Command"))):
+    for part in (
+        *part_types(),
+        *part_types(PretrainConfig),
+        *(value for name, value in vars(cli).items() if name.endswith("Command")),
+    ):
         about = attributes(part)
         assert set(about) == set(part.__dataclass_fields__), part
         for text in about.values():
@@ -183,6 +202,7 @@ def test_the_difference_of_two_agents(capsys):
         ("agents --diff dqn rainbow", "jax numpy haiku"),
         ("train rainbow --help", "jax numpy haiku"),
         ("resume --help", "jax numpy haiku"),
+        ("pretrain byol --help", "jax numpy haiku"),
     ],
 )
 def test_help_and_tables_are_printed_without_anything_heavy(arguments, heavy):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..runs.config import RunConfig
+from ..runs.pretrain_config import PretrainConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
 WIDTH = 100  # columns at most; on a wider terminal the eye would have far to go
 TWO_COLUMNS = 76  # columns from which on the numbers stand in two
 NAMES = 10  # columns of a name
-CURVE = 36  # columns of the curve of returns
+CURVE = 36  # columns of the curve of returns, or of the probe
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def panel(
-    config: RunConfig,
+    config: RunConfig | PretrainConfig,
     resolved: Mapping[str, Any],
     record: Mapping[str, Any],
     *,
@@ -34,8 +35,8 @@ def panel(
         record: Newest record, empty before the first.
         width: Number of columns; from 76 on the numbers stand in two columns.
         left: Text beside the time gone, such as ``8 s left``.
-        speed: Number of environment steps per second; by default the record's own, a mean since the run began.
-        curve: Mean returns over the run, drawn as blocks; None where there is none yet.
+        speed: Number of steps per second; by default the record's own, a mean since the run began.
+        curve: Mean returns, or accuracies of a probe, over the run, drawn as blocks; None where there is none yet.
 
     >>> from rich.console import Console
     >>> record = {"step": 500, "seconds": 90.5, "return_last": 12.0, "return_mean": 15.25}
@@ -70,21 +71,25 @@ def panel(
     step, steps = record.get("step", 0), config.steps
     counted = f"{_percent(step / steps):>7}  {step:>{len(f'{steps:,}')},} / {steps:,} steps"
     bar = ProgressBar(total=steps, completed=step, complete_style="cyan", finished_style="green")
-    pairs = _numbers(config, resolved, record, left, speed)
-    returns, drawn = _returns(record), Text(sparkline(curve), "cyan")
+    if isinstance(config, PretrainConfig):
+        pairs, (headline, result) = _numbers_of_pretraining(resolved, record, left, speed), ("probe", _probes(record))
+        title = f"{config.method} on {config.data}, seed {config.seed}"
+    else:
+        pairs, (headline, result) = _numbers(config, resolved, record, left, speed), ("return", _returns(record))
+        title = f"{config.agent_name} on {config.env}, seed {config.seed}"
+    drawn = Text(sparkline(curve), "cyan")
     rows = [line(bar, Text(counted), widths=[None, len(counted)])]
     if width >= TWO_COLUMNS:
         half, value = len(pairs) // 2, (width - 4) // 2 - NAMES
-        rows += [line(Text("return", "dim"), Text(returns), drawn, widths=[NAMES, value, None])]
+        rows += [line(Text(headline, "dim"), Text(result), drawn, widths=[NAMES, value, None])]
         rows += [fields(*both) for both in zip(pairs[:half], pairs[half:], strict=True)]
     else:
-        rows += [fields(("return", returns)), line("", drawn, widths=[NAMES, None])]
+        rows += [fields((headline, result)), line("", drawn, widths=[NAMES, None])]
         rows += [fields(pair) for pair in pairs]
     rows += [fields(pair) for pair in _targets(resolved, record)]
-    title = Text(f"{config.agent_name} on {config.env}, seed {config.seed}", "bold not dim")
     folder = Text(str(resolved["folder"])) if "folder" in resolved else None
     look: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "border_style": "dim", "width": width}
-    return Panel(Group(*rows), title=title, subtitle=folder, **look)
+    return Panel(Group(*rows), title=Text(title, "bold not dim"), subtitle=folder, **look)
 
 
 def duration(seconds: float) -> str:
@@ -120,26 +125,54 @@ def _numbers(
     """Names and numbers, those of the first column first."""
     from rich.filesize import decimal
 
-    def number(name: str, form: str) -> str:
-        return "-" if record.get(name) is None else format(record[name], form)
-
-    time = duration(record["seconds"]) if "seconds" in record else "-"
-    speed = record.get("steps_per_second") if speed is None else speed
-    compiled = f"{number('compile_seconds', '.1f')} s, {number('compilations', ',')} programs"
     capacity = config.loop.replay.replay_capacity
     replay = [f"{_percent(record['replay_size'] / capacity)} of {capacity:,}"] if "replay_size" in record else []
     replay += [decimal(resolved["replay_bytes"])] if "replay_bytes" in resolved else []
     starts = config.loop.cadence.learning_starts
     return [
-        ("time", f"{time}, {left}" if left else time),
-        ("speed", "-" if speed is None else f"{speed:,.0f} steps/s"),
-        ("compile", compiled if "compilations" in record else "-"),
+        *_times(record, left, speed, ",.0f"),
         ("replay", ", ".join(replay) or "-"),
-        ("loss", number("loss", ".3g") if record.get("learner_steps") else f"from step {starts:,} on"),
-        ("epsilon", number("epsilon", ".2f")),
-        ("episodes", number("episodes", ",")),
-        ("learner", f"{number('learner_steps', ',')} steps" if "learner_steps" in record else "-"),
+        ("loss", _number(record, "loss", ".3g") if record.get("learner_steps") else f"from step {starts:,} on"),
+        ("epsilon", _number(record, "epsilon", ".2f")),
+        ("episodes", _number(record, "episodes", ",")),
+        ("learner", f"{_number(record, 'learner_steps', ',')} steps" if "learner_steps" in record else "-"),
     ]
+
+
+def _numbers_of_pretraining(
+    resolved: Mapping[str, Any], record: Mapping[str, Any], left: str, speed: float | None
+) -> list[tuple[str, str]]:
+    images = f"{resolved['training_images']:,}" if "training_images" in resolved else "-"
+    return [
+        *_times(record, left, speed, ",.1f"),
+        ("images", images),
+        ("loss", _number(record, "loss", ".3g")),
+        ("cosine", _number(record, "prediction_cosine", ".3f")),
+        ("spread", _number(record, "projection_spread", ".3f")),
+        ("rank", _number(record, "feature_rank/0.01", ".0f")),
+    ]
+
+
+def _times(
+    record: Mapping[str, Any], left: str, speed: float | None, form: str
+) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+    time = duration(record["seconds"]) if "seconds" in record else "-"
+    speed = record.get("steps_per_second") if speed is None else speed
+    compiled = f"{_number(record, 'compile_seconds', '.1f')} s, {_number(record, 'compilations', ',')} programs"
+    return (
+        ("time", f"{time}, {left}" if left else time),
+        ("speed", "-" if speed is None else f"{format(speed, form)} steps/s"),
+        ("compile", compiled if "compilations" in record else "-"),
+    )
+
+
+def _number(record: Mapping[str, Any], name: str, form: str) -> str:
+    return "-" if record.get(name) is None else format(record[name], form)
+
+
+def _probes(record: Mapping[str, Any]) -> str:
+    few, every = record.get("probe/few_labels"), record.get("probe/linear")
+    return "-" if few is None or every is None else f"10 labels {few:.3f}, all {every:.3f}"
 
 
 def _returns(record: Mapping[str, Any]) -> str:

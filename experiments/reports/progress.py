@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ..loops.learning import Record
 from ..runs.config import RunConfig
+from ..runs.pretrain_config import PretrainConfig
 from .panel import CURVE, WIDTH, duration, panel
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Progress:
     A terminal that cannot be written to does not disturb the run; nothing is shown then.
     """
 
-    def __init__(self, config: RunConfig, *, quiet: bool) -> None:
+    def __init__(self, config: RunConfig | PretrainConfig, *, quiet: bool) -> None:
         """Start without output.
 
         Args:
@@ -38,9 +39,12 @@ class Progress:
         self._live = _live(self._stream) if not quiet and _is_terminal(sys.stderr) else None
         self._resolved: dict[str, Any] = {}
         self._record: Record = {}
+        self._probed: Record = {}  # the newest probes, which few records have
         self._shown, self._said_last = -EVERY_PLAIN, False
         self._moments: deque[tuple[float, int]] = deque(maxlen=RECENT)
-        self._curve: list[float | None] = []  # the mean return at each CURVE-th part of the run, up to now
+        self._curve: list[
+            float | None
+        ] = []  # at each CURVE-th part of the run, up to now: the mean return, or the probe
 
     def begin(self, folder: os.PathLike[str], resolved: Mapping[str, Any]) -> None:
         """Show the begin of the run in ``folder`` with the resolved config."""
@@ -52,7 +56,11 @@ class Progress:
     def show(self, record: Record) -> None:
         """Show one record, unless the last one was shown a moment ago."""
         step, steps = record["step"], self._config.steps
-        at, mean = min(step * CURVE // steps, CURVE - 1), record["return_mean"]
+        if isinstance(self._config, PretrainConfig):
+            self._probed |= {name: value for name, value in record.items() if name.startswith("probe/")}
+            record = {**record, **self._probed}
+        value = "probe/few_labels" if isinstance(self._config, PretrainConfig) else "return_mean"
+        at, mean = min(step * CURVE // steps, CURVE - 1), record.get(value)
         self._curve += [mean if self._curve else None] * (at - len(self._curve))
         self._curve[at:] = [mean]
         self._record, self._said_last, now = record, False, time.monotonic()
@@ -62,7 +70,8 @@ class Progress:
         self._moments.append((record["seconds"], step))
         left = f"{duration((steps - step) / self._speed())} left" if step < steps else "evaluating"
         if self._live is None:
-            self._stream.write(f"{_line(record, steps, left)}\n")
+            line = _pretraining_line if isinstance(self._config, PretrainConfig) else _line
+            self._stream.write(f"{line(record, steps, left)}\n")
             self._stream.flush()
         else:
             self._draw(left)
@@ -99,7 +108,7 @@ class Progress:
         self._live.update(drawn, refresh=True)
 
     def _speed(self) -> float:
-        """Environment steps per second over the last drawings: what the start and compiling took wears off."""
+        """Steps per second over the last drawings: what the start and compiling took wears off."""
         (before, first), (seconds, step) = self._moments[0], self._moments[-1]
         if seconds <= before:
             return max(float(self._record["steps_per_second"]), 1e-9)
@@ -168,4 +177,12 @@ def _line(record: Record, steps: int, left: str) -> str:
     return (
         f"{record['step']:>9,} / {steps:,} steps  {record['steps_per_second']:,.0f}/s"
         f"  {left}  return {mean} (last 100)  epsilon {record['epsilon']:.2f}  {learning}"
+    )
+
+
+def _pretraining_line(record: Record, steps: int, left: str) -> str:
+    probe = f"  probe {record['probe/few_labels']:.3f} (10 labels a class)" if "probe/few_labels" in record else ""
+    return (
+        f"{record['step']:>9,} / {steps:,} steps  {record['steps_per_second']:,.1f}/s  {left}{probe}"
+        f"  spread {record['projection_spread']:.2f}  loss {record['loss']:.3g}"
     )

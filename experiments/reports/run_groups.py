@@ -10,7 +10,7 @@ from ...agents.parts import leaves
 from ...agents.presets import make_configs
 from ..runs.config import RunConfig
 from ..runs.files import read_json
-from ..runs.folders import read_config
+from ..runs.folders import is_pretraining, read_config
 from ..runs.records import read_jsonl
 
 # What is written of a run, and which processes step its environments: the same parameters, but where one was restarted.
@@ -52,7 +52,8 @@ Groups = dict[str, dict[str, list[FoundRun]]]  # by label, by environment
 def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     """The folders of the runs in ``folders``, each once; a folder that holds runs, however deep, stands for them.
 
-    A folder with no run in it is kept: reading it says what is wrong.
+    A folder with no run in it is kept: reading it says what is wrong. Pretraining runs in a folder are passed over,
+    because they have no returns.
 
     Raises:
         ValueError: ``folders`` is empty.
@@ -61,6 +62,7 @@ def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     for folder in map(pathlib.Path, folders):
         holds_runs = folder.is_dir() and not (folder / "config.json").is_file()
         below = sorted(path.parent for path in folder.rglob("config.json")) if holds_runs else []
+        below = [run for run in below if not is_pretraining(run)]
         for run in below or [folder]:
             found.setdefault(run.resolve(), run)
     if not found:

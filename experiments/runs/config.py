@@ -1,7 +1,7 @@
 """Config of a run: one frozen dataclass of parts, from flat fields, and to and from JSON."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ...agents import parts
@@ -44,6 +44,8 @@ class RunConfig(Part):
             taken or bootstrapped from.
         initial: Warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
             the initial parameters of the network and of its targets. None draws them with the seed.
+        initial_part: Part of the network that starts from initial: all, or encoder, the modules below the head, which
+            come from a run of polyak pretrain too.
         loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
             (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
     """
@@ -65,6 +67,7 @@ class RunConfig(Part):
     replay_storage: Literal["memory", "mmap"] = "memory"
     action_mask: bool = False
     initial: str | None = None
+    initial_part: Literal["all", "encoder"] = "all"
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
@@ -75,14 +78,14 @@ class RunConfig(Part):
         _check_environments(self)
         _check_windows(self)
         _check_resets(self)
-        if self.agent.derives_support and self.initial is None:  # a warm start has a support
+        if self.agent.derives_support and not self.starts_whole:  # a warm start has a support
             check_bounded(self.loop.draw.discount.extremes[1])
-        if self.seed >= 2**32:
-            raise ValueError(f"seed: got {self.seed}; expected an integer below 2**32. Try --seed {self.seed % 2**32}.")
-        if len(set(self.loggers)) < len(self.loggers):
-            once = dict.fromkeys(self.loggers)
+        check_seed(self.seed)
+        check_loggers(self.loggers)
+        if self.initial is None and self.initial_part != "all":
             raise ValueError(
-                f"loggers: got {', '.join(self.loggers)}; expected each at most once. Try --loggers {' '.join(once)}."
+                f"initial_part: got {self.initial_part!r} and no initial, so nothing would be read. Try --initial RUN "
+                "with it."
             )
         starts = self.loop.cadence.learning_starts
         if starts >= self.steps:
@@ -90,6 +93,38 @@ class RunConfig(Part):
                 f"learning_starts: got {starts}, and the run ends at step {self.steps}, so nothing would be learnt; "
                 f"expected less than steps. Try --learning-starts {self.steps // 10}, or --steps {10 * starts}."
             )
+
+    @property
+    def starts_whole(self) -> bool:
+        """Whether the whole network starts from parameters of another run."""
+        return self.initial is not None and self.initial_part == "all"
+
+
+def check_seed(seed: int) -> None:
+    """Check that a seed has 32 bits.
+
+    Raises:
+        ValueError: if it has more.
+
+    >>> check_seed(3)
+    """
+    if seed >= 2**32:
+        raise ValueError(f"seed: got {seed}; expected an integer below 2**32. Try --seed {seed % 2**32}.")
+
+
+def check_loggers(loggers: Sequence[str]) -> None:
+    """Check that each logger is named at most once.
+
+    Raises:
+        ValueError: if one is named twice.
+
+    >>> check_loggers(("csv", "wandb"))
+    """
+    if len(set(loggers)) < len(loggers):
+        once = dict.fromkeys(loggers)
+        raise ValueError(
+            f"loggers: got {', '.join(loggers)}; expected each at most once. Try --loggers {' '.join(once)}."
+        )
 
 
 # Names of the leaves of a run that belong neither to its agent nor to its loop.

@@ -1,19 +1,22 @@
 """Consumers of a run: functions ``(carry, record) -> None``, called in turn with everything that the loop yields."""
 
-import pathlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from ..environments.types import EnvironmentFailure
-from ..loops.carry import Carry
 from ..loops.learning import Record
-from . import checkpoint
-from .build import Parts
 from .compile_time import Compilations
-from .config import RunConfig
-from .health import Watch
 from .interrupts import postponed
-from .saving import save_carry
+
+
+class Carry(Protocol):
+    """Carry of any loop."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps so far."""
+
 
 Consumer = Callable[[Carry, Record], None]
 Report = Callable[[str], None]
@@ -31,7 +34,7 @@ def of_records(function: Callable[[Record], None]) -> Consumer:
     return consume
 
 
-def of_warnings(watch: Watch, compiled: Compilations, report: Report) -> Consumer:
+def of_warnings(watch: Callable[[Carry, Record], Iterator[str]], compiled: Compilations, report: Report) -> Consumer:
     """Consumer that reports the warnings of a record."""
 
     def consume(carry: Carry, record: Record) -> None:
@@ -43,31 +46,31 @@ def of_warnings(watch: Watch, compiled: Compilations, report: Report) -> Consume
 
 
 class Checkpoints:
-    """Consumer that saves the carry: every ``checkpoint_every`` steps, at an interrupt and at the end.
+    """Consumer that saves the carry: every so many steps, at an interrupt and at the end.
 
     Args:
-        parts: Parts of the run.
-        folder: Folder of the checkpoints.
+        write: Function that saves a carry.
+        steps: Number of the last step of the run.
+        every: Number of steps between two checkpoints.
         saved: Step of the checkpoint that the run continues from; -1 for none.
-        position: Function that returns the length of the metrics file, once that is on the disk.
         interrupted: Event that an interrupt sets; an interrupt during a save does no more than that.
         report: Function called with a message when a save has failed and the run continues.
+        may_fail: Number of saves in succession of which the last may not fail.
     """
 
     def __init__(
         self,
-        parts: Parts,
-        folder: pathlib.Path,
+        write: Callable[[Any], None],
+        *,
+        steps: int,
+        every: int,
         saved: int,
-        position: Callable[[], int],
         interrupted: threading.Event,
         report: Report,
+        may_fail: int = SAVES_THAT_MAY_FAIL,
     ) -> None:
-        self._parts, self._folder, self._position = parts, folder, position
-        self._interrupted, self._report = interrupted, report
-        self._mapped_for = _mapped_for(parts.config)
-        # The rows that a mapped replay overwrites are in the checkpoints only while they are made in time.
-        self._may_fail = SAVES_THAT_MAY_FAIL if self._mapped_for is None else 1
+        self._write, self._steps, self._every = write, steps, every
+        self._interrupted, self._report, self._may_fail = interrupted, report, may_fail
         self._saved, self._failures = saved, 0
 
     def __call__(self, carry: Carry, record: Record) -> None:
@@ -77,9 +80,9 @@ class Checkpoints:
             OSError: if the save failed, and so did the ones before it, or the run was interrupted.
         """
         del record
-        config, interrupted = self._parts.config, self._interrupted
-        due = carry.steps // config.checkpoint_every > self._saved // config.checkpoint_every
-        if not (due or interrupted.is_set() or carry.steps >= config.steps):
+        interrupted = self._interrupted
+        due = carry.steps // self._every > self._saved // self._every
+        if not (due or interrupted.is_set() or carry.steps >= self._steps):
             return
         try:
             self.save(carry)
@@ -98,7 +101,7 @@ class Checkpoints:
         if carry.steps <= self._saved:
             return
         with postponed(self._interrupted):
-            save_carry(carry, self._parts.environment, self._folder, self._position(), mapped_for=self._mapped_for)
+            self._write(carry)
         self._saved, self._failures = carry.steps, 0
 
     def save_at_failure(self, carry: Carry, failure: EnvironmentFailure) -> bool:
@@ -111,10 +114,3 @@ class Checkpoints:
             failure.add_note(str(error))
             return False
         return True
-
-
-def _mapped_for(config: RunConfig) -> int | None:
-    """Number of steps per environment that a kept checkpoint must cover; None for a replay in memory."""
-    if config.replay_storage != "mmap":
-        return None
-    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1

@@ -142,21 +142,58 @@ def load_exported(folder: str | pathlib.Path) -> Exported:
     return Exported(manifest, arrays)
 
 
-def load_initial(initial: str, template: Mapping[str, Tree]) -> dict[str, Tree]:
+def load_initial(
+    initial: str, template: Mapping[str, Tree], part: Literal["all", "encoder"] = "all"
+) -> dict[str, Tree]:
     """Read the parameters that a run starts from.
 
     Args:
         initial: Folder of a finished run, folder of an export, or a file ``.npz`` or ``.safetensors`` of either.
-        template: Named trees of the structure, shapes and dtypes that the run needs.
+        template: Named trees of the structure, shapes and dtypes that the run needs; for an encoder those of the
+            modules below the head.
+        part: ``all``, or ``encoder``: of the modules in ``template``, those whose first name the source has too; its
+            other modules are not read.
+
+    Returns:
+        Named trees as in ``template``, for an encoder of the modules that were found.
 
     Raises:
-        ValueError: if nothing of the kind stands there, it cannot be read, or it does not fit.
+        ValueError: if nothing of the kind stands there, it cannot be read, or it does not fit; the message has the path
+            of the array and both shapes.
     """
     path = pathlib.Path(initial)
     try:
-        return fitted(_arrays_at(path), template, str(path))
+        arrays = _arrays_at(path)
+        if part == "encoder":
+            arrays, template = _of_encoder(arrays, template, path)
+        return fitted(arrays, template, str(path))
     except ValueError as error:
         raise ValueError(f"initial: {error}") from None
+
+
+def _of_encoder(
+    arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], path: pathlib.Path
+) -> tuple[dict[str, np.ndarray], dict[str, Tree]]:
+    """Arrays and modules of the encoders that a file and a run have in common."""
+    firsts = {name.split("/")[1] for name in arrays if name.startswith("params/")}
+    wanted = {module.split("/")[0] for module in template["params"]}
+    if not firsts & wanted:
+        raise ValueError(
+            f"{path} has no encoder that fits: it has the modules {', '.join(sorted(firsts)) or 'of nothing'}; the "
+            f"run's encoder has {', '.join(sorted(wanted))}. Give a run of the same torso."
+        )
+    shared = firsts & wanted
+    kept = {
+        name: array
+        for name, array in arrays.items()
+        if (name.startswith(("params/", "state/")) and name.split("/")[1] in shared)
+        or name.startswith("normalization/observation/")
+    }
+    modules = {
+        name: {module: leaves for module, leaves in template[name].items() if module.split("/")[0] in shared}
+        for name in ("params", "state")
+    }
+    return kept, {**template, **modules}
 
 
 def _arrays_at(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Flags of ``polyak train``: exactly those of the parts that are there, in a group for each part.
+"""Flags of ``polyak train`` and ``polyak pretrain``: those of the parts that are there, in a group for each part.
 
 The name of the agent, ``--preset`` and the flags of unions (``--head``, ``--core``, ...) choose the parts and are read
 first. tyro then reads all flags; :func:`polyak.experiments.runs.config.make_run_config` makes the config of them, as it
-does of the fields of ``polyak.train``.
+does of the fields of ``polyak.train``, and ``make_pretrain_config`` as it does of those of ``polyak.pretrain``.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_confi
 from ...agents.schedules import Schedule
 from ...agents.settings import PRESETS
 from .config import RUN_LEAVES, RunConfig, make_run_config
+from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
 
 class Flag(NamedTuple):
@@ -59,21 +60,38 @@ def parse_run(arguments: Sequence[str], command: type, description: str) -> tupl
     given = dict(_given(rest))
     preset = check_name(given.get("preset") or DEFAULT_PRESET, PRESETS, "preset")
     flags = run_flags(make_configs(agent, preset), given)
-    _check_names(given, [*flags, *command_flags(command)])
+    fields, own = _parse(rest, command, flags, Configs, f"polyak train {agent}", description)
+    return make_run_config(agent, preset, fields), own
+
+
+def parse_pretraining(arguments: Sequence[str], command: type, description: str) -> tuple[PretrainConfig, Any]:
+    """Read the arguments of ``polyak pretrain``; as :func:`parse_run` does, with the name of a method."""
+    rest = list(arguments)
+    method = rest.pop(0) if rest and not rest[0].startswith("-") else METHODS[0]
+    check_name(method, METHODS, "method")
+    flags = pretrain_flags(dict(_given(rest)))
+    fields, own = _parse(rest, command, flags, PretrainConfig, f"polyak pretrain {method}", description)
+    return make_pretrain_config(method, fields), own
+
+
+def _parse(
+    arguments: Sequence[str], command: type, flags: Sequence[Flag], configs: type, prog: str, description: str
+) -> tuple[dict[str, Any], Any]:
+    """Name to value of the flags of a run, and an instance of ``command``; ``configs`` has the parts of all flags."""
+    _check_names(dict(_given(arguments)), [*flags, *command_flags(command)], configs)
     groups: dict[str, list[Flag]] = {}
     for flag in (*command_flags(command), *flags):
         groups.setdefault(flag.group, []).append(flag)
     kinds = {group: _dataclass(inner) for group, inner in groups.items()}
     found: Any = tyro.cli(
-        dataclasses.make_dataclass("Train", [(group, kind, kind()) for group, kind in kinds.items()]),
-        args=rest,
-        prog=f"polyak train {agent}",
+        dataclasses.make_dataclass("Flags", [(group, kind, kind()) for group, kind in kinds.items()]),
+        args=list(arguments),
+        prog=prog,
         description=description,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
     own, *parts = (vars(getattr(found, group)) for group in kinds)
-    fields = {name: value for part in parts for name, value in part.items()}
-    return make_run_config(agent, preset, fields), command(**own)
+    return {name: value for part in parts for name, value in part.items()}, command(**own)
 
 
 def command_flags(command: type) -> list[Flag]:
@@ -107,6 +125,20 @@ def run_flags(configs: Configs, given: Mapping[str, str] = {}) -> list[Flag]:
     ]
 
 
+def pretrain_flags(given: Mapping[str, str] = {}) -> list[Flag]:
+    """Flags of a pretraining run and of its method.
+
+    >>> names = [flag.name for flag in pretrain_flags({"predictor": "none"})]
+    >>> names.count("data"), names.count("target"), names.count("predictor_hidden")
+    (1, 1, 0)
+    """
+    annotations, default = annotations_of(PretrainConfig), PretrainConfig()
+    return [
+        *(Flag(name, "run", annotations[name], getattr(default, name), PretrainConfig) for name in PRETRAIN_LEAVES),
+        *_flags(default.byol, given, default.method),
+    ]
+
+
 def _flags(config: Any, given: Mapping[str, str], top: str, group: str | None = None) -> Iterator[Flag]:
     """Flags of a tree; a part and a union at its top have a group of their own, in which all below them is shown."""
     annotations = annotations_of(config.__class__)
@@ -130,16 +162,16 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name.replace("-", "_"), text if is_joined or following.startswith("--") else following
 
 
-def _check_names(given: Mapping[str, str], flags: Sequence[Flag]) -> None:
+def _check_names(given: Mapping[str, str], flags: Sequence[Flag], configs: type) -> None:
     switches = {f"no_{flag.name}" for flag in flags if flag.annotation is bool}
     known = {flag.name: flag.default for flag in flags}
     for name, text in given.items():
         if name in known or name in switches or name == "help" or name.startswith("tyro_"):
             continue
-        plain = name if name in bringers(Configs) else name.removeprefix("no_")
-        if plain in bringers(Configs):
-            raise ValueError(absent(Configs, known, plain, text or plain == name))
-        option, *options = (f"--{one.replace('_', '-')}" for one in (name, *known, *bringers(Configs)))
+        plain = name if name in bringers(configs) else name.removeprefix("no_")
+        if plain in bringers(configs):
+            raise ValueError(absent(configs, known, plain, text or plain == name))
+        option, *options = (f"--{one.replace('_', '-')}" for one in (name, *known, *bringers(configs)))
         raise ValueError(f"{option}: no such option.{did_you_mean(option, options)}")
 
 

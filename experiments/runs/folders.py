@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 from ... import __version__
+from . import pretrain_config
 from .config import RunConfig, from_json
 from .files import read_json
+from .pretrain_config import PretrainConfig
 from .version_0_1_0 import config_from_0_1_0
 
 
@@ -35,11 +37,19 @@ def prepare_folder(folder: pathlib.Path) -> None:
         raise ValueError(f"out: {folder} cannot be written ({error.strerror}). Give another folder.") from None
 
 
-def default_folder(config: RunConfig) -> pathlib.Path:
-    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes."""
-    environment = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in config.env)
-    moment = time.strftime("%Y%m%d-%H%M%S")
-    return pathlib.Path("runs") / f"{config.agent_name}-{environment}-seed{config.seed}-{moment}"
+def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
+    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes.
+
+    A pretraining run has its method and the name of its data there.
+    """
+    if isinstance(config, PretrainConfig):
+        return _named(config.method, pathlib.Path(config.data).stem, config.seed)
+    return _named(config.agent_name, config.env, config.seed)
+
+
+def _named(name: str, source: str, seed: int) -> pathlib.Path:
+    source = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in source)
+    return pathlib.Path("runs") / f"{name}-{source}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -49,10 +59,48 @@ def read_config(folder: pathlib.Path) -> RunConfig:
         ValueError: if there is none, or it is not one that this version of polyak knows.
     """
     written = _read_written(folder)
+    if "method" in written["config"]:
+        raise ValueError(
+            f"{folder}: the run pretrains an encoder, and has no agent. Train one from it with: polyak train --initial "
+            f"{shlex.quote(str(folder))} --initial-part encoder"
+        )
     try:
         return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
     except (ValueError, TypeError) as error:
         raise _of_another_version(folder, written, error) or error from None
+
+
+def is_pretraining(folder: pathlib.Path) -> bool:
+    """Whether a pretraining run stands in ``folder``; False where no config can be read."""
+    try:
+        return "method" in _read_written(folder)["config"]
+    except ValueError:
+        return False
+
+
+def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
+    """Read the config of the pretraining run in ``folder``.
+
+    Raises:
+        ValueError: if there is none, or it is not one that this version of polyak knows.
+    """
+    written = _read_written(folder)
+    if "method" not in written["config"]:
+        raise ValueError(f"{folder}: the run trains an agent, and pretrains no encoder. Load it with polyak.load.")
+    try:
+        return pretrain_config.from_json(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
+
+
+def read_any_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfig:
+    """Read the config of a run, or of a pretraining run, that is to be continued.
+
+    Raises:
+        ValueError: as :func:`read_config_to_resume` and :func:`read_pretrain_config`.
+    """
+    _read_written(folder)  # says what is wrong
+    return read_pretrain_config(folder) if is_pretraining(folder) else read_config_to_resume(folder)
 
 
 def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
@@ -61,7 +109,8 @@ def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
     Raises:
         ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
     """
-    if "format" not in _read_written(folder)["config"]:
+    written = _read_written(folder)["config"]
+    if "format" not in written and "method" not in written:
         if (folder / "evaluation.json").is_file():
             way_out = f"It has ended; evaluate it with: polyak evaluate {shlex.quote(str(folder))}"
         else:

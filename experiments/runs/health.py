@@ -16,6 +16,7 @@ LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps
 LARGE_REWARD = 1_000.0
 CLIPPED = 0.05  # of the bootstrap targets
+COLLAPSED_SPREAD = 0.4  # of projections; half of what healthy runs have
 COLLAPSED_AT = "feature_rank/0.01"
 
 
@@ -121,8 +122,7 @@ class Watch:
                 "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
                 "episode, or set normalize_rewards."
             )
-        rank = record.get(COLLAPSED_AT)
-        if rank is not None and rank <= 1 and self._features_differ:
+        if is_collapsed(record) and self._features_differ:
             self._features_differ = False
             yield (
                 f"{COLLAPSED_AT}: the features of all observations point in one direction, or are 0, within 1 % of "
@@ -140,3 +140,33 @@ class Watch:
                     f"rewards: the largest so far is {largest:g} in size, and errors of that size drown all others. "
                     "Set normalize_rewards, or scale or clip them with gymnasium.wrappers.TransformReward."
                 )
+
+
+def is_collapsed(record: Record) -> bool:
+    """Whether the features of all observations point in one direction, within 1 % of their size.
+
+    >>> is_collapsed({"feature_rank/0.01": 1.0}), is_collapsed({})
+    (True, False)
+    """
+    rank = record.get(COLLAPSED_AT)
+    return rank is not None and rank <= 1
+
+
+class PretrainWatch:
+    """Warnings during pretraining, each issued once; called with what the loop yields."""
+
+    def __init__(self) -> None:
+        self._differ = True
+
+    def __call__(self, carry: object, record: Record) -> Iterator[str]:
+        """Yield each new warning."""
+        del carry
+        spread = record["projection_spread"]
+        if self._differ and (spread < COLLAPSED_SPREAD or is_collapsed(record)):
+            self._differ = False
+            yield (
+                f"projection_spread: {spread:.2g}, where 1 is that of vectors in all directions: the projections of "
+                "all images are nearly alike. They have collapsed, and the features with them learn little. Keep the "
+                "predictor and the stopped gradient, or try a slower target, as in --target incremental:0.004, or a "
+                "lower --learning-rate."
+            )

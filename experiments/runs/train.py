@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ...agents import evaluation_state
+from ...agents.agent import encoder_of
 from ...updates import LearnerState, init_targets
 from ..environments.make import make
 from ..environments.types import EnvironmentFailure
@@ -26,17 +27,16 @@ from ..loops.learning import Record
 from ..loops.schedules import total_learner_steps
 from . import checkpoint, health
 from .build import STORAGE, Parts, build, resolved
-from .compile_time import compilations
 from .config import RunConfig, without_workers
-from .consumers import Checkpoints, Consumer, Report, of_records, of_warnings
+from .consumers import SAVES_THAT_MAY_FAIL, Report
+from .drive import CHECKPOINTS, add_way_on, drive
 from .export import load_initial
 from .files import load_variables, locked, read_json, save_variables, write_json
 from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
-from .interrupts import interrupts
 from .learning_curve import learning_curve
-from .loggers import check_installed, open_loggers
-from .records import JsonlWriter, plain, read_jsonl
-from .saving import restore_carry
+from .loggers import check_installed
+from .records import read_jsonl
+from .saving import restore_carry, save_carry
 
 OnRecord = Callable[[Record], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
@@ -144,11 +144,20 @@ def _first_carry(parts: Parts) -> Carry:
     carry = initial_carry(agent, parts.environment, parts.replay, config.loop, config.seed)
     if config.initial is None:
         return carry
+    of_encoder = config.initial_part == "encoder"
     learnt = {"params": carry.agent.params, "state": carry.agent.state}
     statistics = normalization.without_episodes(carry.normalization)
-    start = load_initial(config.initial, {**learnt, "normalization": statistics})
+    if of_encoder:
+        template = {name: encoder_of(tree) for name, tree in learnt.items()}
+        statistics = statistics._replace(returns=())
+    else:
+        template = learnt
+    start = load_initial(config.initial, {**template, "normalization": statistics}, config.initial_part)
     # The parameters were learnt under these statistics; the run adds its own observations to them.
     moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
+    if of_encoder:
+        moments = moments._replace(returns=carry.normalization.returns)
+        start = {name: {**tree, **start[name]} for name, tree in learnt.items()}
     return carry._replace(
         agent=carry.agent._replace(**start, targets=init_targets(agent.targets, **start)),
         normalization=normalization.observe(moments, carry.timestep.observation),
@@ -183,54 +192,43 @@ def _resume(
 def _run(
     parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
 ) -> dict[str, Any] | None:
+    config = parts.config
+    mapped_for = _mapped_for(config)
+    for text in _settings_warnings(parts):
+        report(f"warning: {text}")
+
+    def save(carry: Carry, position: int) -> None:
+        save_carry(carry, parts.environment, folder / CHECKPOINTS, position, mapped_for=mapped_for)
+
     try:
-        carry, interrupted = _go_on(parts, carry, folder, metrics_bytes, on_record, report)
+        carry, interrupted = drive(
+            config,
+            carry,
+            folder,
+            metrics_bytes,
+            loop=lambda carry, stop: _loop(parts, carry, stop),
+            save=save,
+            watch=health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps),
+            on_record=on_record,
+            report=report,
+            # The rows that a mapped replay overwrites are in the checkpoints only while they are made in time.
+            may_fail=SAVES_THAT_MAY_FAIL if mapped_for is None else 1,
+        )
         parts.environment.close()
         if interrupted:
             report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
             return None
         return _finish(parts, carry, folder)
     except (EnvironmentFailure, OSError) as error:
-        saved = checkpoint.steps_saved(folder / "checkpoints")
-        kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
-        error.add_note(f"{kept}; continue with: {resume_command(folder)}")
+        add_way_on(error, folder)
         raise
 
 
-def _go_on(
-    parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
-) -> tuple[Carry, bool]:
-    """Run the loop to the end or an interrupt; return the carry and whether it was interrupted."""
-    config, checkpoints = parts.config, folder / "checkpoints"
-    saved = carry.steps if checkpoint.steps_saved(checkpoints) else -1
-    with (
-        interrupts() as interrupted,
-        JsonlWriter(folder / "metrics.jsonl", at=metrics_bytes) as metrics,
-        open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
-        compilations() as compiled,
-    ):
-        for text in _settings_warnings(parts):
-            report(f"warning: {text}")
-        watch = health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps)
-        save = Checkpoints(parts, checkpoints, saved, metrics.position, interrupted, report)
-        consumers: list[Consumer] = [
-            of_records(metrics.write),
-            of_records(log),
-            of_records(on_record),
-            of_warnings(watch, compiled, report),
-            save,
-        ]
-        save.save(carry)
-        loop = _loop(parts, carry, interrupted.is_set)
-        try:
-            for carry, record in loop:
-                record = plain(record | compiled.record()) if record else record
-                for consume in consumers:
-                    consume(carry, record)
-        except EnvironmentFailure as failure:  # A SIGTERM to all processes may reach the workers first.
-            if not (save.save_at_failure(carry, failure) and interrupted.is_set()):
-                raise
-        return carry, interrupted.is_set() and carry.steps < config.steps
+def _mapped_for(config: RunConfig) -> int | None:
+    """Number of steps per environment that a kept checkpoint must cover; None for a replay in memory."""
+    if config.replay_storage != "mmap":
+        return None
+    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1
 
 
 def _settings_warnings(parts: Parts) -> Iterator[str]:

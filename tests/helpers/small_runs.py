@@ -9,6 +9,7 @@ from polyak.experiments.loops.carry import initial_carry, make_replay
 from polyak.experiments.loops.host import host_loop
 from polyak.experiments.loops.observations import observation_pipeline
 from polyak.experiments.runs.config import make_run_config
+from polyak.experiments.runs.pretrain_config import make_pretrain_config
 from polyak.experiments.runs.records import TIMES, read_jsonl
 
 FIELDS = {
@@ -98,3 +99,36 @@ def run_loop(configs, environment, agent=None, *, steps, record_every=None, stop
         carry = last
         records.append(without_times(record))
     return agent, carry, records
+
+
+PRETRAIN_FIELDS = {
+    "steps": 12,
+    "batch_size": 8,
+    "log_every": 4,
+    "probe_every": 6,
+    "checkpoint_every": 5,
+    "torso": "mlp",
+    "hidden_sizes": (4,),
+    "projector_hidden": 4,
+    "projection_size": 4,
+    "predictor_hidden": 4,
+    "loggers": (),
+}
+
+
+def pretrain_config_of(data, **changed):
+    """Config of a small pretraining run, by the names of its leaves."""
+    fields = PRETRAIN_FIELDS | {"data": str(data)} | changed
+    if fields.get("predictor") == "none":
+        fields.pop("predictor_hidden")
+    return make_pretrain_config("byol", fields)
+
+
+def write_images(path, *, count=20, classes=2, side=8, channels=1):
+    """A ``.npz`` of noisy images of a few patterns, which are their labels."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    patterns = generator.integers(0, 256, (classes, side, side, channels))
+    noise = generator.normal(0, 30, (count, side, side, channels))
+    np.savez(path, images=np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8), labels=labels)
+    return path

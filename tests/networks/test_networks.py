@@ -286,12 +286,12 @@ class TestValueNetwork:
             (
                 {"torso": "natur"},
                 ValueError,
-                r"torso: got 'natur'; expected one of 'impala', 'minatar', 'mlp', 'nature'. Did you mean",
+                r"torso: got 'natur'; expected one of 'impala', 'minatar', 'mlp', 'nature', 'small'. Did you mean",
             ),
             (
                 {"torso": "resnet"},
                 ValueError,
-                r"torso: got 'resnet'; expected one of 'impala', 'minatar', 'mlp', 'nature'\.$",
+                r"torso: got 'resnet'; expected one of 'impala', 'minatar', 'mlp', 'nature', 'small'\.$",
             ),
             ({"activation": "Relu"}, ValueError, r"activation: got 'Relu'; .* Did you mean 'relu'\?"),
             ({"lowering": "conv"}, ValueError, r"lowering: got 'conv'; .*'convolution'"),

@@ -105,10 +105,12 @@ def test_a_projection_leaves_the_values_as_they_are():
 
 def test_a_wider_torso_has_more_filters():
     shape = (1, 36, 36, 1)
-    for torso, filters in (("nature", 32), ("impala", 16), ("minatar", 16)):
+    for torso, filters in (("nature", 32), ("impala", 16), ("minatar", 16), ("small", 32)):
         for width in (1, 3):
             net = networks.value_network(2, torso=torso, hidden_sizes=(4,), torso_width=width)
-            kernels = [leaves["w"] for leaves in jax.eval_shape(net.init, KEY, jnp.zeros(shape)).values()]
+            kernels = [
+                leaves["w"] for leaves in jax.eval_shape(net.init, KEY, jnp.zeros(shape)).values() if "w" in leaves
+            ]
             assert width * filters in {kernel.shape[-1] for kernel in kernels if len(kernel.shape) == 4}
             height, _, channels = networks.feature_map_shape(torso, shape[1:], width)
             dense = next(kernel for kernel in kernels if kernel.shape[-1] == 4)

@@ -15,7 +15,7 @@ from network_tools import KEY, primitives, random_floats, random_params, transfo
 from polyak import networks
 from polyak.networks.image_torsos import max_pool
 
-TORSOS = {"impala": networks.ImpalaTorso, "minatar": networks.MinAtarTorso}
+TORSOS = {"impala": networks.ImpalaTorso, "minatar": networks.MinAtarTorso, "small": networks.SmallTorso}
 SECTIONS = ((4, 16), (16, 32), (32, 32))  # Channels in and out.
 
 
@@ -37,10 +37,21 @@ def minatar_in_haiku(images: jax.Array) -> jax.Array:
     return images.reshape(images.shape[0], -1)
 
 
+def small_in_haiku(images: jax.Array) -> jax.Array:
+    for channels in (32, 64, 64):
+        images = hk.Conv2D(channels, 3, 2)(images)
+        images = jax.nn.relu(hk.LayerNorm((1, 2, 3), True, True, param_axis=-1)(images))
+    return images.reshape(images.shape[0], -1)
+
+
 @pytest.mark.parametrize(
     ("torso", "theirs"),
-    [pytest.param("impala", impala_in_haiku, marks=pytest.mark.slow), ("minatar", minatar_in_haiku)],
-    ids=["impala", "minatar"],
+    [
+        pytest.param("impala", impala_in_haiku, marks=pytest.mark.slow),
+        ("minatar", minatar_in_haiku),
+        ("small", small_in_haiku),
+    ],
+    ids=["impala", "minatar", "small"],
 )
 def test_equal_their_layers_in_haiku(torso: str, theirs: Any) -> None:
     images = random_floats(2, 9, 6, 4)
@@ -50,7 +61,7 @@ def test_equal_their_layers_in_haiku(torso: str, theirs: Any) -> None:
     haiku_params = {name.removeprefix("torso/"): module for name, module in params.items()}
     chex.assert_trees_all_equal_shapes(random_params(of_haiku, images), haiku_params)
     expected = jax.jit(of_haiku.apply)(haiku_params, images)
-    assert expected.shape == (2, {"impala": 2 * 1 * 32, "minatar": 7 * 4 * 16}[torso])
+    assert expected.shape == (2, {"impala": 2 * 1 * 32, "minatar": 7 * 4 * 16, "small": 2 * 1 * 64}[torso])
     np.testing.assert_allclose(jax.jit(net.apply)(params, images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -75,7 +86,7 @@ def test_minatar_has_the_published_parameters() -> None:
     }
 
 
-@pytest.mark.parametrize("torso", ["minatar", pytest.param("impala", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("torso", ["minatar", "small", pytest.param("impala", marks=pytest.mark.slow)])
 def test_lowerings_give_the_same_values_and_gradients(torso: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(2, 7, 6, 2), dtype=np.uint8)
     nets = [
@@ -159,7 +170,9 @@ def test_rejects_what_is_no_large_enough_image(torso: Any, shape: Any, message: 
         networks.value_network(2, torso=torso, hidden_sizes=(8,)).init(KEY, jnp.zeros(shape, jnp.uint8))
 
 
-@pytest.mark.parametrize(("torso", "shape"), [("impala", (1, 1, 1, 1)), ("minatar", (1, 3, 3, 1))])
+@pytest.mark.parametrize(
+    ("torso", "shape"), [("impala", (1, 1, 1, 1)), ("minatar", (1, 3, 3, 1)), ("small", (1, 1, 1, 1))]
+)
 def test_takes_the_smallest_image(torso: Any, shape: Any) -> None:
     net = networks.value_network(2, torso=torso, hidden_sizes=(8,))
     params = jax.eval_shape(net.init, KEY, jnp.zeros(shape))

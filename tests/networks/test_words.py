@@ -56,7 +56,14 @@ class Rebuilt:
         else:
             for name in convolutions:
                 (stride,) = found(rf"{name} \(\d+ of \dx\d, stride (\d)\)", self.words)
-                x = relu(self.convolve(x, prefix + name)[:: int(stride), :: int(stride)])
+                if "zeros after the input" in self.words:
+                    x = around(x, np.array(x.shape[:2]) % 2, 1, 0.0)
+                x = self.convolve(x, prefix + name)[:: int(stride), :: int(stride)]
+                if "layer normalisation" in self.words:
+                    (added,) = found(rf"sqrt\(v \+ {NUMBER}\)", self.words)
+                    norm = self.arrays[(prefix + name).replace("conv2_d", "layer_norm")]
+                    x = (x - x.mean()) / np.sqrt(x.var() + added) * norm["scale"] + norm["offset"]
+                x = relu(x)
         x = self.stack(x.ravel(), "torso/mlp", prefix, last=True)
         if "smallest number of this vector" in self.words:
             (small,) = found(rf"smallest number \(as they were before\) plus {NUMBER}", self.words)
@@ -145,11 +152,11 @@ def cases() -> list[Any]:
         for dueling, noisy in ((False, False), (True, False), (False, True), (True, True)):
             if head != "ensemble" or not (dueling or noisy):
                 given.append({"head": head, "dueling": dueling, "noisy": noisy})
-    for torso in ("nature", "impala", "minatar"):
+    for torso in ("nature", "impala", "minatar", "small"):
         given.append({"torso": torso})
     given += [{"torso": "minatar", "head": "implicit_quantile"}, {"torso": "minatar", "head": "ensemble"}]
     given += [{"head": "ensemble", "prior_scale": 0.0}, {"hidden_sizes": (5,), "dueling": True}]
-    given += [{"torso": torso, "torso_width": 2} for torso in ("nature", "impala", "minatar")]
+    given += [{"torso": torso, "torso_width": 2} for torso in ("nature", "impala", "minatar", "small")]
     given += [{"projection": "shared", "dueling": dueling, "normalize": True} for dueling in (False, True)]
     given += [{"projection": "shared", "head": "ensemble"}, {"projection": "streams", "dueling": True}]
     return [pytest.param(case, id="-".join(f"{key}={value}" for key, value in case.items() if value)) for case in given]
@@ -160,13 +167,17 @@ def test_numpy_acts_by_the_words_alone(case: Any) -> None:
     arguments = {"torso": "mlp", "hidden_sizes": (6, 5), "activation": "tanh", **SMALL} | case
     words = networks.value_network_in_words(3, **arguments)
     net = networks.value_network(3, **arguments)
-    sides = {"nature": (37, 41, 2), "impala": (6, 9, 2), "minatar": (4, 5, 2), "mlp": (2, 2)}[arguments["torso"]]
+    sides = {"nature": (37, 41, 2), "impala": (6, 9, 2), "minatar": (4, 5, 2), "small": (5, 6, 2), "mlp": (2, 2)}[
+        arguments["torso"]
+    ]
     observations = random_floats(2, *sides)
     if arguments["torso"] != "mlp":
         observations = np.random.default_rng(0).integers(0, 256, size=(2, *sides)).astype(np.uint8)
     params = random_params(net, observations)
     assert layers_in(words) == {
-        name: size_of(leaves["w"]) for name, leaves in params.items() if not name.startswith(("prior/", "embedding/"))
+        name: size_of(leaves["w"])
+        for name, leaves in params.items()
+        if not name.startswith(("prior/", "embedding/")) and "layer_norm" not in name
     }
     expected = jax.jit(net.apply)(params, None, observations).q_values
     rebuilt = Rebuilt(words, params)

@@ -11,6 +11,7 @@ from polyak.experiments.reports import progress as progress_module
 from polyak.experiments.reports.panel import panel
 from polyak.experiments.reports.progress import Progress, tell
 from polyak.experiments.runs.config import RunConfig
+from polyak.experiments.runs.pretrain_config import PretrainConfig
 
 RESOLVED = {
     "folder": "runs/here",
@@ -266,3 +267,46 @@ def test_a_report_that_nobody_reads(monkeypatch):
     tell("nor this")
     assert stream.getvalue() == "read\n"
     assert sys.stdout is None
+
+
+PRETRAINING = {"step": 400, "loss": 0.25, "prediction_cosine": 0.875, "projection_spread": 0.871, "seconds": 80.0}
+PRETRAINING |= {"feature_rank/0.01": 93.0, "steps_per_second": 5.0, "compile_seconds": 8.34, "compilations": 12}
+PRETRAINING |= {"target_distance/target": 1.5}
+PROBES = {"probe/few_labels": 0.8534, "probe/linear": 0.95, "probe/knn": 0.93}
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_panel_of_pretraining_has_its_own_numbers(width):
+    resolved = {"targets": {"target": {"rule": "incremental:cosine(0.01,1000)"}}, "training_images": 4000}
+    file = io.StringIO()
+    drawing = panel(PretrainConfig(seed=3), resolved, PRETRAINING | PROBES, width=width, left="2 min 00 s left")
+    Console(width=width, file=file).print(drawing)
+    text = file.getvalue()
+    assert {len(line) for line in text.splitlines()} == {width}
+    for told in (
+        "byol on mnist5k, seed 3",
+        "40 %    400 / 1,000 steps",
+        "probe     10 labels 0.853, all 0.950",
+        "time      1 min 20 s, 2 min 00 s left",
+        "speed     5.0 steps/s",
+        "images    4,000",
+        "loss      0.25",
+        "cosine    0.875",
+        "spread    0.871",
+        "rank      93",
+        "target    incremental:cosine(0.01,1000), distance 1.5",
+    ):
+        assert told in text, text
+
+
+def test_plain_lines_of_pretraining_keep_the_newest_probe(capsys, clock):
+    with Progress(PretrainConfig(), quiet=False) as progress:
+        progress.begin("runs/here", {})
+        for step, probes in ((200, PROBES), (220, {})):
+            clock[0] += 20
+            progress.show(PRETRAINING | probes | {"step": step})
+    first, second = capsys.readouterr().err.splitlines()
+    told = "200 / 1,000 steps 5.0/s 2 min 40 s left probe 0.853 (10 labels a class) spread 0.87 loss 0.25"
+    assert " ".join(first.split()) == told
+    assert "220 / 1,000 steps" in second
+    assert "probe 0.853 (10 labels a class)" in second

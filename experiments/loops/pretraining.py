@@ -1,0 +1,155 @@
+"""Loop of pretraining: gradient steps on random batches of images, each in one dispatch.
+
+A batch is drawn with replacement, as a function of the key and the step, so that the carry holds no position in the
+data. The step is not scanned: inside ``scan``, XLA's CPU backend runs convolutions an order of magnitude slower, and
+one dispatch costs microseconds beside a step of milliseconds.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ...agents.byol import BYOL
+from ...updates import LearnerState, diagnostics
+from .learning import Record
+
+READ = 256  # images whose features are read for a record
+_INITIAL, _READINGS = 2**32 - 1, 2**32 - 2  # folded into the key, where no step comes to
+
+
+class PretrainCarry(NamedTuple):
+    """All of a pretraining run; a pytree of arrays.
+
+    Attributes:
+        key: Random key of the run; steps fold their number into it.
+        step: Number of gradient steps, a uint32 scalar.
+        learner: State of the learner.
+        totals: Sums of the metrics since the last record.
+        recorded: Number of gradient steps at the last record, a uint32 scalar.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    learner: LearnerState
+    totals: dict[str, jax.Array]
+    recorded: jax.Array
+
+    @property
+    def steps(self) -> int:
+        """Number of gradient steps, on the host."""
+        return int(self.step)
+
+
+def initial_pretrain_carry(byol: BYOL, batch: jax.ShapeDtypeStruct, seed: int) -> PretrainCarry:
+    """Carry at step 0.
+
+    Args:
+        byol: Functions of the method.
+        batch: Shape and dtype of a batch of images, ``[B, H, W, C]``.
+        seed: Seed of all random numbers.
+    """
+    key = jax.random.key(seed)
+    state = byol.init(initial_key(key))
+    metrics = jax.eval_shape(byol.learner.step, key, state, batch)[1].metrics
+    totals = {name: jnp.zeros((), jnp.float32) for name in metrics}
+    return PretrainCarry(key, jnp.zeros((), jnp.uint32), state, totals, jnp.zeros((), jnp.uint32))
+
+
+def initial_key(key: jax.Array) -> jax.Array:
+    """Key of the initial parameters of a run, from the key of the run."""
+    return jax.random.fold_in(key, _INITIAL)
+
+
+def pretraining_loop(
+    byol: BYOL,
+    images: Any,
+    carry: PretrainCarry,
+    *,
+    batch_size: int,
+    steps: int,
+    record_every: int,
+    probe_every: int,
+    yield_every: int,
+    probe: Callable[[LearnerState], dict[str, float]],
+    stop: Callable[[], bool],
+) -> Iterator[tuple[PretrainCarry, Record]]:
+    """Take gradient steps until step ``steps``, and yield the carry with a record, or with an empty one.
+
+    The carry that is yielded is consumed by the next step.
+
+    Args:
+        byol: Functions of the method.
+        images: ``[N, H, W, C]``, images that batches are drawn from.
+        carry: Carry to begin with, consumed.
+        batch_size: Number of images of a batch.
+        steps: Number of the last gradient step.
+        record_every: Number of gradient steps between two records.
+        probe_every: Number of gradient steps between two records with probes; there are probes at the end too.
+        yield_every: Number of gradient steps after which the carry is yielded at least.
+        probe: Function of the learner's state to the probes of a record.
+        stop: Function that is asked before each step whether to stop.
+
+    Raises:
+        ValueError: if a metric is not finite, because training has diverged.
+    """
+    step_once = jax.jit(functools.partial(advance, byol, batch_size), donate_argnums=0)
+    read, sample = jax.jit(functools.partial(_read, byol)), images[:READ]
+    started, first, step = time.perf_counter(), carry.steps, carry.steps
+    while step < steps:
+        if stop():
+            yield carry, {}
+            return
+        carry, step = step_once(carry, images), step + 1
+        is_probed = step % probe_every == 0 or step >= steps
+        if step % record_every == 0 or is_probed:
+            record: Record = {"step": step, **finite(jax.device_get(read(carry, sample)), step)}
+            record |= probe(carry.learner) if is_probed else {}
+            seconds = time.perf_counter() - started
+            record |= {"seconds": seconds, "steps_per_second": (step - first) / seconds}
+            carry = carry._replace(totals=jax.tree.map(jnp.zeros_like, carry.totals), recorded=jnp.copy(carry.step))
+            yield carry, record
+        elif step % yield_every == 0:
+            yield carry, {}
+
+
+def advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array) -> PretrainCarry:
+    """Carry after one gradient step on a batch drawn from ``images``, ``[N, H, W, C]``."""
+    draw_key, learn_key = jax.random.split(jax.random.fold_in(carry.key, carry.step))
+    rows = jax.random.randint(draw_key, (batch_size,), 0, images.shape[0])
+    state, output = byol.learner.step(learn_key, carry.learner, images[rows])
+    totals = {name: total + output.metrics[name] for name, total in carry.totals.items()}
+    return carry._replace(step=carry.step + 1, learner=state, totals=totals)
+
+
+def _read(byol: BYOL, carry: PretrainCarry, images: jax.Array) -> dict[str, jax.Array]:
+    """Means of the metrics since the last record, readings of the features, and the distance of the target."""
+    count = (carry.step - carry.recorded).astype(jnp.float32)
+    found = {name: total / count for name, total in carry.totals.items()}
+    found |= byol.read(jax.random.fold_in(carry.key, _READINGS), carry.learner, images)
+    distances = diagnostics.distances(byol.targets, carry.learner.params, carry.learner.targets)
+    return found | {f"target_distance/{name}": distance for name, distance in distances.items()}
+
+
+def finite(metrics: dict[str, Any], step: int) -> dict[str, float]:
+    """Metrics as Python's numbers.
+
+    Raises:
+        ValueError: if one is not finite, because training has diverged.
+
+    >>> import numpy as np
+    >>> finite({"loss": np.float32(0.5)}, step=3)
+    {'loss': 0.5}
+    """
+    found = {name: value.item() for name, value in metrics.items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name}: got {value} at gradient step {step}: training has diverged. Lower learning_rate, or slow the "
+                "target down."
+            )
+    return found

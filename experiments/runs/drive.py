@@ -1,0 +1,112 @@
+"""Drive of a loop: its records and carries given to the consumers, until it ends or is interrupted."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from ..environments.types import EnvironmentFailure
+from ..loops.learning import Record
+from . import checkpoint
+from .compile_time import compilations
+from .consumers import SAVES_THAT_MAY_FAIL, Carry, Checkpoints, Consumer, Report, of_records, of_warnings
+from .files import read_json
+from .folders import resume_command
+from .interrupts import interrupts
+from .loggers import open_loggers
+from .records import JsonlWriter, plain
+
+CHECKPOINTS = "checkpoints"  # folder in that of a run
+METRICS = "metrics.jsonl"
+AnyCarry = TypeVar("AnyCarry", bound=Carry)
+
+
+class RunFields(Protocol):
+    """Fields that the configs of all runs have."""
+
+    @property
+    def steps(self) -> int:
+        """Number of the last step."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Number of steps between two checkpoints."""
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Names of the writers of metrics."""
+
+
+def drive(
+    config: RunFields,
+    carry: AnyCarry,
+    folder: pathlib.Path,
+    metrics_bytes: int,
+    *,
+    loop: Callable[[AnyCarry, Callable[[], bool]], Iterator[tuple[AnyCarry, Record]]],
+    save: Callable[[AnyCarry, int], None],
+    watch: Callable[[Any, Record], Iterator[str]],
+    on_record: Callable[[Record], None],
+    report: Report,
+    may_fail: int = SAVES_THAT_MAY_FAIL,
+) -> tuple[AnyCarry, bool]:
+    """Run a loop to its end or to an interrupt.
+
+    Args:
+        config: Config of the run.
+        carry: Carry to begin with.
+        folder: Folder of the run, with its ``config.json``.
+        metrics_bytes: Length of the metrics file that is kept.
+        loop: Function of a carry, and of a function that is asked whether to stop, to the iterator of the loop.
+        save: Function that saves a carry, with the length of the metrics file.
+        watch: Function of a carry and a record to warnings.
+        on_record: Function called with each record.
+        report: Function called with each message.
+        may_fail: Number of saves in succession of which the last may not fail.
+
+    Returns:
+        The last carry, and whether the loop was interrupted.
+
+    Raises:
+        EnvironmentFailure, OSError: as the loop and the writers raise them.
+    """
+    saved = carry.steps if checkpoint.steps_saved(folder / CHECKPOINTS) else -1
+    with (
+        interrupts() as interrupted,
+        JsonlWriter(folder / METRICS, at=metrics_bytes) as metrics,
+        open_loggers(config.loggers, folder, carry.steps, read_json(folder / "config.json"), report) as log,
+        compilations() as compiled,
+    ):
+        checkpoints = Checkpoints(
+            lambda carry: save(carry, metrics.position()),
+            steps=config.steps,
+            every=config.checkpoint_every,
+            saved=saved,
+            interrupted=interrupted,
+            report=report,
+            may_fail=may_fail,
+        )
+        consumers: list[Consumer] = [
+            of_records(metrics.write),
+            of_records(log),
+            of_records(on_record),
+            of_warnings(watch, compiled, report),
+            checkpoints,
+        ]
+        checkpoints.save(carry)
+        found = loop(carry, interrupted.is_set)
+        try:
+            for carry, record in found:
+                record = plain(record | compiled.record()) if record else record
+                for consume in consumers:
+                    consume(carry, record)
+        except EnvironmentFailure as failure:  # A SIGTERM to all processes may reach the workers first.
+            if not (checkpoints.save_at_failure(carry, failure) and interrupted.is_set()):
+                raise
+        return carry, interrupted.is_set() and carry.steps < config.steps
+
+
+def add_way_on(error: Exception, folder: pathlib.Path) -> None:
+    """Add a note to an error that ended a run: what is kept, and the command that continues it."""
+    saved = checkpoint.steps_saved(folder / CHECKPOINTS)
+    kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
+    error.add_note(f"{kept}; continue with: {resume_command(folder)}")

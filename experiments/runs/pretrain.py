@@ -1,0 +1,235 @@
+"""Pretraining runs: begun, resumed and evaluated.
+
+Files of a run: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``parameters.npz`` (the online network),
+``evaluation.json`` (probes of the encoder, of its initialisation and of the pixels), ``learning_curve.png`` (probes
+over the run), ``embedding.png`` (features in the plane), and copies of the records by the loggers.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import platform
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ... import __version__
+from ...agents.byol import BYOL, make_byol
+from ...updates import LearnerState, rules_by_part
+from ..loops.pretraining import PretrainCarry, initial_key, initial_pretrain_carry, pretraining_loop
+from . import checkpoint, health
+from .consumers import Report
+from .drive import CHECKPOINTS, METRICS, add_way_on, drive
+from .files import locked, read_json, save_variables, write_json
+from .folders import prepare_folder, read_pretrain_config, resume_command
+from .images import Images, Split, load_images, split
+from .loggers import check_installed
+from .pretrain_config import PretrainConfig, to_json
+from .pretrain_figures import embedding_figure, probes_figure
+from .probes import probe
+from .records import read_jsonl
+
+OnRecord = Callable[[dict[str, Any]], None]
+OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
+_ENCODED = 500  # images at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainParts:
+    """Method and images of a pretraining run, made from its config."""
+
+    config: PretrainConfig
+    byol: BYOL
+    images: Split
+
+    @functools.cached_property
+    def encode(self) -> Callable[[LearnerState, np.ndarray], np.ndarray]:
+        """Function of the learner's state and images ``[N, H, W, C]`` to features ``[N, D]``."""
+        compiled = jax.jit(self.byol.encode)
+
+        def encode(state: LearnerState, images: np.ndarray) -> np.ndarray:
+            parts = [images[start : start + _ENCODED] for start in range(0, len(images), _ENCODED)]
+            return np.concatenate([np.asarray(compiled(state, part)) for part in parts])
+
+        return encode
+
+
+def build_pretraining(config: PretrainConfig) -> PretrainParts:
+    """Read the images, and make the method for them; nothing is written.
+
+    Raises:
+        ValueError: if the images cannot be read, or do not suit the encoder.
+    """
+    images = split(load_images(config.data))
+    shape = jax.ShapeDtypeStruct(images.train.images.shape[1:], images.train.images.dtype)
+    byol = make_byol(config.byol, shape, total_learner_steps=config.steps)
+    jax.eval_shape(byol.init, jax.random.key(0))  # raises where the images do not suit the encoder
+    return PretrainParts(config, byol, images)
+
+
+def pretrain(
+    config: PretrainConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
+    """Pretrain an encoder in ``folder``; return its evaluation, or None if it was interrupted.
+
+    Args:
+        config: Config of the run.
+        folder: Folder, new or empty.
+        on_record: Function called with each record.
+        report: Function called with each message.
+        on_begin: Function called with the folder and the resolved config, once both are written.
+
+    Raises:
+        ValueError, TypeError: if an input is wrong, before the first gradient step, or if training has diverged.
+        OSError: if the disk is full or gone; a note has the command that continues the run.
+    """
+    check_installed(config.loggers)
+    parts = build_pretraining(config)
+    carry = _first_carry(parts)
+    prepare_folder(folder)
+    with locked(folder):
+        write_json(folder / "config.json", described := resolved(parts))
+        if on_begin is not None:
+            on_begin(folder, described["resolved"])
+        return _run(parts, carry, folder, 0, on_record, report)
+
+
+def resume_pretraining(
+    folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+) -> dict[str, Any] | None:
+    """Continue a pretraining run from its newest checkpoint as if it had never stopped; see :func:`pretrain`.
+
+    Raises:
+        ValueError: if no pretraining run stands in ``folder``, or its checkpoint is of another run.
+        OSError: as :func:`pretrain`.
+    """
+    config = read_pretrain_config(folder)
+    check_installed(config.loggers)
+    with locked(folder):
+        checkpoints = folder / CHECKPOINTS
+        checkpoint.remove_unfinished(checkpoints)
+        saved = checkpoint.steps_saved(checkpoints)
+        if saved and saved[-1] >= config.steps and (folder / "evaluation.json").exists():
+            report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
+            return read_json(folder / "evaluation.json")
+        parts = build_pretraining(config)
+        carry, metrics_bytes = _first_carry(parts), 0
+        if saved:
+            try:
+                tree, _, metadata = checkpoint.restore_latest(checkpoints, carry._asdict())
+            except FileNotFoundError as error:
+                raise ValueError(str(error)) from None
+            carry, metrics_bytes = PretrainCarry(**tree), metadata["metrics_bytes"]
+        report(f"resuming {folder} at step {carry.steps}")
+        if on_begin is not None:
+            on_begin(folder, resolved(parts)["resolved"])
+        return _run(parts, carry, folder, metrics_bytes, on_record, report)
+
+
+def resolved(parts: PretrainParts) -> dict[str, Any]:
+    """Content of ``config.json``: the config, what follows from it, and the versions it ran on."""
+    train, test = parts.images
+    rules = rules_by_part({name: target.rule for name, target in parts.byol.targets.items()})
+    libraries = ("jax", "jaxlib", "dm-haiku", "optax", "numpy", "scipy")
+    return {
+        "config": to_json(parts.config),
+        "resolved": {
+            "targets": {name: {"rule": str(rule)} for name, rule in rules.items()},
+            "image": {"shape": list(train.images.shape[1:]), "dtype": str(train.images.dtype)},
+            "training_images": len(train.images),
+            "test_images": 0 if test is None else len(test.images),
+        },
+        "versions": {
+            "polyak": __version__,
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in libraries},
+        },
+    }
+
+
+def _first_carry(parts: PretrainParts) -> PretrainCarry:
+    images, config = parts.images.train.images, parts.config
+    batch = jax.ShapeDtypeStruct((config.batch_size, *images.shape[1:]), images.dtype)
+    return initial_pretrain_carry(parts.byol, batch, config.seed)
+
+
+def _run(
+    parts: PretrainParts,
+    carry: PretrainCarry,
+    folder: pathlib.Path,
+    metrics_bytes: int,
+    on_record: OnRecord,
+    report: Report,
+) -> dict[str, Any] | None:
+    config, images = parts.config, jax.numpy.asarray(parts.images.train.images)
+    for text in health.of_targets(parts.byol.targets, config.steps):
+        report(f"warning: {text}")
+
+    def loop(carry: PretrainCarry, stop: Callable[[], bool]) -> Iterator[tuple[PretrainCarry, dict[str, Any]]]:
+        return pretraining_loop(
+            parts.byol,
+            images,
+            carry,
+            batch_size=config.batch_size,
+            steps=config.steps,
+            record_every=config.log_every,
+            probe_every=config.probe_every,
+            yield_every=config.checkpoint_every,
+            probe=lambda state: _probe(parts, lambda images: parts.encode(state, images)),
+            stop=stop,
+        )
+
+    def save(carry: PretrainCarry, position: int) -> None:
+        metadata = {"metrics_bytes": position}
+        checkpoint.save(folder / CHECKPOINTS, carry.steps, carry._asdict(), {}, metadata)
+
+    watch = health.PretrainWatch()
+    try:
+        carry, interrupted = drive(
+            config, carry, folder, metrics_bytes, loop=loop, save=save, watch=watch, on_record=on_record, report=report
+        )
+        if interrupted:
+            report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
+            return None
+        return _finish(parts, carry, folder)
+    except OSError as error:
+        add_way_on(error, folder)
+        raise
+
+
+def _probe(parts: PretrainParts, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """Probes of what a function makes of the images; empty without labels."""
+    train, test = parts.images
+    if test is None or train.labels is None or test.labels is None:
+        return {}
+    return probe(encode(train.images), train.labels, encode(test.images), test.labels)
+
+
+def _finish(parts: PretrainParts, carry: PretrainCarry, folder: pathlib.Path) -> dict[str, Any]:
+    state = carry.learner
+    save_variables(folder / "parameters.npz", {"params": state.params, "state": state.state})
+    records = list(read_jsonl(folder / METRICS))
+    last = records[-1]
+    initial = parts.byol.init(initial_key(carry.key))
+    result = {
+        "encoder": {name: value for name, value in last.items() if name.startswith("probe/")},
+        "initial_encoder": _probe(parts, lambda images: parts.encode(initial, images)),
+        "pixels": _probe(parts, _pixels),
+        "projection_spread": last["projection_spread"],
+        "images": len(parts.images.train.images),
+        "test_images": 0 if parts.images.test is None else len(parts.images.test.images),
+    }
+    title = f"{parts.config.method} on {pathlib.Path(parts.config.data).name}, target {parts.config.byol.target}"
+    probes_figure(records, result, folder / "learning_curve.png", title)
+    shown: Images = parts.images.test or parts.images.train
+    embedding_figure(parts.encode(state, shown.images), shown.labels, folder / "embedding.png", title)
+    write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
+    return result
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    return flat / 255 if images.dtype == np.uint8 else flat

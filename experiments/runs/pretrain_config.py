@@ -1,0 +1,100 @@
+"""Config of a pretraining run: one frozen dataclass of parts, from flat fields, and to and from JSON.
+
+It imports nothing heavy.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ...agents import parts
+from ...agents.fields import Part, at_least, check_name
+from ...agents.pretraining import BYOLConfig
+from .config import FORMAT, LoggerName, check_loggers, check_seed
+
+METHODS = ("byol",)
+_BEGINS_WITH = ("byol", "method")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(Part):
+    """Config of a pretraining run; with the versions of the libraries and the images, all that the run depends on.
+
+    Attributes:
+        byol: Config of BYOL.
+        method: Method of pretraining.
+        data: Images: mnist5k (needs the extra images), a .npz with an array images, or a folder of images.
+        steps: Number of gradient steps.
+        batch_size: Number of images of a gradient step; each gives two views.
+        seed: Seed of all random numbers.
+        log_every: Number of gradient steps between two lines of metrics.
+        probe_every: Number of gradient steps between two probes of the features, where images have labels.
+        checkpoint_every: Number of gradient steps between two checkpoints.
+        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
+            (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
+    """
+
+    byol: BYOLConfig = BYOLConfig()
+    method: Literal["byol"] = "byol"
+    data: str = "mnist5k"
+    steps: int = at_least(1, 1_000)
+    batch_size: int = at_least(2, 128)
+    seed: int = at_least(0, 0)
+    log_every: int = at_least(1, 20)
+    probe_every: int = at_least(1, 200)
+    checkpoint_every: int = at_least(1, 200)
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        check_seed(self.seed)
+        check_loggers(self.loggers)
+
+
+# Names of the leaves of a run that do not belong to its method.
+PRETRAIN_LEAVES = tuple(field.name for field in dataclasses.fields(PretrainConfig) if field.name not in _BEGINS_WITH)
+
+
+def make_pretrain_config(method: str = "byol", fields: Mapping[str, Any] = {}) -> PretrainConfig:
+    """Config of a pretraining run.
+
+    Args:
+        method: Name of the method.
+        fields: Leaves by name, and unions by the name of a kind or by a part.
+
+    Raises:
+        ValueError: if a name is unknown, belongs to a part that is not there, or a value is out of range.
+        TypeError: if a value is of another type than the field's.
+
+    >>> config = make_pretrain_config("byol", {"optimizer": "lars", "momentum": 0.8, "steps": 100})
+    >>> config.byol.optimizer.momentum, config.steps
+    (0.8, 100)
+    """
+    check_name(method, METHODS, "method")
+    return parts.replace(PretrainConfig(), fields)
+
+
+def to_json(config: PretrainConfig) -> dict[str, Any]:
+    """Convert a config to JSON's types, with its format.
+
+    >>> written = to_json(PretrainConfig())
+    >>> written["format"], written["method"], written["byol"]["optimizer"]["kind"]
+    (2, 'byol', 'adamw')
+    """
+    return {"format": FORMAT, **parts.to_json(config)}
+
+
+def from_json(fields: Mapping[str, Any]) -> PretrainConfig:
+    """Read a config from JSON; the inverse of :func:`to_json`.
+
+    Raises:
+        ValueError: if the format or a field is unknown, or a value is out of range.
+        TypeError: if a value is of another type than the field's.
+
+    >>> from_json(to_json(PretrainConfig(seed=3))) == PretrainConfig(seed=3)
+    True
+    """
+    if fields.get("format") != FORMAT:
+        raise ValueError(f"format: got {fields.get('format')!r}; expected {FORMAT}.")
+    return parts.from_json(PretrainConfig(), {name: value for name, value in fields.items() if name != "format"})

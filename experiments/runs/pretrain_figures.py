@@ -1,0 +1,117 @@
+"""Figures of a pretraining run: its probes over time, and its features in the plane."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PROBES = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "nearest neighbours"}
+LEAST_OF_TSNE = 100  # images
+SHOWN = 2000  # images of the embedding
+_MARKED = 12  # classes that are in the legend
+
+
+def probes_figure(
+    records: Sequence[Mapping[str, Any]], result: Mapping[str, Any], path: pathlib.Path, title: str
+) -> None:
+    """Draw the probes over the gradient steps, with those of the pixels as dotted lines; without labels, the spread.
+
+    Args:
+        records: Records of the run, in order.
+        result: Content of ``evaluation.json``.
+        path: File of the picture, a PNG.
+        title: Title of the picture.
+    """
+    figure, axes = _figure()
+    probed = [record for record in records if "probe/linear" in record]
+    for number, (name, label) in enumerate(PROBES.items()):
+        if not probed:
+            break
+        steps, values = [0, *(record["step"] for record in probed)], [record[name] for record in probed]
+        start = result["initial_encoder"][name]
+        axes.plot(steps, [start, *values], "o-", color=f"C{number}", markersize=3, label=label)
+        axes.axhline(result["pixels"][name], color=f"C{number}", linewidth=1, linestyle=":")
+    if probed:
+        axes.plot([], [], ":", color="0.5", label="pixels")
+        axes.set_ylabel("accuracy on test images")
+    else:
+        axes.plot([record["step"] for record in records], [record["projection_spread"] for record in records])
+        axes.set_ylabel("spread of the projections")
+        axes.set_ylim(0, 1)
+    axes.set_xlabel("gradient steps")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    if probed:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, title: str) -> None:
+    """Draw features in the plane, coloured by label.
+
+    The plane is that of t-SNE where scikit-learn is installed, which the extra ``images`` brings, and else, or for a
+    few images, that of the first two principal components.
+
+    Args:
+        features: ``[N, D]``; the first 2000 are drawn.
+        labels: ``[N]``, or None.
+        path: File of the picture, a PNG.
+        title: Title of the picture.
+    """
+    features = features[:SHOWN].astype(np.float64)
+    labels = np.zeros(len(features), int) if labels is None else labels[:SHOWN]
+    places, how = in_the_plane(features)
+    figure, axes = _figure()
+    for label in np.unique(labels):
+        rows = labels == label
+        color = f"C{label % 10}"
+        axes.plot(*places[rows].T, ".", color=color, markersize=6, alpha=0.6, markeredgewidth=0, label=str(label))
+    if 1 < len(np.unique(labels)) <= _MARKED:
+        axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(how)
+    axes.set_title(title, fontsize=10)
+    figure.savefig(path, dpi=100)
+
+
+def in_the_plane(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Places ``[N, 2]`` of features ``[N, D]``, and the method that gave them.
+
+    >>> places, how = in_the_plane(np.eye(4))
+    >>> places.shape, how
+    ((4, 2), 'features by their first two principal components')
+    """
+    if len(features) >= LEAST_OF_TSNE:
+        try:
+            from sklearn.manifold import TSNE
+
+            return TSNE(init="pca", random_state=0).fit_transform(features), "features by t-SNE"
+        except ImportError:  # the extra images is not installed
+            pass
+    return principal_components(features), "features by their first two principal components"
+
+
+def principal_components(features: np.ndarray) -> np.ndarray:
+    """First two principal components ``[N, 2]`` of features ``[N, D]``; the largest entry of each axis is positive.
+
+    >>> places = principal_components(np.array([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0]]))
+    >>> places.round(3).tolist()
+    [[-1.5, -0.5], [1.5, -0.5], [-1.5, 0.5], [1.5, 0.5]]
+    """
+    centred = features - features.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    places = centred @ axes.T
+    padded: np.ndarray = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    return padded
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy; no window system is touched
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
