@@ -101,7 +101,8 @@ class Watch:
         self._replay, self._discount = replay, discount
         self._ended_at: float = steps
         self._look_at: float = 0
-        self._support_fits = self._features_differ = True
+        self._support_fits = True
+        self._features_differ = replay.sample_spec().weights.shape[-1] > 1  # one row has rank 1 by itself
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
         """Yield each new warning."""

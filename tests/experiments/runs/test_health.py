@@ -53,9 +53,10 @@ def test_agents_that_stop_exploring(fields, message):
     assert all(message in text for text in said)
 
 
-def watch_of(**given):
+def watch_of(batch=4, **given):
     """A watch over a replay whose state is its rewards."""
-    return Watch(types.SimpleNamespace(rewards=lambda state: state), **given)
+    spec = types.SimpleNamespace(weights=np.zeros(batch))
+    return Watch(types.SimpleNamespace(rewards=lambda state: state, sample_spec=lambda: spec), **given)
 
 
 def seen(watch, steps, ended_at=(), rewards=(1.0,), normalization=Normalization()):  # noqa: B008 (immutable)
@@ -113,6 +114,7 @@ def test_features_that_are_all_alike():
     assert "encoder=incremental:0.005" in text
     assert seen_with(watch, 1.0) == []  # once
     assert len(seen_with(watch_of(discount=0.99), 0.0)) == 1
+    assert seen_with(watch_of(batch=1, discount=0.99), 1.0) == []  # the features of one observation
 
 
 def test_a_run_reports_them(tmp_path, monkeypatch):
