@@ -168,7 +168,12 @@ def sample_of(steps=None, **fields):
 
 @pytest.mark.parametrize(
     ("steps", "fields"),
-    [(None, {}), (4, {}), (None, {"dueling": True, "projection": "streams"}), (None, {"projection": "shared"})],
+    [
+        (None, {}),
+        (4, {}),
+        pytest.param(None, {"dueling": True, "projection": "streams"}, marks=pytest.mark.slow),
+        pytest.param(None, {"projection": "shared"}, marks=pytest.mark.slow),
+    ],
 )
 def test_none_is_a_copy_at_every_step_to_the_bit(steps, fields):
     fields, sample = {"horizon": 2, **fields}, sample_of(steps, horizon=2)
@@ -192,8 +197,14 @@ def test_the_encoder_is_a_target_of_the_modules_below_the_head_and_what_is_predi
     assert len(set(losses.values())) == 3
 
 
-@pytest.mark.parametrize("steps", [None, 4])
-@pytest.mark.parametrize("projection", ["streams", "shared"])
+@pytest.mark.parametrize(
+    ("projection", "steps"),
+    [
+        ("streams", None),
+        ("shared", 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("streams", 4), ("shared", None))),
+    ],
+)
 def test_the_encoder_has_the_layers_that_features_are_projected_by(projection, steps):
     def spy(key, views):
         return TermOutput(jnp.zeros(4), {"predicted": views.latents.predicted, "wanted": views.latents.wanted})

@@ -56,6 +56,7 @@ def test_the_network_of_spr_is_rainbows_with_a_transition_and_a_predictor():
     assert found["predictor"]["w"].shape == (512, 512)
 
 
+@pytest.mark.slow
 def test_what_a_reset_of_bbf_touches():
     small = EnvironmentSpec(jax.ShapeDtypeStruct((36, 36, 1), np.dtype(np.uint8)), num_actions=2)
     _, agent = atari("bbf", small, torso="minatar", torso_width=1, hidden_sizes=(4,))

@@ -40,7 +40,14 @@ def test_no_priority_is_zero_and_none_is_not_finite():
 
 @pytest.mark.parametrize(
     ("rule", "batches"),
-    [("periodic:3", 1), ("incremental:0.5@3", 2), ("incremental:0.1", 1), ("none", 2), ("frozen", 1)],
+    [
+        ("periodic:3", 1),
+        ("none", 2),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("incremental:0.5@3", 2), ("incremental:0.1", 1), ("frozen", 1))
+        ),
+    ],
 )
 def test_the_churn_of_a_target_is_the_change_of_its_values_in_a_learner_step(rule, batches):
     """By brute force: the values of the target before and after each dispatch, on the last batch of the dispatch."""

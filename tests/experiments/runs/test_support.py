@@ -81,7 +81,7 @@ def test_a_support_that_is_given_is_not_derived(tmp_path, monkeypatch):
 def test_without_a_support_training_stops_before_the_first_learner_step(
     options, message, recorded, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("polyak.experiments.loops.host.draw_numbers", lambda *_: pytest.fail("learnt"))
+    monkeypatch.setattr("polyak.experiments.loops.learning.learner_round", lambda *_: pytest.fail("learnt"))
     assert cli.run(arguments(["train", "c51"], tmp_path / "run", **ATOMS, **options)) == 2
     said = capsys.readouterr().err
     assert message in said
