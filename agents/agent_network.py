@@ -12,7 +12,7 @@ from ..networks import Network
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from .acting import forward
-from .config import AgentConfig, ConvPrediction, Ensemble, LinearPrediction, MLPPrediction
+from .config import AgentConfig, ConvPrediction, Ensemble, ImplicitQuantile, LinearPrediction, MLPPrediction
 from .heads import HEADS
 
 # Fields of the config's network that the built-in network alone reads.
@@ -47,6 +47,7 @@ def make_networks(
             given network does not read.
     """
     if network is None:
+        _check_features(config, spec)
         arguments = network_arguments(config, spec) | _prediction_arguments(config, spec)
         build = functools.partial(networks.make_network, **arguments, lowering=lowering)
         return build(), build(draw_fractions=False)
@@ -66,6 +67,25 @@ def make_networks(
             f"to {'none' if network.core is None else 'lstm'}."
         )
     return network, network
+
+
+def _check_features(config: AgentConfig, spec: EnvironmentSpec) -> None:
+    """Check that features that are scaled are not the observation itself, of which little would be left."""
+    network = config.network
+    if not network.normalize_features or network.core is not None or torso_name(config, spec) != "mlp":
+        return
+    if len(network.hidden_sizes) == 1 and _head_has_hidden_layer(config):
+        raise ValueError(
+            f"hidden_sizes: got {network.hidden_sizes}, whose layer is the head's, so that normalize_features would "
+            "scale the observation itself; expected two layers or more. Try --hidden-sizes 120 84, or "
+            "--no-normalize-features."
+        )
+
+
+def _head_has_hidden_layer(config: AgentConfig) -> bool:
+    """Whether the last hidden layer is one of the head's."""
+    has_own = getattr(config.head, "dueling", False) or isinstance(config.head, ImplicitQuantile)
+    return has_own or _projection(config) != "none"
 
 
 def _prediction_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def _feature_map(config: AgentConfig, spec: EnvironmentSpec) -> tuple[int, int, 
             f"self_prediction: got 'conv' and observations of shape {spec.observation.shape} with the torso mlp, whose "
             "features are no map. Try --self-prediction mlp, or a torso of images."
         )
-    has_own = getattr(config.head, "dueling", False) or _projection(config) != "none"
+    has_own = _head_has_hidden_layer(config)
     if len(network.hidden_sizes) > 1 or not has_own:
         raise ValueError(
             f"self_prediction: got 'conv' with hidden_sizes {network.hidden_sizes}, of which "

@@ -96,8 +96,10 @@ def configs_of(name, **fields):
     """An agent's own configs with the sizes of the probes, and a support that holds their returns."""
     own = leaves(make_configs(name))
     parts = {"v_min": -2.0, "v_max": 2.0, "num_atoms": 21, "lstm_size": 16}
-    parts |= {"sequence_length": 6, "burn_in": 2, "sequence_period": 2}
+    parts |= {"sequence_length": 6, "burn_in": 2, "sequence_period": 2, "reset_period": "10000"}
     parts = {leaf: value for leaf, value in parts.items() if leaf in own}
+    if own["normalize_features"]:  # of a torso, which the head's layer is no part of
+        parts["hidden_sizes"] = 2 * FIELDS["hidden_sizes"]
     return make_configs(name, fields={**FIELDS, **parts, "batch_size": 32, **fields})
 
 

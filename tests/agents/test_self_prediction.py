@@ -415,6 +415,15 @@ def test_a_dense_layer_between_a_map_and_its_prediction(fields, message):
         make(IMAGES, self_prediction="conv", torso="minatar", **fields)
 
 
+def test_features_that_are_the_observation_are_not_scaled():
+    with pytest.raises(
+        ValueError, match=r"hidden_sizes: got \(8,\), whose layer is the head's, .* Try --hidden-sizes 120"
+    ):
+        make(normalize_features=True, dueling=True)
+    make(normalize_features=True, dueling=True, hidden_sizes=(8, 8))
+    make(normalize_features=True)
+
+
 def test_a_given_network_predicts_if_the_agent_does():
     plain = networks.make_network(SPEC.num_actions, torso="mlp", hidden_sizes=(8,))
     with pytest.raises(
