@@ -211,7 +211,7 @@ class SelfPrediction(Part):
             distance of their correlations from the identity.
     """
 
-    horizon: int = at_least(1, 1)
+    horizon: int = number(1, Range(1, 100))
     prediction_weight: float = at_least(0, 1.0)
     prediction_error: Literal["squared", "cosine"] = "squared"
     action_conditional: bool = True

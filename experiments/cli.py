@@ -308,6 +308,7 @@ def _report_pretraining(folder: pathlib.Path, result: dict[str, Any] | None) -> 
     if result is None:
         return 130
     from .reports.progress import tell
+    from .runs.folders import read_pretrain_config
 
     names = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "neighbours"}
     for name, label in names.items() if result["encoder"] else ():
@@ -316,7 +317,12 @@ def _report_pretraining(folder: pathlib.Path, result: dict[str, Any] | None) -> 
     tell(f"{'spread':<18} {result['projection_spread']:.3f}   of the projections; 0 where they have collapsed")
     tell(f"{'run':<18} {folder}")
     tell(f"{'pictures':<18} {folder / 'learning_curve.png'} {folder / 'embedding.png'}")
-    tell(f"{'start an agent':<18} polyak train --initial {shlex.quote(str(folder))} --initial-part encoder")
+    encoder = read_pretrain_config(folder).byol.encoder
+    sizes = " ".join(map(str, encoder.hidden_sizes))
+    tell(
+        f"{'start an agent':<18} polyak train --env ENV --torso {encoder.torso} --hidden-sizes {sizes} --initial "
+        f"{shlex.quote(str(folder))} --initial-part encoder, on images of the same shape"
+    )
     return 0
 
 

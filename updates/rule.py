@@ -262,15 +262,23 @@ def _parse_period(rule_text: str, number: str, environment_steps_per_learner_ste
     return int(period)
 
 
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _did_you_mean(name: str, argument: str) -> str:
     known = {"periodic": "periodic", "hard": "periodic", "copy": "periodic", "incremental": "incremental"}
     known |= {"soft": "incremental", "polyak": "incremental", "ema": "incremental", "frozen": "frozen", "none": "none"}
     close = difflib.get_close_matches(name.lower(), known, n=1)
     if close:
         meant = known[close[0]]
+        decay = _number(argument)
+        if meant == "incremental" and decay is not None and 0.5 < decay < 1:
+            return f" Did you mean 'incremental:{round(1 - decay, 12):g}', the step size of a decay of {argument}?"
         return f" Did you mean '{meant}{':' + argument if argument and meant not in ('frozen', 'none') else ''}'?"
-    try:
-        number = float(name)
-    except ValueError:
+    if (number := _number(name)) is None:
         return ""
     return f" Did you mean '{'incremental' if number < 1 else 'periodic'}:{name}'?"

@@ -81,6 +81,7 @@ def test_a_rule_of_arrays_has_a_text_too():
         ("periodic:1e3", r"'1e3' is not a period"),
         ("hard:500", r"Did you mean 'periodic:500'\?"),
         ("polyak:0.005", r"Did you mean 'incremental:0.005'\?"),
+        ("ema:0.995", r"Did you mean 'incremental:0.005', the step size of a decay of 0.995\?"),
         ("perodic:500", r"Did you mean 'periodic:500'\?"),
         ("500", r"Did you mean 'periodic:500'\?"),
         ("0.005", r"Did you mean 'incremental:0.005'\?"),
