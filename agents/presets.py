@@ -252,7 +252,7 @@ AGENTS: Mapping[str, AgentEntry] = {
         },
         "SPR with resets, and a slow target network that acts",
         (SR_SPR,),
-        "what the optimizer counts goes on at a reset; priorities are those of rainbow",
+        "a reset keeps the optimizer's count of steps; priorities are those of rainbow",
     ),
     "bbf": AgentEntry(
         "sr_spr",

@@ -49,7 +49,7 @@ def batches(shape, dtype, size, number):
 
 
 def learner_step(config, spec, samples, calls):
-    """What measures a learner step."""
+    """Function that measures a learner step."""
     agent = make_agent(config, spec, total_learner_steps=1_000_000)
     program, state, key = jax.jit(agent.learn, donate_argnums=1), agent.init(jax.random.key(0)), jax.random.key(1)
     turn = itertools.cycle(samples)
@@ -63,7 +63,7 @@ def learner_step(config, spec, samples, calls):
 
 
 def predictions(config, spec, samples, calls):
-    """What measures the predictions and their gradient, from features that are given."""
+    """Function that measures the predictions and their gradient, from features that are given."""
     (network, _), term = make_networks(config, spec, None, "convolution"), make_self_prediction_term(config)
     params, state = network.init(jax.random.key(0), samples[0].transition.obs_tm1[:1])
     slow = jax.tree.map(jnp.copy, params)

@@ -95,9 +95,9 @@ def host_loop(
                 yield carry, {}
             raise
         before = carry.steps
-        since = steps_since_reset(agent, carry.learner_steps)
-        scales = config.normalization.normalize_rewards
-        discount = draw_numbers(config, before, steps, since).discount if scales else 0.0
+        scales, discount = config.normalization.normalize_rewards, 0.0
+        if scales:
+            discount = draw_numbers(config, before, steps, steps_since_reset(agent, carry.learner_steps)).discount
         carry = advance(carry, pipeline, replay, acted, outcome, discount)
         scaling = normalization.scaling(carry.normalization)
         if carry.steps >= config.cadence.learning_starts:

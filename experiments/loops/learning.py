@@ -163,7 +163,7 @@ def learner_round(
 
 
 class _Seen(NamedTuple):
-    """What an agent computes of one batch; zeros unless it is looked at.
+    """Actions and outputs of an agent on one batch; zeros unless they are due.
 
     Attributes:
         policy: Greedy actions of the online network; -1 where a step is not learnt from.

@@ -51,7 +51,7 @@ def command(options, seed):
 
 
 def line(arm, seed, words, folder):
-    """What is kept of the run in a folder."""
+    """Line of the results for the run in a folder."""
     record = list(read_jsonl(folder / "metrics.jsonl"))[-1]
     config = json.loads((folder / "config.json").read_text())
     return {

@@ -89,7 +89,7 @@ def _classify(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
 
 
 def _nearest(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Most frequent label of the nearest neighbours by Euclidean distance; the smallest label of equals."""
+    """Most frequent label of the nearest neighbours by Euclidean distance; the smallest label in a tie."""
     squares, count = np.sum(features**2, axis=1), min(NEIGHBOURS, len(features))
     found = []
     for start in range(0, len(test), _ROWS):
