@@ -42,12 +42,13 @@ class Range(NamedTuple):
     def describe(self, name: str, is_integer: bool) -> str:
         """Description of the range, for error messages.
 
-        >>> Range(1).describe("n", True), Range(0, 1).describe("n", False)
-        ('an integer >= 1', '0 <= n <= 1')
+        >>> Range(1).describe("n", True), Range(0, 1).describe("p", False), Range(1, 9).describe("n", True)
+        ('an integer >= 1', '0 <= p <= 1', 'an integer, 1 <= n <= 9')
         """
         sign = "<" if self.exclusive else "<="
         if math.isfinite(self.lowest) and math.isfinite(self.highest):
-            return f"{self.lowest:g} {sign} {name} <= {self.highest:g}"
+            between = f"{self.lowest:g} {sign} {name} <= {self.highest:g}"
+            return f"an integer, {between}" if is_integer else between
         noun = "an integer" if is_integer else "a finite number"
         if math.isfinite(self.lowest):
             return f"{noun} {'>' if self.exclusive else '>='} {self.lowest:g}"

@@ -148,9 +148,9 @@ def test_numbers_of_numpy_become_pythons_own():
 
 def test_a_schedule_of_integers_may_pass_between_them_but_not_stand_there():
     assert str(Numbers(change="linear(5,1,50%)").change) == "linear(5,1,50%)"
-    with pytest.raises(ValueError, match=r"^change: got 1.5; expected 1 <= change <= 5\.$"):
+    with pytest.raises(ValueError, match=r"^change: got 1.5; expected an integer, 1 <= change <= 5\.$"):
         Numbers(change=1.5)
-    with pytest.raises(ValueError, match=r"^change: got 'linear\(6,1,50%\)'; expected 1 <= change <= 5\.$"):
+    with pytest.raises(ValueError, match=r"^change: got 'linear\(6,1,50%\)'; expected an integer, 1 <= change <= 5\.$"):
         Numbers(change="linear(6,1,50%)")
 
 

@@ -36,7 +36,7 @@ def sample_of(steps=None, **fields):
             r"target: got .* without stop_gradient, .* Leave the encoder out, or set stop_gradient",
         ),
         ({"target": "periodic:5 encodr=none"}, r"got the name 'encodr'; this agent's targets are q, encoder"),
-        ({"horizon": 0}, r"horizon: got 0; expected 1 <= horizon <= 100"),
+        ({"horizon": 0}, r"horizon: got 0; expected an integer, 1 <= horizon <= 100"),
         ({"predictor_rate": 0.0}, r"predictor_rate: got 0.0"),
         ({"self_prediction": "linear", "transition_sizes": (3,)}, r"transition_sizes"),
         ({"projection": "streams"}, r"projection: got 'streams', but the head has none; .* Try --dueling"),
