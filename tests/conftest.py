@@ -13,6 +13,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 pytest.register_assert_rewrite("agent_samples", "network_tools", "replay_record", "small_runs", "scripted_environments")
 
 
+def pytest_configure(config):
+    """Programs of the fast suite run a few times: without most of XLA's optimizations they compile in half the time."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the processes that tests start
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _programs_are_compiled_once(tmp_path_factory, worker_id):
     """Many tests train the same small agents: what one of them has compiled, the others read from a folder.
@@ -28,8 +35,9 @@ def _programs_are_compiled_once(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly():
-    """For programs that run a few times: without most of XLA's optimizations they compile in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def compiled_as_released():
+    """For numbers that depend on the rounding of XLA's optimized programs."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

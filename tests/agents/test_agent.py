@@ -29,8 +29,6 @@ from polyak.agents.loop_config import Sequences
 from polyak.agents.parts import leaves
 from polyak.replay import EnvironmentSpec
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MASKED = SPEC._replace(action_mask=True)
 ATOMS, NOISY = {"num_atoms": 5, "v_min": -1.0, "v_max": 5.0}, {"noisy_sigma": 0.5}
 # Fields of an agent, number of steps of its sequences (None: transitions), and whether learning and acting draw.

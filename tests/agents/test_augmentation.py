@@ -12,8 +12,6 @@ from polyak.agents import make_agent
 from polyak.agents.augmentation import make_augmentation, shift, shift_and_intensity
 from polyak.replay import EnvironmentSpec
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIDE, PAD = 6, 4
 PLACES = 2 * PAD + 1  # along one side
 NUM_IMAGES = 2_000

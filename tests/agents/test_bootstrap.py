@@ -14,8 +14,6 @@ from polyak.agents.config import Greedy, Munchausen, Scalar
 from polyak.agents.heads import ActionRewardDiscount, learn_transition
 from polyak.networks import ValueOutput
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TRANSITION = ActionRewardDiscount(jnp.int32(1), jnp.float32(0.5), jnp.float32(0.9))
 MUNCHAUSEN = Munchausen(munchausen_temperature=0.5)
 

@@ -13,8 +13,6 @@ from polyak import networks
 from polyak.agents import TermOutput
 from polyak.networks import ValueOutput
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def encode(observation, is_training):
     del is_training

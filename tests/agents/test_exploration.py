@@ -10,8 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from polyak.agents import epsilon_greedy
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_epsilon_greedy_frequencies():
     uniform, greedy = jax.random.uniform(jax.random.key(0), (2, 30_000)), jnp.ones(30_000, jnp.int32)

@@ -6,6 +6,7 @@ import golden
 from polyak.agents import make_agent
 from polyak.experiments.runs.version_0_1_0 import configs_from_0_1_0
 
+pytestmark = pytest.mark.usefixtures("compiled_as_released")
 CONFIGURATIONS = golden.configurations()
 QUICK = ("dqn",)  # the others are compiled and run by .ci/run
 

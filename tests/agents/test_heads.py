@@ -15,8 +15,6 @@ from polyak.agents.config import Categorical, Ensemble, Greedy, HLGauss, Implici
 from polyak.agents.heads import ActionRewardDiscount, bin_edges, gaussian_histogram, learn_transition, penalty
 from polyak.networks import ValueOutput
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TRANSITION = ActionRewardDiscount(jnp.int32(1), jnp.float32(0.5), jnp.float32(0.9))
 ONLINE = ValueOutput(jnp.array([1.0, 3.0]))
 TARGET = ValueOutput(jnp.array([4.0, 2.0]))

@@ -7,8 +7,6 @@ import pytest
 from agent_samples import make_config
 from polyak.agents import AgentConfig, make_optimizer
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def update(config, gradients=(3.0, 4.0), params=(1.0, -2.0), steps=1, total=100):
     """Change of the parameters in the last of ``steps`` steps on one gradient."""

@@ -8,8 +8,6 @@ from agent_samples import SPEC, equal, make, make_config, random_sample, random_
 from polyak import networks
 from polyak.agents.support import derive_support
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.mark.parametrize(
     ("rewards", "discount", "margin", "expected"),

@@ -18,8 +18,6 @@ from polyak.networks import ValueOutput
 from polyak.replay import EnvironmentSpec, Sample, Sequence, Transition
 from polyak.updates import Variables
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TWO = EnvironmentSpec(jax.ShapeDtypeStruct((2,), jnp.float32), num_actions=2)
 FOUR = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=4, action_mask=True)
 

@@ -14,8 +14,6 @@ from polyak.replay import Sample, Transition, _walk
 from polyak.updates import Variables
 from replay_record import filled
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 DISCOUNT = 0.9
 
 
