@@ -196,6 +196,11 @@ def make_targets(
             f"act_with: got 'target', and average is {config.average!r}, which would be evaluated in the place of the "
             "network that acts; expected one of the two. Try --average none, or --act-with online."
         )
+    if config.act_with == "target" and str(rules[MAIN_TARGET]) in ("none", "frozen"):
+        raise ValueError(
+            f"act_with: got 'target' with target {config.target!r}, which is the online network under none, and never "
+            "learns under frozen. Give another rule, such as --target incremental:0.005, or --act-with online."
+        )
     return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
 
 

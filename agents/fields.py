@@ -210,7 +210,7 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if annotation is bool:
         return _of_type(name, value, bool, "True or False")
     if annotation is str:
-        return _of_type(name, value, str, "a text")
+        return _of_type(name, value, str, f"a text, such as {field.default!r}" if field.default else "a text")
     return _number(name, value, annotation is int, within)
 
 

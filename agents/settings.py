@@ -17,7 +17,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "n_step_double_dqn": {"target": "periodic:50"},
         "dueling_dqn": {"target": "periodic:100"},
         "n_step_dqn": {"target": "periodic:100"},
-        "c51": {**_SOONER, "learning_rate": "linear(0.0005,0,100%)"},
+        "c51": {"target": "periodic:100", "epsilon": "linear(1,0.02,25%)", "learning_rate": "linear(0.0005,0,100%)"},
         "qr_dqn": _SOONER,
         "iqn": _SOONER,
         "noisy_dqn": {"noisy_sigma": 0.1, "epsilon": "linear(1,0,10%)", "target": "incremental:0.01"},

@@ -133,6 +133,11 @@ def train(
         names = {"agent": agent, "preset": preset}
         beside = ", ".join([*(f"{name} {value!r}" for name, value in names.items() if value is not None), *fields])
         raise ValueError(f"config: got a whole config and {beside} as well; give one or the other.")
+    elif not isinstance(config, RunConfig):
+        raise TypeError(
+            f"config: got {type(config).__name__}; expected a RunConfig. Make one with make_run_config of "
+            "polyak.experiments.runs.config, or give the name of an agent and fields."
+        )
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
         return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import polyak
+from polyak.agents.presets import make_configs
 from polyak.experiments import cli
 from small_runs import arguments, config_of, records
 
@@ -72,6 +73,10 @@ def test_mistakes(run, tmp_path):
         polyak.train(steps="5")
     with pytest.raises(ValueError, match="give one or the other"):
         polyak.train(config=config_of(), steps=5)
+    with pytest.raises(TypeError, match="config: got Configs; expected a RunConfig"):
+        polyak.train(config=make_configs("dqn"))
+    with pytest.raises(TypeError, match=r"target: got None \(NoneType\); expected a text, such as 'periodic:200'"):
+        polyak.train(target=None)
     with pytest.raises(ValueError, match="no run stands there"):
         polyak.load(tmp_path)
     (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())

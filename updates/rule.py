@@ -249,7 +249,10 @@ def _parse_period(rule_text: str, number: str, environment_steps_per_learner_ste
     if not number.endswith("env"):
         return count
     if environment_steps_per_learner_step is None:
-        raise ValueError(f"target: {rule_text!r} is in environment steps, which only a run knows. Give learner steps.")
+        raise ValueError(
+            f"target: {rule_text!r} is in environment steps, which only a run knows. Give learner steps, or "
+            "environment_steps_per_learner_step."
+        )
     period = Fraction(count) / environment_steps_per_learner_step
     if period.denominator != 1:
         unit = environment_steps_per_learner_step

@@ -47,7 +47,7 @@ def test_acting_takes_a_batch_of_environments():
     assert acted.recurrent_state == acted.extras == agent.initial_recurrent_state(jax.random.key(0), 3) == ()
 
 
-@pytest.mark.parametrize("rule", ["frozen", "periodic:1", "none"])
+@pytest.mark.parametrize("rule", ["periodic:1", "incremental:0.5"])
 def test_the_target_acts_where_it_is_asked_to(rule):
     agent = make(TWO, act_with="target", target=rule)
     state = random_state(agent)
@@ -59,12 +59,18 @@ def test_the_target_acts_where_it_is_asked_to(rule):
 
     online, changed = (acted(agent.evaluate_act, each) for each in (state, other))
     assert online != changed
-    assert acted(agent.act, other) == (changed if rule == "none" else online)
+    assert acted(agent.act, other) == online
     evaluated = evaluation_state(agent, other)
     assert acted(agent.evaluate_act, evaluated) == acted(agent.act, other)
     assert evaluation_state(make(TWO, target=rule), other) is other
     # As they are read from a file of parameters: those that acted, and no target beside them.
     assert evaluation_state(agent, other._replace(targets={})).params is other.params
+
+
+@pytest.mark.parametrize("rule", ["none", "frozen"])
+def test_a_target_that_is_no_other_network_or_never_learns_does_not_act(rule):
+    with pytest.raises(ValueError, match=rf"act_with: got 'target' with target '{rule}', which is .*Give another rule"):
+        make(TWO, act_with="target", target=rule)
 
 
 def test_the_target_and_an_average_are_not_both_evaluated():
