@@ -23,6 +23,8 @@ schedules         the text of a SCHEDULE, a number that can change in a run
   linear(1,0.05,10000)      the same over 10000 steps
   exponential(10,3,10000)   geometric: the ratio of two steps is constant
   cosine(0.001,0,100%)      half a cosine
+  horizon(0.97,0.997,10000) geometric in 1 / (1 - value), the horizon of a discount
+  linear(10,3,5000)@resets  begins again at each reset of the network
 """
 
 
@@ -50,6 +52,8 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak train dqn --head quantile --num-quantiles 20 --n-steps 3",
             "polyak train --target periodic:500env --seed 1 --out runs/hard-1",
             "polyak train --target 'incremental:cosine(0.01)' --average incremental:0.001",
+            "polyak train --target 'periodic:500 q/torso=none'",
+            "polyak train zp --target 'periodic:50 encoder=incremental:0.005'",
             "polyak train --initial runs/RUN --epsilon 'linear(0.1,0.01,50%)'",
             "polyak train --initial runs/RUN --initial-part encoder",
         ),

@@ -37,7 +37,8 @@ def test_the_help_has_every_kind_of_target():
 def test_the_help_has_every_kind_of_schedule():
     found = [Schedule.of(text) for text in SCHEDULES]
     assert [str(schedule) for schedule in found] == SCHEDULES
-    assert {schedule.kind for schedule in found} == {"constant", "linear", "exponential", "cosine"}
+    assert {schedule.kind for schedule in found} == {"constant", "linear", "exponential", "cosine", "horizon"}
+    assert {schedule.restarts for schedule in found} == {False, True}
 
 
 @pytest.fixture

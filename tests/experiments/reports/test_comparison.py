@@ -1,49 +1,22 @@
-"""Runs compared: the numbers by hand and by brute force, what belongs together, the table, the figure, the command."""
+"""Runs compared: the numbers by hand and by brute force, and what belongs together."""
 
-import csv
-import io
 import itertools
-import json
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.experiments import cli
 from polyak.experiments.reports.comparison import (
-    Comparison,
-    Curve,
-    Estimate,
     compare,
     estimate,
     steps_to,
     training_returns,
 )
 from polyak.experiments.reports.comparison_table import comparison_table
-from polyak.experiments.reports.figures import comparison_figure, draw_comparison
 from polyak.experiments.reports.run_groups import grouped, read_run, run_folders
-from polyak.experiments.runs.config import to_json
-from small_runs import config_of
-
-
-def write_run(folder, returns, *, greedy=None, length=10, steps=600, **changed):
-    """A run's folder as ``polyak train`` leaves it, with episodes of one length; unfinished without ``greedy``."""
-    folder.mkdir(parents=True)
-    config = to_json(config_of(steps=steps, **changed))
-    (folder / "config.json").write_text(json.dumps({"config": config}))
-    ends = [length * (episode + 1) for episode in range(len(returns))]
-    middle = len(returns) // 2
-    with (folder / "metrics.jsonl").open("w") as metrics:
-        for part in (slice(0, middle), slice(middle, None)):
-            if ends[part]:
-                record = {"step": ends[part][-1], "returns": returns[part], "ended_at": ends[part]}
-                metrics.write(json.dumps(record) + "\n")
-    if greedy is not None:
-        (folder / "evaluation.json").write_text(json.dumps({"mean": greedy}))
-    return folder
+from written_runs import write_run, write_two_groups
 
 
 def numbers(found):
@@ -189,13 +162,7 @@ class TestGroups:
 
 @pytest.fixture
 def two_groups(tmp_path):
-    """Three seeds under one target and two under another, a return of 0 and then of ``level`` in each."""
-    for target, levels in {"periodic:10": [4.0, 6.0, 8.0], "none": [2.0, 12.0]}.items():
-        for seed, level in enumerate(levels):
-            folder = tmp_path / "runs" / f"{target.replace(':', '-')}-{seed}"
-            returns = [0.0] * (4 + seed) + [level] * (8 - seed)
-            write_run(folder, returns, greedy=10 * level, seed=seed, target=target)
-    return tmp_path / "runs"
+    return write_two_groups(tmp_path / "runs")
 
 
 class TestCompare:
@@ -295,124 +262,3 @@ class TestCompare:
         config.write_text(config.read_text().replace("n_steps", "m_steps"))
         with pytest.raises(ValueError, match=r"none-1: field of loop.draw: got 'm_steps'.*Did you mean 'n_steps'"):
             compare(two_groups)
-
-
-class TestTable:
-    def test_csv_has_every_number(self, two_groups):
-        comparison = compare(two_groups, window=2, threshold=5.0)
-        none, periodic = csv.DictReader(io.StringIO(comparison_table(comparison, "csv")))
-        assert (periodic["group"], periodic["seeds"]) == ("target=periodic:10", "3")
-        found = [float(periodic[f"greedy_{part}"]) for part in ("iqm", "low", "high")]
-        assert found == [60.0, 40.0, 80.0]
-        assert (periodic["threshold"], periodic["steps_to_threshold"], periodic["reached"]) == ("5.0", "80.0", "2")
-        assert (none["steps_to_threshold"], none["reached"]) == ("", "1")
-        asked_nothing = next(csv.DictReader(io.StringIO(comparison_table(compare(two_groups), "csv"))))
-        assert [asked_nothing[name] for name in ("threshold", "steps_to_threshold", "reached")] == ["", "", ""]
-
-    @pytest.mark.parametrize("form", ["text", "markdown"])
-    def test_text_and_markdown_say_the_same(self, two_groups, form):
-        lines = comparison_table(compare(two_groups, window=2, threshold=5.0), form).splitlines()
-        if form == "markdown":
-            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:4])]
-            assert lines[1].count("---") == 6
-        else:
-            starts = [lines[0].index(name) for name in ("group", "environment", "seeds", "training", "greedy", "steps")]
-            bounds = [slice(*pair) for pair in itertools.pairwise([*starts, None])]
-            rows = [[line[bound].strip() for bound in bounds] for line in lines[:3]]
-        assert rows == [
-            ["group", "environment", "seeds", "training return", "greedy return", "steps to 5"],
-            ["target=none", "CartPole-v1", "2", "7.000 [2.000, 12.000]", "70.0 [20.0, 120.0]", "- (1/2)"],
-            ["target=periodic:10", "CartPole-v1", "3", "6.000 [4.000, 8.000]", "60.0 [40.0, 80.0]", "80 (2/3)"],
-        ]
-        assert any("mean of the last 2 training episodes" in line for line in lines)
-
-    def test_what_is_not_defined_is_a_dash(self, tmp_path):
-        write_run(tmp_path / "one", [3.0], greedy=30.0)
-        write_run(tmp_path / "none", [3.0], target="none")
-        text = comparison_table(compare(tmp_path, threshold=1), "markdown")
-        assert "| target=periodic:50 | CartPole-v1 | 1 | 3.000 [-] | 30.0 [-] | - (0/1) |" in text
-        assert "| target=none | CartPole-v1 | 0 (+ 1 unfinished) | - | - | - |" in text
-
-
-class TestFigure:
-    def test_a_panel_for_each_environment_and_a_line_and_band_for_each_group(self, two_groups):
-        write_run(two_groups / "acrobot", [-500.0, -400.0], env="Acrobot-v1", target="none")
-        comparison = compare(two_groups, window=2, threshold=5.0)
-        figure = draw_comparison(comparison)
-        acrobot, cartpole = figure.axes
-        assert (acrobot.get_title(), cartpole.get_title()) == ("Acrobot-v1", "CartPole-v1")
-        assert (len(cartpole.lines), len(cartpole.collections)) == (3, 2)  # the threshold's line and one each
-        assert (len(acrobot.lines), len(acrobot.collections)) == (2, 0)  # one seed has no band
-        periodic = comparison.curves[-1]
-        assert cartpole.lines[-1].get_ydata().tolist() == periodic.training.value.tolist()
-        edges = cartpole.collections[-1].get_paths()[0].vertices[:, 1]
-        assert (edges.min(), edges.max()) == (periodic.training.low.min(), periodic.training.high.max())
-        none = [axes.lines[1].get_color() for axes in (acrobot, cartpole)]
-        assert none[0] == none[1] != cartpole.lines[-1].get_color()
-        [legend] = figure.legends
-        assert [text.get_text() for text in legend.get_texts()] == [
-            "target=none (1 to 2 seeds)",
-            "target=periodic:10 (3 seeds)",
-        ]
-        assert "95 % bootstrap interval" in legend.get_title().get_text()
-
-    def test_many_groups_are_told_apart_and_long_labels_fit(self):
-        steps, flat = np.array([0.0, 1.0]), np.zeros(2)
-        groups = [f"target=incremental:0.00{number}, hidden_sizes=120 84, learning_rate=0.0003" for number in range(9)]
-        curves = [Curve(group, "CartPole-v1", 3, steps, Estimate(flat, flat, flat)) for group in groups]
-        figure = draw_comparison(Comparison([], curves, [], None, 100))
-        looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
-        assert len(looks) == 9
-        figure.draw_without_rendering()
-        legend, whole = figure.legends[0].get_window_extent(), figure.bbox
-        assert (legend.x0 >= 0, legend.x1 <= whole.x1, legend.y0 >= 0) == (True, True, True)
-        assert figure.axes[0].get_window_extent().height > 1.2 * figure.dpi  # and the panel keeps its height
-
-    def test_the_ending_says_the_format_and_letters_stay_letters(self, two_groups, tmp_path):
-        comparison = compare(two_groups)
-        for ending, begins in {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}.items():
-            comparison_figure(comparison, tmp_path / f"figure.{ending}")
-            assert (tmp_path / f"figure.{ending}").read_bytes().startswith(begins)
-        pdf = (tmp_path / "figure.pdf").read_bytes()
-        assert b"/FontFile2" in pdf  # TrueType, embedded
-        assert b"/Type3" not in pdf
-
-    def test_what_cannot_be_drawn_is_an_error(self, two_groups, tmp_path):
-        comparison = compare(two_groups)
-        with pytest.raises(ValueError, match=r"figure: got .*figure.jpg; expected a file that ends in .png, .pdf or"):
-            comparison_figure(comparison, tmp_path / "figure.jpg")
-        with pytest.raises(ValueError, match=r"figure: .* cannot be written \(No such file or directory"):
-            comparison_figure(comparison, tmp_path / "nowhere" / "figure.png")
-        with pytest.raises(ValueError, match="no run has a curve yet"):
-            comparison_figure(comparison._replace(curves=[]), tmp_path / "figure.png")
-
-
-def test_from_the_command_line(two_groups, tmp_path, capsys):
-    options = ["--threshold", "5", "--window", "2", "--figure", str(tmp_path / "figure.svg")]
-    for form in ("text", "markdown", "csv"):
-        assert cli.run(["compare", str(two_groups), *options, "--format", form]) == 0
-        said = capsys.readouterr()
-        assert said.out == comparison_table(compare(two_groups, threshold=5.0, window=2), form)
-        assert said.err == f"figure    {tmp_path / 'figure.svg'}\n"
-    assert (tmp_path / "figure.svg").stat().st_size > 1000
-    write_run(two_groups / "z", [1.0], seed=9)
-    assert cli.run(["compare", str(two_groups)]) == 0
-    assert capsys.readouterr().err.startswith(f"polyak: {two_groups / 'z'} is unfinished")
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["compare"], "runs: got none; expected folders of runs"),
-        (["compare", "nowhere"], r"nowhere: no run stands there \(no config.json\)"),
-        (["compare", "nowhere", "--window", "0"], "window: got 0; expected an integer >= 1"),
-    ],
-)
-def test_bad_input_is_one_message_and_exit_code_2(command, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cli.run(command) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("polyak: ")
-    assert len(said.err.splitlines()) == 1
-    assert re.search(message, said.err)

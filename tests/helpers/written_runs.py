@@ -1,0 +1,33 @@
+"""Folders of runs as ``polyak train`` leaves them, written without training."""
+
+import json
+
+from polyak.experiments.runs.config import to_json
+from small_runs import config_of
+
+
+def write_run(folder, returns, *, greedy=None, length=10, steps=600, **changed):
+    """A run's folder as ``polyak train`` leaves it, with episodes of one length; unfinished without ``greedy``."""
+    folder.mkdir(parents=True)
+    config = to_json(config_of(steps=steps, **changed))
+    (folder / "config.json").write_text(json.dumps({"config": config}))
+    ends = [length * (episode + 1) for episode in range(len(returns))]
+    middle = len(returns) // 2
+    with (folder / "metrics.jsonl").open("w") as metrics:
+        for part in (slice(0, middle), slice(middle, None)):
+            if ends[part]:
+                record = {"step": ends[part][-1], "returns": returns[part], "ended_at": ends[part]}
+                metrics.write(json.dumps(record) + "\n")
+    if greedy is not None:
+        (folder / "evaluation.json").write_text(json.dumps({"mean": greedy}))
+    return folder
+
+
+def write_two_groups(folder):
+    """Three seeds under one target and two under another, a return of 0 and then of ``level`` in each."""
+    for target, levels in {"periodic:10": [4.0, 6.0, 8.0], "none": [2.0, 12.0]}.items():
+        for seed, level in enumerate(levels):
+            returns = [0.0] * (4 + seed) + [level] * (8 - seed)
+            path = folder / f"{target.replace(':', '-')}-{seed}"
+            write_run(path, returns, greedy=10 * level, seed=seed, target=target)
+    return folder
