@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -283,7 +283,7 @@ def measured(
     diagnose: Callable[..., Any], state: LearnerState, totals: dict[str, jax.Array], count: int, step: int
 ) -> Record:
     """Metrics of the learner, means over ``count`` learner steps; fetched from the device in one call."""
-    found = {name: value.item() for name, value in jax.device_get(diagnose(state, totals, max(count, 1))).items()}
+    found = fetched(diagnose(state, totals, max(count, 1)))
     if count == 0:
         return found | dict.fromkeys(totals)
     if found.get("skipped") == 1:
@@ -292,13 +292,37 @@ def measured(
             f"environment step {step}: training has diverged, or the environment's numbers are out of all scale. Lower "
             "learning_rate, set max_gradient_norm or normalize_rewards, or slow the target down."
         )
-    for name, value in found.items():
+    ways = "Lower learning_rate, set max_gradient_norm, or slow the target down."
+    return check_finite(found, f"environment step {step}", ways)
+
+
+def fetched(metrics: Mapping[str, jax.Array]) -> Record:
+    """Metrics as Python's numbers, fetched from the device in one call.
+
+    >>> fetched({"loss": jnp.float32(0.5)})
+    {'loss': 0.5}
+    """
+    return {name: value.item() for name, value in jax.device_get(metrics).items()}
+
+
+def check_finite(record: Record, at: str, ways: str) -> Record:
+    """Return a record of numbers if each is finite.
+
+    Args:
+        record: Numbers by name.
+        at: Place in the run, for the error.
+        ways: What to try where training has diverged, for the error.
+
+    Raises:
+        ValueError: if one is not finite, because training has diverged.
+
+    >>> check_finite({"loss": 0.5}, "gradient step 3", "Lower learning_rate.")
+    {'loss': 0.5}
+    """
+    for name, value in record.items():
         if not math.isfinite(value):
-            raise ValueError(
-                f"{name}: got {value} at environment step {step}: training has diverged. Lower learning_rate, set "
-                "max_gradient_norm, or slow the target down."
-            )
-    return found
+            raise ValueError(f"{name}: got {value} at {at}: training has diverged. {ways}")
+    return record
 
 
 def finite_priorities(priorities: Any, step: int) -> np.ndarray:

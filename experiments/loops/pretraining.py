@@ -6,7 +6,6 @@ one dispatch costs microseconds beside a step of milliseconds.
 """
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,9 +15,10 @@ import jax.numpy as jnp
 
 from ...agents.byol import BYOL
 from ...updates import LearnerState, diagnostics
-from .learning import Record
+from .learning import Record, check_finite, fetched
 
 READ = 256  # images whose features are read for a record
+_WAYS = "Lower learning_rate, or slow the target down."
 _INITIAL, _READINGS = 2**32 - 1, 2**32 - 2  # folded into the key, where no step comes to
 
 
@@ -107,7 +107,8 @@ def pretraining_loop(
         carry, step = step_once(carry, images), step + 1
         is_probed = step % probe_every == 0 or step >= steps
         if step % record_every == 0 or is_probed:
-            record: Record = {"step": step, **finite(jax.device_get(read(carry, sample)), step)}
+            found = check_finite(fetched(read(carry, sample)), f"gradient step {step}", _WAYS)
+            record: Record = {"step": step, **found}
             record |= probe(carry.learner) if is_probed else {}
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "steps_per_second": (step - first) / seconds}
@@ -133,23 +134,3 @@ def _read(byol: BYOL, carry: PretrainCarry, images: jax.Array) -> dict[str, jax.
     found |= byol.read(jax.random.fold_in(carry.key, _READINGS), carry.learner, images)
     distances = diagnostics.distances(byol.targets, carry.learner.params, carry.learner.targets)
     return found | {f"target_distance/{name}": distance for name, distance in distances.items()}
-
-
-def finite(metrics: dict[str, Any], step: int) -> dict[str, float]:
-    """Metrics as Python's numbers.
-
-    Raises:
-        ValueError: if one is not finite, because training has diverged.
-
-    >>> import numpy as np
-    >>> finite({"loss": np.float32(0.5)}, step=3)
-    {'loss': 0.5}
-    """
-    found = {name: value.item() for name, value in metrics.items()}
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{name}: got {value} at gradient step {step}: training has diverged. Lower learning_rate, or slow the "
-                "target down."
-            )
-    return found

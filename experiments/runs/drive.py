@@ -105,6 +105,16 @@ def drive(
         return carry, interrupted.is_set() and carry.steps < config.steps
 
 
+def evaluation_if_ended(folder: pathlib.Path, steps: int, report: Report) -> dict[str, Any] | None:
+    """Evaluation of a run that has ended; None for one that goes on, whose unfinished checkpoints are removed."""
+    checkpoint.remove_unfinished(folder / CHECKPOINTS)
+    saved = checkpoint.steps_saved(folder / CHECKPOINTS)
+    if not (saved and saved[-1] >= steps and (folder / "evaluation.json").exists()):
+        return None
+    report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
+    return dict(read_json(folder / "evaluation.json"))
+
+
 def add_way_on(error: Exception, folder: pathlib.Path) -> None:
     """Add a note to an error that ended a run: what is kept, and the command that continues it."""
     saved = checkpoint.steps_saved(folder / CHECKPOINTS)

@@ -22,8 +22,8 @@ from ...updates import LearnerState, rules_by_part
 from ..loops.pretraining import PretrainCarry, initial_key, initial_pretrain_carry, pretraining_loop
 from . import checkpoint, health
 from .consumers import Report
-from .drive import CHECKPOINTS, METRICS, add_way_on, drive
-from .files import locked, read_json, save_variables, write_json
+from .drive import CHECKPOINTS, METRICS, add_way_on, drive, evaluation_if_ended
+from .files import locked, save_variables, write_json
 from .folders import prepare_folder, read_pretrain_config, resume_command
 from .images import Images, Split, load_images, split
 from .loggers import check_installed
@@ -109,17 +109,13 @@ def resume_pretraining(
     config = read_pretrain_config(folder)
     check_installed(config.loggers)
     with locked(folder):
-        checkpoints = folder / CHECKPOINTS
-        checkpoint.remove_unfinished(checkpoints)
-        saved = checkpoint.steps_saved(checkpoints)
-        if saved and saved[-1] >= config.steps and (folder / "evaluation.json").exists():
-            report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
-            return read_json(folder / "evaluation.json")
+        if (evaluation := evaluation_if_ended(folder, config.steps, report)) is not None:
+            return evaluation
         parts = build_pretraining(config)
         carry, metrics_bytes = _first_carry(parts), 0
-        if saved:
+        if checkpoint.steps_saved(folder / CHECKPOINTS):
             try:
-                tree, _, metadata = checkpoint.restore_latest(checkpoints, carry._asdict())
+                tree, _, metadata = checkpoint.restore_latest(folder / CHECKPOINTS, carry._asdict())
             except FileNotFoundError as error:
                 raise ValueError(str(error)) from None
             carry, metrics_bytes = PretrainCarry(**tree), metadata["metrics_bytes"]

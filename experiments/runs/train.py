@@ -29,9 +29,9 @@ from . import checkpoint, health
 from .build import STORAGE, Parts, build, resolved
 from .config import RunConfig, without_workers
 from .consumers import SAVES_THAT_MAY_FAIL, Report
-from .drive import CHECKPOINTS, add_way_on, drive
+from .drive import CHECKPOINTS, add_way_on, drive, evaluation_if_ended
 from .export import load_initial
-from .files import load_variables, locked, read_json, save_variables, write_json
+from .files import load_variables, locked, save_variables, write_json
 from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
@@ -168,17 +168,14 @@ def _resume(
     parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None
 ) -> dict[str, Any] | None:
     config = parts.config
-    checkpoint.remove_unfinished(folder / "checkpoints")
-    saved = checkpoint.steps_saved(folder / "checkpoints")
-    if saved and saved[-1] >= config.steps and (folder / "evaluation.json").exists():
-        report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
-        return read_json(folder / "evaluation.json")
-    if saved:
+    if (evaluation := evaluation_if_ended(folder, config.steps, report)) is not None:
+        return evaluation
+    if checkpoint.steps_saved(folder / CHECKPOINTS):
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
         environment, replay, mapped = parts.environment, parts.replay, config.replay_storage == "mmap"
         try:
             carry = initial_carry(parts.agent, environment, replay, config.loop, config.seed, reopen=mapped)
-            carry, metrics_bytes = restore_carry(carry, environment, replay, folder / "checkpoints", mapped=mapped)
+            carry, metrics_bytes = restore_carry(carry, environment, replay, folder / CHECKPOINTS, mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
