@@ -57,7 +57,7 @@ def forward(
 
 def make_acting(
     config: AgentConfig, network: Network, target: Target | None = None
-) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput]]:
+) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput], Callable[..., jax.Array]]:
     """Make the functions with which an agent begins, acts in training, and acts when it is evaluated.
 
     An ensemble acts by one member for a whole episode (Osband et al., 2016, algorithm 1), drawn where the episode
@@ -71,7 +71,7 @@ def make_acting(
             evaluated acts with ``params`` (see :func:`polyak.agents.evaluation_state`).
 
     Returns:
-        ``initial_recurrent_state``, ``act`` and ``evaluate_act`` of an :class:`polyak.agents.Agent`.
+        ``initial_recurrent_state``, ``act``, ``evaluate_act`` and ``q_values`` of an :class:`polyak.agents.Agent`.
     """
     ensemble = config.head if isinstance(config.head, Ensemble) else None
     noisy = network.draws and (not isinstance(config.head, ImplicitQuantile) or config.head.noisy_sigma is not None)
@@ -116,4 +116,8 @@ def make_acting(
         after = recurrent_state._replace(core=core) if has_core else recurrent_state
         return ActOutput(greedy_action(output.q_values, timestep.action_mask), after)
 
-    return initial_recurrent_state, act, evaluate_act
+    def q_values(state: LearnerState, recurrent_state: Any, timestep: TimeStep) -> jax.Array:
+        variables, before = Variables(state.params, state.state), core_of(recurrent_state, timestep.first)
+        return forward(network, variables, None, timestep, before)[0].q_values
+
+    return initial_recurrent_state, act, evaluate_act, q_values

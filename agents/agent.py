@@ -124,7 +124,7 @@ def make_agent(
 
     acts_with = MAIN_TARGET if config.act_with == "target" else None
     acting_target = None if acts_with is None else named[acts_with]
-    initial_recurrent_state, act, evaluate_act = make_acting(config, acting_network, acting_target)
+    initial_recurrent_state, act, evaluate_act, q_values = make_acting(config, acting_network, acting_target)
     # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
     learn, greedy = (jax.jit(function, inline=True) for function in (learner.step, greedy_actions))
     return Agent(
@@ -142,6 +142,7 @@ def make_agent(
         output=output,
         periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
         acts_with=acts_with,
+        q_values=q_values,
     )
 
 

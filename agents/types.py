@@ -175,6 +175,8 @@ class Agent(NamedTuple):
         periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
             multiple of its period.
         acts_with: Name of the target whose parameters act; None where those of the online network do.
+        q_values: ``(state, recurrent_state, timestep) -> [N, A]``, the values by which ``evaluate_act`` chooses, of
+            illegal actions too; None for an agent that has none.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -191,6 +193,7 @@ class Agent(NamedTuple):
     output: Callable[[str, Variables, Sample], tuple[Array, Array]] | None = None
     periodic: Mapping[str, Periodic] = {}
     acts_with: str | None = None
+    q_values: Callable[[LearnerState, Tree, TimeStep], Array] | None = None
 
 
 def evaluation_state(agent: Agent, state: LearnerState) -> LearnerState:

@@ -1,32 +1,24 @@
 """Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, get_args
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
-from ..replay.types import EnvironmentSpec, TimeStep
-from ..updates import LearnerState, Variables
-from .loops.normalization import normalize_timestep
-from .loops.observations import observation_pipeline
+from .environments.make import given_environment
+from .environments.objects import kwargs_text, text_of
 from .reports.comparison import compare as compare
 from .reports.progress import Progress
 from .runs import folders
 from .runs import train as runs
-from .runs.build import build
-from .runs.config import RunConfig, make_run_config, without_workers
+from .runs.config import RunConfig, make_run_config
 from .runs.export import Exported, Format, describe, load_exported, write_exported
-from .runs.files import load_variables, read_arrays, read_json
-from .runs.pretrain import build_pretraining, resume_pretraining
+from .runs.files import read_arrays, read_json
+from .runs.finished import Pretrained, Run, load_pretraining, load_run
 from .runs.pretrain import pretrain as run_pretraining
+from .runs.pretrain import resume_pretraining
 from .runs.pretrain_config import PretrainConfig, make_pretrain_config
-from .runs.records import read_jsonl
 
 __all__ = [
     "Exported",
@@ -43,53 +35,6 @@ __all__ = [
 ]
 
 Folder = str | pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: Folder of the run.
-        config: Config of the run.
-        spec: Spec of its environment.
-        metrics: Name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
-            and ``ended_at`` are over the training episodes.
-        variables: Parameters and module state that are evaluated.
-        evaluation: Mean, standard error and returns of the greedy episodes at the end.
-        act: Function from one observation to the greedy action (shape and dtype as the environment's, a stack of frames
-            where the agent sees stacks, a ``Discrete`` observation as its one-hot vector), for agents without recurrent
-            state; with ``action_mask``, ``act(observation, action_mask)`` among the legal actions.
-    """
-
-    folder: pathlib.Path
-    config: RunConfig
-    spec: EnvironmentSpec
-    metrics: dict[str, np.ndarray]
-    variables: Variables
-    evaluation: dict[str, Any]
-    act: Callable[..., int] = dataclasses.field(repr=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """A finished pretraining run.
-
-    Attributes:
-        folder: Folder of the run.
-        config: Config of the run.
-        metrics: Name to array over the records, float64 with NaN where nothing was measured.
-        variables: Parameters and module state of the online network: encoder, projector and predictor.
-        evaluation: Probes of the encoder, of its initialisation and of the pixels; empty dictionaries without labels.
-        encode: Function from images ``[N, H, W, C]`` to features ``[N, D]``.
-    """
-
-    folder: pathlib.Path
-    config: PretrainConfig
-    metrics: dict[str, np.ndarray]
-    variables: Variables
-    evaluation: dict[str, Any]
-    encode: Callable[[np.ndarray], np.ndarray] = dataclasses.field(repr=False)
 
 
 def train(
@@ -111,7 +56,9 @@ def train(
         quiet: Whether to print no progress.
         **fields: Fields of the run (``env``, ``steps``, ``seed``, ...), of the agent (``target``, ``num_atoms``, ...)
             and of the loop (``n_steps``, ``epsilon``, ...), by name; unions (``head``, ``core``, ...) by the name of a
-            kind or by a part, schedules by a number or a text. ``initial`` takes a path, or a run that has ended;
+            kind or by a part, schedules by a number or a text. ``env`` takes an id, a class or function that makes an
+            environment, or an instance, which is copied; ``env_kwargs`` a dictionary, and ``wrappers`` functions of an
+            environment that return one, the innermost first. ``initial`` takes a path, or a run that has ended;
             ``initial_part="encoder"`` takes a pretraining run too.
 
     Raises:
@@ -127,8 +74,10 @@ def train(
     >>> run.config.agent.target, run.metrics["step"].tolist(), run.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
     ('incremental:0.01', [300.0], True)
     """
+    given: Mapping[str, Any] = {}
     if config is None:
-        config = _config(agent or DEFAULT_AGENT, preset or DEFAULT_PRESET, fields)
+        texts, given = _as_texts(fields)
+        config = make_run_config(agent or DEFAULT_AGENT, preset or DEFAULT_PRESET, texts)
     elif fields or agent is not None or preset is not None:
         names = {"agent": agent, "preset": preset}
         beside = ", ".join([*(f"{name} {value!r}" for name, value in names.items() if value is not None), *fields])
@@ -140,7 +89,7 @@ def train(
         )
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
-        return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin), folder)
+        return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin, given), folder, given)
 
 
 def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = True, **fields: Any) -> Pretrained:
@@ -158,34 +107,39 @@ def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = T
             images cannot be read, before the first gradient step.
         KeyboardInterrupt: if interrupted; the run is saved, and :func:`resume` continues it.
 
-    >>> import tempfile
+    >>> import numpy, tempfile
     >>> sizes = {"hidden_sizes": (8,), "projector_hidden": 8, "projection_size": 4, "predictor_hidden": 8}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/noise.npz", images=np.random.default_rng(0).random((20, 8, 8)))
+    ...     numpy.savez(f"{folder}/noise.npz", images=numpy.random.default_rng(0).random((20, 8, 8)))
     ...     run = pretrain("byol", data=f"{folder}/noise.npz", steps=2, batch_size=4, out=f"{folder}/run", **sizes)
-    >>> run.encode(np.zeros((3, 8, 8, 1), np.float32)).shape, run.evaluation["encoder"]
+    >>> run.encode(numpy.zeros((3, 8, 8, 1), numpy.float32)).shape, run.evaluation["encoder"]
     ((3, 8), {})
     """
-    config = make_pretrain_config(method, {**fields, **_as_text("data", fields)})
+    config = make_pretrain_config(method, {**fields, **_path_as_text("data", fields)})
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
         return _pretrained(run_pretraining(config, folder, progress.show, progress.say, progress.begin), folder)
 
 
-def resume(folder: Folder, *, quiet: bool = True) -> Run | Pretrained:
+def resume(folder: Folder, *, quiet: bool = True, **objects: Any) -> Run | Pretrained:
     """Continue a run that was stopped or killed, as if it had not been; a pretraining run too.
+
+    Args:
+        folder: Folder of the run.
+        quiet: Whether to print no progress.
+        **objects: ``env`` and ``wrappers``, where the run was begun with objects that no module has.
 
     Raises:
         ValueError: if no run stands in ``folder``, or it cannot be continued.
         KeyboardInterrupt: if interrupted again; the run is saved.
     """
     folder = pathlib.Path(folder)
-    config = folders.read_any_config_to_resume(folder)
+    config, given = folders.read_any_config_to_resume(folder), _given_again(objects)
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         if isinstance(config, PretrainConfig):
             return _pretrained(resume_pretraining(folder, *shown), folder)
-        return _finished(runs.resume(folder, *shown), folder)
+        return _finished(runs.resume(folder, *shown, given), folder, given)
 
 
 def load_pretrained(folder: Folder) -> Pretrained:
@@ -194,21 +148,15 @@ def load_pretrained(folder: Folder) -> Pretrained:
     Raises:
         ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.
     """
-    folder = pathlib.Path(folder)
-    config = folders.read_pretrain_config(folder)
-    _check_ended(folder)
-    parts = build_pretraining(config)
-    shapes = jax.eval_shape(parts.byol.init, jax.random.key(0))
-    trees = load_variables(folder / "parameters.npz", {"params": shapes.params, "state": shapes.state})
-    state = LearnerState(**trees, optimizer_state=(), targets={})
-    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
-    variables = Variables(state.params, state.state)
-    evaluation = read_json(folder / "evaluation.json")
-    return Pretrained(folder, config, metrics, variables, evaluation, lambda images: parts.encode(state, images))
+    return load_pretraining(pathlib.Path(folder))
 
 
-def load(folder: Folder) -> Run:
+def load(folder: Folder, **objects: Any) -> Run:
     """Read a finished run.
+
+    Args:
+        folder: Folder of the run.
+        **objects: As for :func:`resume`.
 
     Raises:
         ValueError: if no finished run stands in ``folder``, this version of polyak cannot read it, or a file of it does
@@ -224,50 +172,12 @@ def load(folder: Folder) -> Run:
     >>> again.variables.params["head/q_values"]["w"].shape, again.spec.num_actions
     ((8, 2), 2)
     """
-    folder = pathlib.Path(folder)
-    config = folders.read_config(folder)
-    _check_ended(folder)
-    parts = build(without_workers(config))
-    parts.environment.close()
-    state, scaling = runs.read_parameters(parts, folder / "parameters.npz")
-    spec = parts.environment.spec
-    shown = observation_pipeline(config.loop, spec).spec.observation
-
-    @jax.jit
-    def greedy(observation: Any, action_mask: Any) -> Any:
-        masks = jax.tree.map(lambda mask: mask[None], action_mask)
-        timestep = normalize_timestep(scaling, TimeStep(observation[None], jnp.zeros(1), jnp.ones(1, bool), masks))
-        recurrent_state = parts.agent.initial_recurrent_state(jax.random.key(0), 1)
-        return parts.agent.evaluate_act(jax.random.key(0), state, recurrent_state, timestep).action[0]
-
-    def act(observation: Any, action_mask: Any = None) -> int:
-        if config.agent.network.core is not None:
-            raise ValueError(
-                "act: this agent is recurrent, so that its action depends on the whole episode. Play whole episodes "
-                f"with polyak.evaluate({str(folder)!r}), or carry its recurrent state (Agent.evaluate_act)."
-            )
-        found = np.asarray(observation, shown.dtype)
-        if found.shape != shown.shape:
-            raise ValueError(
-                f"observation: got shape {found.shape}; expected {shown.shape}, one "
-                "observation. Pass a single observation, without a batch axis."
-            )
-        if action_mask is None and not config.action_mask:
-            return int(greedy(found, ()))
-        mask = np.asarray(action_mask, np.bool_)
-        if mask.shape != (spec.num_actions,) or not mask.any():
-            raise ValueError(
-                f"action_mask: got {action_mask!r}; expected {spec.num_actions} of bool or of 0 and 1, one for each "
-                "action, and a legal one among them."
-            )
-        return int(greedy(found, mask))
-
-    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
-    variables = Variables(state.params, state.state)
-    return Run(folder, config, spec, metrics, variables, read_json(folder / "evaluation.json"), act)
+    return load_run(pathlib.Path(folder), _given_again(objects))
 
 
-def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, epsilon: float = 0.0) -> dict[str, Any]:
+def evaluate(
+    run: Run | Folder, *, episodes: int = 20, seed: int | None = None, epsilon: float = 0.0, **objects: Any
+) -> dict[str, Any]:
     """Play whole episodes with the parameters of a finished run, in environments of their own.
 
     Args:
@@ -275,6 +185,7 @@ def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, 
         episodes: Number of episodes.
         seed: Seed of the environments; by default the seed of the run's own evaluation.
         epsilon: Probability of a random action.
+        **objects: As for :func:`resume`; a run remembers its own.
 
     Returns:
         ``mean``, ``standard_error``, ``episodes``, ``seed``, ``epsilon`` and ``returns``.
@@ -282,7 +193,8 @@ def evaluate(run: Run | Folder, *, episodes: int = 20, seed: int | None = None, 
     Raises:
         ValueError: if there is no finished run, fewer than one episode, or an epsilon outside [0, 1].
     """
-    return runs.evaluate_run(run.folder if isinstance(run, Run) else pathlib.Path(run), episodes, seed, epsilon)
+    folder, given = (run.folder, run.given) if isinstance(run, Run) else (pathlib.Path(run), {})
+    return runs.evaluate_run(folder, episodes, seed, epsilon, {**given, **_given_again(objects)})
 
 
 def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = "safetensors") -> pathlib.Path:
@@ -325,43 +237,41 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     return folder
 
 
-def _config(agent: str, preset: str, fields: dict[str, Any]) -> RunConfig:
-    return make_run_config(agent, preset, {**fields, **_as_text("initial", fields)})
+def _as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Fields with texts in the place of objects, and the objects that no module has, by their text."""
+    texts, given = {**fields, **_path_as_text("initial", fields)}, dict[str, Any]()
+    if "env" in fields:
+        texts["env"], environment = given_environment(fields["env"])
+        given |= environment
+    if isinstance(fields.get("env_kwargs"), Mapping):
+        texts["env_kwargs"] = kwargs_text(fields["env_kwargs"])
+    if isinstance(fields.get("wrappers"), list | tuple):
+        named = [(one if isinstance(one, str) else text_of(one), one) for one in fields["wrappers"]]
+        texts["wrappers"] = tuple(text for text, _ in named)
+        given |= {text: one for text, one in named if text.startswith("<")}
+    return texts, given
 
 
-def _as_text(name: str, fields: dict[str, Any]) -> dict[str, str]:
+def _given_again(objects: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in objects:
+        check_name(name, ("env", "wrappers"), "object")
+    return _as_texts(objects)[1]
+
+
+def _path_as_text(name: str, fields: Mapping[str, Any]) -> dict[str, str]:
     """A field that is a path, or a run, as a text; nothing where it is neither."""
     value = fields.get(name)
     path = value.folder if isinstance(value, Run | Pretrained) else value
     return {name: str(path)} if isinstance(path, pathlib.Path) else {}
 
 
-def _check_ended(folder: pathlib.Path) -> None:
-    if not (folder / "evaluation.json").is_file():
-        raise ValueError(
-            f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
-            f"with: {folders.resume_command(folder)}"
-        )
-
-
-def _finished(result: dict[str, Any] | None, folder: pathlib.Path) -> Run:
+def _finished(result: dict[str, Any] | None, folder: pathlib.Path, given: Mapping[str, Any]) -> Run:
     if result is None:
         raise KeyboardInterrupt(f"the run was interrupted and saved; continue it with polyak.resume({str(folder)!r})")
-    return load(folder)
+    return load_run(folder, given)
 
 
 def _pretrained(result: dict[str, Any] | None, folder: pathlib.Path) -> Pretrained:
     if result is None:
         raise KeyboardInterrupt(f"the run was interrupted and saved; continue it with polyak.resume({str(folder)!r})")
-    return load_pretrained(folder)
-
-
-def _columns(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(name for record in records for name in record):
-        values = [record.get(name) for record in records]
-        if any(isinstance(value, list) for value in values):
-            columns[name] = np.array([item for value in values for item in value or []], np.float64)
-        else:
-            columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
-    return columns
+    return load_pretraining(folder)

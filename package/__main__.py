@@ -1,5 +1,6 @@
 """The ``polyak`` command; ``python -m polyak`` is the same. Help is answered before anything heavy is imported."""
 
+import os
 import sys
 
 
@@ -30,6 +31,8 @@ def _run(arguments: list[str]) -> int:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     from .experiments.cli import run
 
+    if os.getcwd() not in sys.path:  # as for `python -m polyak`: modules of the working directory are found
+        sys.path.append(os.getcwd())
     return run(arguments)
 
 

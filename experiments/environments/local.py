@@ -31,6 +31,7 @@ class Environments:
         action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
+        spaces: Spaces of one environment as they are stored.
         spec: what an agent has to know of the environments.
         num_envs: how many there are, ``N``.
 
@@ -48,13 +49,14 @@ class Environments:
         >>> environments.close()
     """
 
+    spaces: Spaces
     spec: EnvironmentSpec
     num_envs: int
 
     def __init__(self, envs: Sequence[gym.Env[Any, Any]], seed: int = 0, *, action_mask: bool = False) -> None:
         self._envs = list(envs)
-        self._spaces = _common_spaces(self._envs, action_mask)
-        self.spec = self._spaces.spec
+        self.spaces = _common_spaces(self._envs, action_mask)
+        self.spec = self.spaces.spec
         self.num_envs = len(self._envs)
         self._history = History(seed, self.num_envs)
         self._timestep: TimeStep | None = None
@@ -214,7 +216,7 @@ class Environments:
         history = self._history
         history.actions[lane].append(action)
         try:
-            result = self._envs[lane].step(action + self._spaces.action_start)
+            result = self._envs[lane].step(action + self.spaces.action_start)
         except Exception as error:
             if "expected 5, got 4" in str(error):  # a wrapper such as TimeLimit unpacked it first
                 raise TypeError(f"environment {lane}: step returned 4 values. {OLD_API}") from error
@@ -232,10 +234,10 @@ class Environments:
 
     def _encode(self, lane: int, observation: Any, rows: np.ndarray) -> None:
         plain = type(observation) is np.ndarray and observation.dtype is rows.dtype
-        if plain and self._spaces.observation_start is None and observation.shape == rows.shape[1:]:
+        if plain and self.spaces.observation_start is None and observation.shape == rows.shape[1:]:
             rows[lane] = observation
         else:
-            rows[lane] = self._history.encode(lane, self._spaces, observation)
+            rows[lane] = self._history.encode(lane, self.spaces, observation)
 
     def _check_finite(self, rows: np.ndarray) -> None:
         if self._floating and b"\x00" in np.isfinite(rows).tobytes():

@@ -1,17 +1,23 @@
-"""Environments by id or by instance: made with Gymnasium, adapted to the loop."""
+"""Environments by id, by class or by instance: made, and adapted to the loop."""
 
+import copy
 import difflib
-from collections.abc import Mapping, Sequence
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 
 from .local import Environments
+from .objects import imported_module, read_kwargs, resolve, text_of
 from .types import EnvironmentFailure, in_short
 from .vector import VectorEnvironments
+from .worker import Recipe
 
 # Namespaces whose environments exist only once a package has been imported: the module, and what pip calls it.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
+_VERSIONED = re.compile(r"-v\d+$")
 
 
 def adapt(
@@ -41,15 +47,14 @@ def adapt(
     return Environments(env if isinstance(env, Sequence) else [env], seed, action_mask=action_mask)
 
 
-def make(env_id: str, num_envs: int = 1, seed: int = 0, *, action_mask: bool = False, **kwargs: Any) -> Environments:
-    """Returns ``num_envs`` copies of a registered environment.
+def make(env: str | Recipe, num_envs: int = 1, seed: int = 0, *, action_mask: bool = False) -> Environments:
+    """Returns ``num_envs`` copies of an environment.
 
     Args:
-        env_id: what ``gymnasium.make`` takes, also ``"module:Name-v0"`` for a module that registers it.
+        env: Text or recipe of the environment, see :func:`recipe`.
         num_envs: how many, at least 1.
         seed: the run's seed; lanes and episodes get seeds of their own from it.
         action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
-        **kwargs: for ``gymnasium.make``.
 
     Raises:
         ValueError: where there is no such environment (the closest ids are named), or a package it needs is not
@@ -64,7 +69,75 @@ def make(env_id: str, num_envs: int = 1, seed: int = 0, *, action_mask: bool = F
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
-    return Environments([make_one(env_id, kwargs) for _ in range(num_envs)], seed, action_mask=action_mask)
+    found = recipe(env) if isinstance(env, str) else env
+    return Environments([make_one(found) for _ in range(num_envs)], seed, action_mask=action_mask)
+
+
+def recipe(env: str, env_kwargs: str = "{}", wrappers: Sequence[str] = (), given: Mapping[str, Any] = {}) -> Recipe:
+    """Recipe of an environment from the texts of a config.
+
+    Args:
+        env: Id that ``gymnasium.make`` takes, also ``module:Name-v0`` for a module that registers it; ``module:MyEnv``
+            for a class or function of a module; or the text of an object that was given.
+        env_kwargs: Keyword arguments as a JSON object.
+        wrappers: Texts of functions of an environment that return one, the innermost first.
+        given: Objects that a program gave, by their text.
+
+    Raises:
+        ValueError: if an object cannot be imported or was not given, or the keyword arguments are no JSON object.
+        TypeError: if an object cannot be called.
+
+    >>> recipe("gymnasium.envs.classic_control:CartPoleEnv", '{"render_mode": null}').kwargs
+    {'render_mode': None}
+    """
+    module, colon, name = env.partition(":")
+    target: Any
+    if env.startswith("<") or (colon and not _VERSIONED.search(name)):
+        target = _callable(resolve(env, given, "env"), env, "env", "a class or a function that returns a gymnasium.Env")
+    else:
+        if colon:
+            imported_module(module, env, "env")
+        target = registered_name(env)
+    returns = "a function of an environment that returns one"
+    found = tuple(_callable(resolve(text, given, "wrappers"), text, "wrappers", returns) for text in wrappers)
+    return Recipe(target, read_kwargs(env_kwargs), found)
+
+
+def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
+    """Text of an environment given from Python, and what must be given again with it.
+
+    Args:
+        env: Text, class or function, or an instance, of which each lane then has a copy.
+
+    Raises:
+        TypeError: if it is none of these, or an instance that cannot be copied.
+
+    >>> given_environment("CartPole-v1")
+    ('CartPole-v1', {})
+    """
+    if isinstance(env, str):
+        return env, {}
+    if isinstance(env, gym.vector.VectorEnv):
+        raise TypeError(
+            f"env: got {env}, a vector environment; expected one environment, whose copies are stepped together. Give "
+            "a class or a function that makes one, and num_envs."
+        )
+    text, target = text_of(env), env
+    if isinstance(env, gym.Env):
+        text = f"<{type(env.unwrapped).__name__}>"
+        try:
+            target = functools.partial(copy.deepcopy, copy.deepcopy(env))
+        except Exception as error:
+            raise TypeError(
+                f"env: got {env}, which cannot be copied ({in_short(error)}), and a run needs environments of its own "
+                "for training and for evaluation. Give a class or a function that makes one."
+            ) from error
+    elif not callable(env):
+        raise TypeError(
+            f"env: got {env!r} ({type(env).__name__}); expected the id of a registered environment, a gymnasium.Env, "
+            "or a class or a function that makes one."
+        )
+    return text, {text: target} if text.startswith("<") else {}
 
 
 def registered_name(env_id: str) -> str:
@@ -77,33 +150,44 @@ def registered_name(env_id: str) -> str:
     return f"{module}:{env_id}" if module else env_id
 
 
-def make_one(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
-    """Returns one registered environment; raises what `make` does."""
-    kwargs = kwargs or {}
-    _, package = _PROVIDERS.get(env_id.split("/")[0], ("", ""))
+def make_one(found: Recipe) -> gym.Env[Any, Any]:
+    """Returns one environment; raises what `make` does."""
+    name = found.target if isinstance(found.target, str) else text_of(found.target)
+    module, _, env_id = name.rpartition(":")
+    package = dict(_PROVIDERS.values()).get(module)
     try:
-        return gym.make(registered_name(env_id), disable_env_checker=True, **kwargs)
+        env = found.make()
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"env: {env_id!r} needs a package that is not installed: {error}") from error
     except ModuleNotFoundError as error:
-        missing = error.name or package or env_id.split(":")[0]  # Gymnasium drops the name of the module it imports
-        raise ValueError(
-            f"env: {env_id!r} needs a package that is not installed: {error} Install it with `pip install {missing}`."
-        ) from error
+        # Gymnasium drops the name of the module it imports, which is then one that polyak knows.
+        missing = package or error.name
+        way_out = f"Install it with `pip install {missing}`." if package else ""
+        raise ValueError(f"env: {name!r} needs a package that is not installed: {error} {way_out}".rstrip()) from error
     except gym.error.Error as error:
-        if env_id.split(":")[-1] in gym.registry:  # it exists, and failed for a reason of its own
-            raise _not_made(env_id, kwargs, error) from error
-        close = difflib.get_close_matches(env_id.split(":")[-1], list(gym.registry), n=3)
+        if not isinstance(found.target, str) or env_id in gym.registry:  # it failed for a reason of its own
+            raise _not_made(name, found.kwargs, error) from error
+        close = difflib.get_close_matches(env_id, list(gym.registry), n=3)
         hint = f" The closest ids: {', '.join(close)}." if close else ""
         raise ValueError(
-            f"env: got {env_id!r}, which is not registered: {error}{hint} An environment of another package needs that "
-            'package imported, as in "package:Name-v0"; Atari games are "ALE/Name-v5" and come with '
-            "`pip install ale-py`."
+            f"env: got {name!r}, which is not registered: {error}{hint} An environment of another package needs that "
+            'package imported, as in "package:Name-v0"; a class of a module is "module:MyEnv"; Atari games are '
+            '"ALE/Name-v5" and come with `pip install ale-py`.'
         ) from error
     except Exception as error:
-        raise _not_made(env_id, kwargs, error) from error
+        raise _not_made(name, found.kwargs, error) from error
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"env: {name!r} made {env!r} ({type(env).__name__}); expected a gymnasium.Env.")
+    return env
 
 
-def _not_made(env_id: str, kwargs: Mapping[str, Any], error: Exception) -> EnvironmentFailure:
-    given = f" with {dict(kwargs)}" if kwargs else ""
-    return EnvironmentFailure(f"env: {env_id!r} could not be made{given}: {in_short(error)}")
+def _callable(found: Any, text: str, field: str, expected: str) -> Callable[..., Any]:
+    if not callable(found):
+        raise TypeError(f"{field}: got {text!r}, which is {found!r}; expected {expected}.")
+    made: Callable[..., Any] = found
+    return made
+
+
+def _not_made(name: str, kwargs: Mapping[str, Any], error: Exception) -> EnvironmentFailure:
+    with_ = f" with {dict(kwargs)}" if kwargs else ""
+    return EnvironmentFailure(f"env: {name!r} could not be made{with_}: {in_short(error)}")

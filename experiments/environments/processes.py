@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from .worker import IDLE, Raised, serve
+from .worker import IDLE, Raised, Recipe, serve
 
 
 @contextlib.contextmanager
@@ -59,14 +59,14 @@ class Worker:
         self.number, self.lanes = number, lanes
         self.failures: list[str] = []
 
-    def start(self, name: str) -> None:
-        """Starts the process, which makes its environments by ``name`` and then gives the answer ``[]``."""
+    def start(self, recipe: Recipe) -> None:
+        """Starts the process, which makes its environments by ``recipe`` and then gives the answer ``[]``."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.progress = context.RawArray("i", 2)
         self.process = context.Process(
             target=serve,
-            args=(theirs, self.progress, name, len(self.lanes)),
+            args=(theirs, self.progress, recipe, len(self.lanes)),
             name=f"polyak worker {self.number}",
             daemon=True,
         )

@@ -98,8 +98,8 @@ class VectorEnvironments:
             raise TypeError(f"env: got {type(env).__name__}; expected a gymnasium.vector.VectorEnv.")
         base = env.unwrapped
         self._env, self._mode = env, _autoreset_mode(env)
-        self._spaces = read_spaces(env.single_observation_space, env.single_action_space, action_mask)
-        self.spec = self._spaces.spec
+        self.spaces = read_spaces(env.single_observation_space, env.single_action_space, action_mask)
+        self.spec = self.spaces.spec
         self.num_envs = int(env.num_envs)
         self._history = History(seed, self.num_envs)
         self._timestep: TimeStep | None = None
@@ -109,7 +109,7 @@ class VectorEnvironments:
         if self._mode == _SAME_STEP:
             if isinstance(base, gym.vector.SyncVectorEnv):
                 base.envs[:] = [_copying(single) for single in base.envs]
-            elif self._spaces.observation_start is None:
+            elif self.spaces.observation_start is None:
                 self._unproven[:] = True
 
     def reset(self) -> TimeStep:
@@ -248,7 +248,7 @@ class VectorEnvironments:
         self, observations: Any, info: Mapping[str, Any], lanes: np.ndarray, terminated: np.ndarray | None = None
     ) -> _Shown:
         """What the lanes show; masks are read where ``lanes``, and there may be no legal action where terminated."""
-        rows = encode(self._spaces, observations, (self.num_envs,))
+        rows = encode(self.spaces, observations, (self.num_envs,))
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             for lane, row in enumerate(rows):
                 self._history.check_observation(lane, row)
@@ -269,7 +269,7 @@ class VectorEnvironments:
     def _step_env(self, actions: list[int]) -> tuple[_Shown, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         dtype = self._env.action_space.dtype
         observations, found, terminated, truncated, info = self._env.step(
-            np.array(actions, dtype) + np.array(self._spaces.action_start, dtype)
+            np.array(actions, dtype) + np.array(self.spaces.action_start, dtype)
         )
         rewards = np.asarray(found, np.float64).reshape(self.num_envs)  # [N, 1] from rewards of shape (1,)
         for lane, reward in enumerate(rewards.tolist()):
@@ -302,7 +302,7 @@ class VectorEnvironments:
         final = shown.but(last, shown)  # a copy
         obs_t = final.observation
         for lane in np.flatnonzero(last).tolist():
-            obs_t[lane] = encode(self._spaces, info["final_obs"][lane])
+            obs_t[lane] = encode(self.spaces, info["final_obs"][lane])
             self._history.check_observation(lane, obs_t[lane])
             if self.spec.action_mask:
                 final.action_mask[lane] = self._read_mask(lane, info.get("final_info", {}), bool(terminated[lane]))

@@ -7,8 +7,8 @@ import copy
 import pickle
 import signal
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 IDLE, MAKING, RESETTING, STEPPING = range(4)
 OLD_API = (
@@ -42,20 +42,46 @@ def own_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
-def serve(connection: Any, progress: Any, name: str, number: int) -> None:
+class Recipe(NamedTuple):
+    """Recipe of one environment.
+
+    Attributes:
+        target: Id, as ``gymnasium.make`` takes it, or a class or function that returns an environment.
+        kwargs: Keyword arguments of either.
+        wrappers: Functions of an environment that return one, the innermost first.
+    """
+
+    target: str | Callable[..., Any]
+    kwargs: Mapping[str, Any] = {}
+    wrappers: tuple[Callable[[Any], Any], ...] = ()
+
+    def make(self) -> Any:
+        """Make an environment."""
+        import gymnasium
+
+        if isinstance(self.target, str):
+            env = gymnasium.make(self.target, disable_env_checker=True, **self.kwargs)
+        else:
+            env = self.target(**self.kwargs)
+        for wrapper in self.wrappers:
+            env = wrapper(env)
+        return env
+
+
+def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
     """Makes ``number`` environments and answers requests until the pipe closes, as it does when the parent dies.
 
     Args:
         connection: Worker's end of the pipe. A request is ``(function, jobs)`` with a job for each environment; an
             answer is a list with a result for each, or one `Raised`. The first answer, to no request, is ``[]``.
         progress: Two shared integers, the environment that is called now and the purpose; they outlive the process.
-        name: Id of the environment, as ``gymnasium.make`` takes it.
+        recipe: Recipe of each environment.
         number: Number of environments.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     envs: list[Any] = []
-    request: tuple[Any, Any] = (_make, [name] * number)
+    request: tuple[Any, Any] = (_make, [recipe] * number)
     while True:
         # Pickled here, so that a result that cannot be pickled is reported like any other error.
         try:
@@ -107,12 +133,10 @@ def _each(envs: list[Any], jobs: Sequence[Any]) -> Any:
     return enumerate(zip(envs, jobs, strict=True))
 
 
-def _make(envs: list[Any], progress: Any, names: Sequence[str]) -> list[Any]:
-    import gymnasium
-
-    for lane, name in enumerate(names):
+def _make(envs: list[Any], progress: Any, recipes: Sequence[Recipe]) -> list[Any]:
+    for lane, recipe in enumerate(recipes):
         progress[0], progress[1] = lane, MAKING
-        envs.append(gymnasium.make(name, disable_env_checker=True))
+        envs.append(recipe.make())
     return []
 
 

@@ -8,6 +8,7 @@ Processes are spawned, never forked, as a fork does not take JAX's threads along
 """
 
 import multiprocessing
+import pickle
 import sys
 import time
 import warnings
@@ -19,11 +20,12 @@ import numpy as np
 from ...replay.types import EnvironmentSpec, TimeStep
 from .history import History, episode_seed
 from .local import Environments
-from .make import make_one, registered_name
+from .make import make_one, recipe
+from .objects import text_of
 from .processes import Fault, Worker, collect, stop
-from .spaces import check_actions, read_spaces, warn_of_mask
-from .types import EnvironmentFailure, EnvironmentStep
-from .worker import MAKING, RESETTING, begin, step
+from .spaces import Spaces, check_actions, read_spaces, warn_of_mask
+from .types import EnvironmentFailure, EnvironmentStep, in_short
+from .worker import MAKING, RESETTING, Recipe, begin, step
 
 OnFailure = Literal["stop", "restart"]
 BACK_OFF = 0.5  # seconds before a process is restarted; twice as long after each failure in a row
@@ -34,7 +36,7 @@ _NO_GUARD = 78  # exit status of a process that found itself running its parent'
 
 
 class WorkerEnvironments:
-    """The lanes of a registered environment in processes, with the methods of `Environments` and the same steps.
+    """The lanes of an environment in processes, with the methods of `Environments` and the same steps.
 
     A process that raises, ends or gives no answer in time has failed. With ``stop`` that is an `EnvironmentFailure`;
     all lanes then count as standing where they stood before the step, so that `snapshot` can be taken. With ``restart``
@@ -42,8 +44,9 @@ class WorkerEnvironments:
     and the step says so in ``restarted``.
 
     Args:
-        env_id: Id of the environment, as ``gymnasium.make`` takes it. The processes import the module of
-            ``"module:Name-v0"``; of a script they know what it registers outside of ``if __name__ == "__main__":``.
+        env: Text or recipe of the environment, see :func:`polyak.experiments.environments.make.recipe`. The processes
+            import the module of ``"module:Name-v0"``; of a script they know what it registers outside of
+            ``if __name__ == "__main__":``.
         num_envs: Number of environments ``N``.
         seed: Seed of the run; lanes and episodes get seeds of their own from it.
         workers: Number of processes, at most ``N``.
@@ -52,12 +55,13 @@ class WorkerEnvironments:
         action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
 
     Attributes:
+        spaces: Spaces of one environment as they are stored.
         spec: Spec for agents and replays.
         num_envs: Number of environments ``N``.
 
     Raises:
         ValueError: a number out of range, an environment that does not exist or not in the processes, a script
-            without its guard.
+            without its guard, a process that may have no processes of its own.
         EnvironmentFailure: an environment that cannot be made.
 
     Example:
@@ -70,12 +74,13 @@ class WorkerEnvironments:
         >>> environments.close()
     """
 
+    spaces: Spaces
     spec: EnvironmentSpec
     num_envs: int
 
     def __init__(
         self,
-        env_id: str,
+        env: str | Recipe,
         num_envs: int = 1,
         seed: int = 0,
         *,
@@ -88,14 +93,21 @@ class WorkerEnvironments:
             raise ValueError(f"workers: got {workers!r}; expected an integer, 1 <= workers <= num_envs, {num_envs}.")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             sys.exit(_NO_GUARD)  # This is a process that was started here; see _cannot_start.
-        env = make_one(env_id)  # An environment that cannot be made fails here, as without processes.
+        if multiprocessing.current_process().daemon:
+            raise ValueError(
+                "workers: this is a daemonic process, as those of multiprocessing.Pool are, which may start no "
+                "processes. Give workers=0, or start it with concurrent.futures.ProcessPoolExecutor."
+            )
+        self._recipe = recipe(env) if isinstance(env, str) else env
+        _check_picklable(self._recipe)
+        one = make_one(self._recipe)  # An environment that cannot be made fails here, as without processes.
         try:
-            Environments([env])
-            self._spaces = read_spaces(env.observation_space, env.action_space, action_mask)
+            Environments([one])
+            self.spaces = read_spaces(one.observation_space, one.action_space, action_mask)
         finally:
-            env.close()
-        self.spec, self.num_envs = self._spaces.spec, num_envs
-        self._env_id, self._timeout, self._on_failure = env_id, timeout, on_failure
+            one.close()
+        self.spec, self.num_envs = self.spaces.spec, num_envs
+        self._timeout, self._on_failure = timeout, on_failure
         self._history = History(seed, num_envs)
         self._next_seeds = [0] * num_envs
         # What is legal now in each lane, written in place; None where masks are not used.
@@ -139,7 +151,7 @@ class WorkerEnvironments:
             TypeError, ValueError: as `Environments.step`.
         """
         self._require_reset()
-        history, shift = self._history, self._spaces.action_start
+        history, shift = self._history, self.spaces.action_start
         chosen = check_actions(actions, self.num_envs, self.spec.num_actions)
         jobs = [(action + shift, seed) for action, seed in zip(chosen, self._next_seeds, strict=True)]
         answers = self._ask(step, {worker: [jobs[lane] for lane in worker.lanes] for worker in self._workers})
@@ -245,7 +257,7 @@ class WorkerEnvironments:
     def _read(self, lane: int, seen: tuple[Any, Any], *, may_be_empty: bool = False) -> np.ndarray:
         """Returns the observation as it is stored, and notes the actions that are legal now."""
         observation, mask = seen
-        row = self._history.encode(lane, self._spaces, observation)
+        row = self._history.encode(lane, self.spaces, observation)
         self._history.check_observation(lane, row)
         if self._legal is not None:
             actions = self.spec.num_actions
@@ -263,7 +275,7 @@ class WorkerEnvironments:
 
         Where a process had to be replaced, all its lanes are in the result, each at the start of its next episode.
         """
-        shift = self._spaces.action_start
+        shift = self.spaces.action_start
         jobs = {
             lane: (self._note_begin(lane, episode), [action + shift for action in actions])
             for lane, (episode, actions) in starts.items()
@@ -318,7 +330,7 @@ class WorkerEnvironments:
 
     def _start(self, workers: Sequence[Worker]) -> dict[Worker, Any]:
         for worker in workers:
-            worker.start(registered_name(self._env_id))
+            worker.start(self._recipe)
         return collect(workers, max(self._timeout, START_SECONDS))
 
     def _ask(self, function: Callable[..., Any], jobs: Mapping[Worker, Any], calls: int = 1) -> dict[Worker, Any]:
@@ -348,12 +360,23 @@ class WorkerEnvironments:
                 "workers: a worker process imports the script that it was started from, and the script begins the "
                 f"run again when it is imported. Put what it does under `{guard}`."
             )
+        name = self._recipe.target if isinstance(self._recipe.target, str) else text_of(self._recipe.target)
         if fault.raised is not None and {"UnregisteredEnv", "ModuleNotFoundError"} & set(fault.raised.names):
             return ValueError(
-                f"env: {self._env_id!r} is registered here and not in the worker processes ({fault.raised.text}). "
+                f"env: {name!r} is registered here and not in the worker processes ({fault.raised.text}). "
                 'Register it in a module of its own and give "module:Name-v0", or in the script, outside of '
                 f"`{guard}`."
             )
         hint = "" if fault.exit_status is None else f". What it printed stands above; a script needs its `{guard}`"
         trace = "" if fault.raised is None else f"\n{fault.raised.trace}"
-        return EnvironmentFailure(f"env: {self._env_id!r}: {self._place(fault, None)}: {fault.what}{hint}{trace}")
+        return EnvironmentFailure(f"env: {name!r}: {self._place(fault, None)}: {fault.what}{hint}{trace}")
+
+
+def _check_picklable(found: Recipe) -> None:
+    try:
+        pickle.dumps(found)
+    except Exception as error:
+        raise ValueError(
+            f"workers: the environment cannot be sent to other processes ({in_short(error)}). Give a class or a "
+            "function of a module, or workers=0."
+        ) from error

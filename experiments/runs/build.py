@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from ...replay import Replay
 from ...replay.types import EnvironmentSpec
 from ...updates import rules_by_part
 from ..environments.local import Environments
-from ..environments.make import make
+from ..environments.make import make, recipe
+from ..environments.worker import Recipe
 from ..environments.workers import WorkerEnvironments
 from ..loops.carry import make_replay
 from ..loops.learning import check_periods
@@ -28,41 +30,52 @@ STORAGE = "replay.bin"  # in the folder of a run, the observations of a replay i
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Agent, environments and replay of a run, made from its config."""
+    """Agent, environments and replay of a run, made from its config.
+
+    Attributes:
+        config: Config of the run.
+        recipe: Recipe of one environment, for the evaluation's own.
+        agent: Agent.
+        environment: Environments of training.
+        replay: Replay.
+    """
 
     config: RunConfig
+    recipe: Recipe
     agent: Agent
     environment: Environments | WorkerEnvironments
     replay: Replay
 
 
-def build(config: RunConfig, folder: pathlib.Path | None = None) -> Parts:
+def build(config: RunConfig, folder: pathlib.Path | None = None, given: Mapping[str, Any] = {}) -> Parts:
     """Make the parts of a run; nothing is allocated or written.
 
     Args:
         config: Config of the run.
         folder: Folder of the run, where a mapped replay has its file; None for parts that are only evaluated.
+        given: Objects that a program gave, by their text in the config.
 
     Raises:
         ValueError, TypeError: if a number of the config does not suit the environment; no environment was stepped.
         EnvironmentFailure: if the environment raises while it is made.
     """
-    environment = _environments(config)
+    found = recipe(config.env, config.env_kwargs, config.wrappers, given)
+    environment = _environments(config, found)
     storage = folder / STORAGE if folder is not None and config.replay_storage == "mmap" else None
     try:
         agent = _agent(config, environment.spec)
         replay = make_replay(agent, environment.spec, config.loop, config.num_envs, storage=storage)
-        return Parts(config, agent, environment, replay)
+        return Parts(config, found, agent, environment, replay)
     except BaseException:
         environment.close()
         raise
 
 
-def _environments(config: RunConfig) -> Environments | WorkerEnvironments:
+def _environments(config: RunConfig, found: Recipe) -> Environments | WorkerEnvironments:
     if not config.workers:
-        return make(config.env, config.num_envs, config.seed, action_mask=config.action_mask)
+        return make(found, config.num_envs, config.seed, action_mask=config.action_mask)
     return WorkerEnvironments(
-        config.env,
+        found,
         config.num_envs,
         config.seed,
         workers=config.workers,

@@ -1,6 +1,7 @@
 """Config of a run: one frozen dataclass of parts, from flat fields, and to and from JSON."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from ...agents.loop_config import LoopConfig, Sequences
 from ...agents.parts import bringers, leaves
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs
 from ...agents.settings import PRESETS
+from ..environments.objects import read_kwargs
 
 FORMAT = 2  # of the JSON; version 0.1.0 wrote none
 LoggerName = Literal["csv", "tensorboard", "wandb"]
@@ -27,7 +29,11 @@ class RunConfig(Part):
         loop: Config of the loop.
         agent_name: Name in ``AGENTS`` that the config began with; records and folders have it.
         preset: Name in ``PRESETS`` of the settings that the config began with.
-        env: Id of a Gymnasium environment.
+        env: Id of a Gymnasium environment, CartPole-v1 or module:Name-v0, or module:MyEnv, a class or a function of a
+            module in the working directory or on Python's path.
+        env_kwargs: Keyword arguments of the environment, a JSON object such as {"size": 3}.
+        wrappers: Wrappers of the environment, module:wrap, each a function of an environment that returns one, the
+            innermost first.
         steps: Number of environment steps, over all environments.
         num_envs: Number of environments that are stepped together.
         workers: Number of processes that step the environments; 0 steps them in the process of the run.
@@ -55,6 +61,8 @@ class RunConfig(Part):
     agent_name: str = DEFAULT_AGENT
     preset: str = DEFAULT_PRESET
     env: str = "CartPole-v1"
+    env_kwargs: str = "{}"
+    wrappers: tuple[str, ...] = ()
     steps: int = at_least(1, 50_000)
     num_envs: int = at_least(1, 1)
     workers: int = at_least(0, 0)
@@ -75,6 +83,7 @@ class RunConfig(Part):
         check_name(self.agent_name, AGENTS, "agent")
         check_name(self.preset, PRESETS, "preset")
         super().__post_init__()
+        object.__setattr__(self, "env_kwargs", json.dumps(read_kwargs(self.env_kwargs), sort_keys=True))
         _check_environments(self)
         _check_windows(self)
         _check_resets(self)

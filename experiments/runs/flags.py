@@ -21,6 +21,9 @@ from ...agents.settings import PRESETS
 from .config import RUN_LEAVES, RunConfig, make_run_config
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
+_METAVARS = {"loggers": "NAME [NAME ...]", "wrappers": "MODULE:NAME [MODULE:NAME ...]", "env_kwargs": "JSON"}
+_ALIASES = {"--wrapper": "wrappers"}
+
 
 class Flag(NamedTuple):
     """Flag of a leaf, or of a union.
@@ -165,8 +168,9 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _check_names(given: Mapping[str, str], flags: Sequence[Flag], configs: type) -> None:
     switches = {f"no_{flag.name}" for flag in flags if flag.annotation is bool}
     known = {flag.name: flag.default for flag in flags}
+    aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in known}
     for name, text in given.items():
-        if name in known or name in switches or name == "help" or name.startswith("tyro_"):
+        if name in aliases or name in known or name in switches or name == "help" or name.startswith("tyro_"):
             continue
         plain = name if name in bringers(configs) else name.removeprefix("no_")
         if plain in bringers(configs):
@@ -186,9 +190,11 @@ def _dataclass(flags: Sequence[Flag]) -> type:
 def _annotation(flag: Flag) -> Any:
     about, is_schedule = attributes(flag.owner)[flag.name], flag.annotation is Schedule
     about = re.split(r"[.;] (?!None)", re.sub(r" \([^()]*\d{4}[^()]*\)", "", about))[0]
-    metavar = "SCHEDULE" if is_schedule else "NAME [NAME ...]" if flag.name == "loggers" else None
     argument = tyro.conf.arg(
-        help=about, metavar=metavar, help_behavior_hint=f"(default: {flag.default})" if is_schedule else None
+        help=about,
+        metavar="SCHEDULE" if is_schedule else _METAVARS.get(flag.name),
+        help_behavior_hint=f"(default: {flag.default})" if is_schedule else None,
+        aliases=[alias for alias, name in _ALIASES.items() if name == flag.name] or None,
     )
     # A schedule's text is read when the config is made, as it is from JSON and from Python.
     return Annotated[str if is_schedule else flag.annotation, argument]

@@ -8,7 +8,7 @@ evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the re
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,7 +43,12 @@ OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
 
 
 def train(
-    config: RunConfig, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+    config: RunConfig,
+    folder: pathlib.Path,
+    on_record: OnRecord,
+    report: Report,
+    on_begin: OnBegin | None = None,
+    given: Mapping[str, Any] = {},
 ) -> dict[str, Any] | None:
     """Train a new run in ``folder``; return its evaluation, or None if it was interrupted.
 
@@ -54,6 +59,7 @@ def train(
         report: Function called with each message.
         on_begin: Function called with the folder and the resolved config (``resolved`` in ``config.json``), once both
             are written.
+        given: Objects that a program gave, by their text in the config.
 
     Raises:
         ValueError, TypeError: if an input is wrong, before the first environment step (for example if the parameters of
@@ -62,7 +68,7 @@ def train(
         OSError: if the disk is full or gone. A note of these two has the command that continues the run.
     """
     check_installed(config.loggers)
-    parts = build(config, folder)
+    parts = build(config, folder, given)
     with contextlib.closing(parts.environment):
         if config.replay_storage == "mmap":
             prepare_folder(folder)  # for the replay's file
@@ -81,7 +87,11 @@ def train(
 
 
 def resume(
-    folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
+    folder: pathlib.Path,
+    on_record: OnRecord,
+    report: Report,
+    on_begin: OnBegin | None = None,
+    given: Mapping[str, Any] = {},
 ) -> dict[str, Any] | None:
     """Continue a run from its newest checkpoint as if it had never stopped; see :func:`train`.
 
@@ -92,19 +102,21 @@ def resume(
     config = read_config_to_resume(folder)
     check_installed(config.loggers)
     with locked(folder):
-        parts = build(config, folder)
+        parts = build(config, folder, given)
         with contextlib.closing(parts.environment):
             return _resume(parts, folder, on_record, report, on_begin)
 
 
-def evaluate_run(folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float) -> dict[str, Any]:
+def evaluate_run(
+    folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float, given: Mapping[str, Any] = {}
+) -> dict[str, Any]:
     """Evaluate the parameters of a finished run.
 
     Raises:
         ValueError: if no run with parameters stands in ``folder``, or they do not fit its network.
     """
     config = read_config(folder)
-    parts = build(without_workers(config))
+    parts = build(without_workers(config), given=given)
     parts.environment.close()
     path = folder / "parameters.npz"
     if not path.is_file():
@@ -272,7 +284,7 @@ def _evaluate(
     parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
 ) -> dict[str, Any]:
     lanes = max(min(episodes, LANES), 1)
-    with contextlib.closing(make(parts.config.env, lanes, seed, action_mask=parts.config.action_mask)) as environment:
+    with contextlib.closing(make(parts.recipe, lanes, seed, action_mask=parts.config.action_mask)) as environment:
         returns = evaluate(
             parts.agent,
             state,

@@ -1,0 +1,160 @@
+"""Finished runs, read from their folders: config, records, parameters, evaluation, and how to act."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...replay.types import EnvironmentSpec
+from ...updates import LearnerState, Variables
+from . import folders
+from .build import build
+from .config import RunConfig, without_workers
+from .files import load_variables, read_json
+from .policy import Policy, act, make_policy, q_values
+from .pretrain import build_pretraining
+from .pretrain_config import PretrainConfig
+from .records import read_jsonl
+from .train import read_parameters
+
+PARAMETERS = "parameters.npz"  # in the folder of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Folder of the run.
+        config: Config of the run.
+        spec: Spec of its environment.
+        metrics: Name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
+            and ``ended_at`` are over the training episodes.
+        variables: Parameters and module state that are evaluated.
+        evaluation: Mean, standard error and returns of the greedy episodes at the end.
+        given: Objects that were given from Python and that no module has, by their text in the config.
+    """
+
+    folder: pathlib.Path
+    config: RunConfig
+    spec: EnvironmentSpec
+    metrics: dict[str, np.ndarray]
+    variables: Variables
+    evaluation: dict[str, Any]
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def act(self, observation: Any, action_mask: Any = None) -> Any:
+        """Greedy action, an element of the environment's action space.
+
+        Args:
+            observation: Observation of the environment, or a batch of them on a first axis; a stack of frames where the
+                agent sees stacks.
+            action_mask: Legal actions, ``[A]`` or ``[B, A]``, of an environment with ``action_mask``.
+
+        Returns:
+            An int, or ``[B]`` int64 for a batch.
+
+        Raises:
+            ValueError: if an observation has another shape, is not finite, or is outside its space; if a mask is
+                missing or leaves no legal action; if the agent is recurrent.
+        """
+        return act(self._policy, observation, action_mask)
+
+    def q_values(self, observation: Any) -> np.ndarray:
+        """Values of the actions, ``[A]`` float32, or ``[B, A]`` for a batch of observations.
+
+        Raises:
+            ValueError: as :meth:`act`.
+        """
+        return q_values(self._policy, observation)
+
+    @functools.cached_property
+    def _policy(self) -> Policy:
+        return make_policy(self.config, self.folder / PARAMETERS, self.given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Fields alone: compiled programs are made again where they are needed."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A finished pretraining run.
+
+    Attributes:
+        folder: Folder of the run.
+        config: Config of the run.
+        metrics: Name to array over the records, float64 with NaN where nothing was measured.
+        variables: Parameters and module state of the online network: encoder, projector and predictor.
+        evaluation: Probes of the encoder, of its initialisation and of the pixels; empty dictionaries without labels.
+        encode: Function from images ``[N, H, W, C]`` to features ``[N, D]``.
+    """
+
+    folder: pathlib.Path
+    config: PretrainConfig
+    metrics: dict[str, np.ndarray]
+    variables: Variables
+    evaluation: dict[str, Any]
+    encode: Callable[[np.ndarray], np.ndarray] = dataclasses.field(repr=False)
+
+
+def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}) -> Run:
+    """Read a finished run.
+
+    Args:
+        folder: Folder of the run.
+        given: Objects that a program gave, by their text in the config.
+
+    Raises:
+        ValueError: if no finished run stands in ``folder``, an object of it was not given, this version of polyak
+            cannot read it, or a file of it does not fit.
+    """
+    config = folders.read_config(folder)
+    _check_ended(folder)
+    parts = build(without_workers(config), given=given)
+    parts.environment.close()
+    state, _ = read_parameters(parts, folder / PARAMETERS)
+    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
+    variables, evaluation = Variables(state.params, state.state), read_json(folder / "evaluation.json")
+    return Run(folder, config, parts.environment.spec, metrics, variables, evaluation, given)
+
+
+def load_pretraining(folder: pathlib.Path) -> Pretrained:
+    """Read a finished pretraining run; its images must still be where they were.
+
+    Raises:
+        ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.
+    """
+    config = folders.read_pretrain_config(folder)
+    _check_ended(folder)
+    parts = build_pretraining(config)
+    shapes = jax.eval_shape(parts.byol.init, jax.random.key(0))
+    trees = load_variables(folder / PARAMETERS, {"params": shapes.params, "state": shapes.state})
+    state = LearnerState(**trees, optimizer_state=(), targets={})
+    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
+    variables = Variables(state.params, state.state)
+    evaluation = read_json(folder / "evaluation.json")
+    return Pretrained(folder, config, metrics, variables, evaluation, lambda images: parts.encode(state, images))
+
+
+def _check_ended(folder: pathlib.Path) -> None:
+    if not (folder / "evaluation.json").is_file():
+        raise ValueError(
+            f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
+            f"with: {folders.resume_command(folder)}"
+        )
+
+
+def _columns(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for record in records for name in record):
+        values = [record.get(name) for record in records]
+        if any(isinstance(value, list) for value in values):
+            columns[name] = np.array([item for value in values for item in value or []], np.float64)
+        else:
+            columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
+    return columns
