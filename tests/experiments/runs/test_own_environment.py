@@ -1,4 +1,4 @@
-"""Environments of a person's own: a class, a function or an instance, keyword arguments, wrappers, and runs with them."""
+"""Environments of a person's own: a class, a function or an instance, arguments, wrappers, and runs with them."""
 
 import functools
 import json
