@@ -1,7 +1,7 @@
 """Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from ..agents.fields import check_name
@@ -13,6 +13,8 @@ from .reports.progress import Progress
 from .runs import folders
 from .runs import train as runs
 from .runs.config import RunConfig, make_run_config
+from .runs.consumers import Callback
+from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
@@ -44,6 +46,7 @@ def train(
     config: RunConfig | None = None,
     out: Folder | None = None,
     quiet: bool = True,
+    callbacks: Sequence[Callback] = (),
     **fields: Any,
 ) -> Run:
     """Train an agent, as ``polyak train`` does.
@@ -54,6 +57,8 @@ def train(
         config: Config of the run, instead of names and fields.
         out: Folder of the run, new or empty; by default one under ``runs/``.
         quiet: Whether to print no progress.
+        callbacks: Functions ``(carry, record) -> bool | None``, called with each record; one that returns True ends the
+            run, which is then evaluated. An error that one raises ends it too, and the run can be resumed.
         **fields: Fields of the run (``env``, ``steps``, ``seed``, ...), of the agent (``target``, ``num_atoms``, ...)
             and of the loop (``n_steps``, ``epsilon``, ...), by name; unions (``head``, ``core``, ...) by the name of a
             kind or by a part, schedules by a number or a text. ``env`` takes an id, a class or function that makes an
@@ -89,7 +94,8 @@ def train(
         )
     folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
     with Progress(config, quiet=quiet) as progress:
-        return _finished(runs.train(config, folder, progress.show, progress.say, progress.begin, given), folder, given)
+        shown = progress.show, progress.say, progress.begin
+        return _finished(runs.train(config, folder, *shown, given, callbacks), folder, given)
 
 
 def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = True, **fields: Any) -> Pretrained:
@@ -121,11 +127,21 @@ def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = T
         return _pretrained(run_pretraining(config, folder, progress.show, progress.say, progress.begin), folder)
 
 
-def resume(folder: Folder, *, quiet: bool = True, **objects: Any) -> Run | Pretrained:
+def resume(
+    folder: Folder,
+    *,
+    steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = True,
+    **objects: Any,
+) -> Run | Pretrained:
     """Continue a run that was stopped or killed, as if it had not been; a pretraining run too.
 
     Args:
         folder: Folder of the run.
+        steps: Number of environment steps at which the run ends now, also of a run that has ended; None changes
+            nothing. Schedules and rules over a part of the run are those of the longer run from here on.
+        callbacks: As of :func:`train`.
         quiet: Whether to print no progress.
         **objects: ``env`` and ``wrappers``, where the run was begun with objects that no module has.
 
@@ -138,8 +154,10 @@ def resume(folder: Folder, *, quiet: bool = True, **objects: Any) -> Run | Pretr
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         if isinstance(config, PretrainConfig):
+            if steps is not None:
+                raise ValueError("steps: a pretraining run is not extended; its learning rate has fallen to 0.")
             return _pretrained(resume_pretraining(folder, *shown), folder)
-        return _finished(runs.resume(folder, *shown, given), folder, given)
+        return _finished(runs.resume(folder, *shown, given, callbacks, steps), folder, given)
 
 
 def load_pretrained(folder: Folder) -> Pretrained:
@@ -151,11 +169,13 @@ def load_pretrained(folder: Folder) -> Pretrained:
     return load_pretraining(pathlib.Path(folder))
 
 
-def load(folder: Folder, **objects: Any) -> Run:
-    """Read a finished run.
+def load(folder: Folder, *, checkpoint: str | int | None = None, **objects: Any) -> Run:
+    """Read a run.
 
     Args:
         folder: Folder of the run.
+        checkpoint: ``newest``, ``best`` (with ``evaluate_every``) or the step of a checkpoint, also of a run that has
+            not ended; None for the parameters of a run that has.
         **objects: As for :func:`resume`.
 
     Raises:
@@ -172,19 +192,26 @@ def load(folder: Folder, **objects: Any) -> Run:
     >>> again.variables.params["head/q_values"]["w"].shape, again.spec.num_actions
     ((8, 2), 2)
     """
-    return load_run(pathlib.Path(folder), _given_again(objects))
+    return load_run(pathlib.Path(folder), _given_again(objects), _name_of(checkpoint))
 
 
 def evaluate(
-    run: Run | Folder, *, episodes: int = 20, seed: int | None = None, epsilon: float = 0.0, **objects: Any
+    run: Run | Folder,
+    *,
+    episodes: int = 20,
+    seed: int | None = None,
+    epsilon: float = 0.0,
+    checkpoint: str | int | None = None,
+    **objects: Any,
 ) -> dict[str, Any]:
-    """Play whole episodes with the parameters of a finished run, in environments of their own.
+    """Play whole episodes with the parameters of a run, in environments of their own.
 
     Args:
         run: Run, or its folder.
         episodes: Number of episodes.
         seed: Seed of the environments; by default the seed of the run's own evaluation.
         epsilon: Probability of a random action.
+        checkpoint: As of :func:`load`.
         **objects: As for :func:`resume`; a run remembers its own.
 
     Returns:
@@ -194,11 +221,17 @@ def evaluate(
         ValueError: if there is no finished run, fewer than one episode, or an epsilon outside [0, 1].
     """
     folder, given = (run.folder, run.given) if isinstance(run, Run) else (pathlib.Path(run), {})
-    return runs.evaluate_run(folder, episodes, seed, epsilon, {**given, **_given_again(objects)})
+    return evaluate_run(folder, episodes, seed, epsilon, {**given, **_given_again(objects)}, _name_of(checkpoint))
 
 
-def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = "safetensors") -> pathlib.Path:
-    """Export the trained network of a finished run: its parameters, and a manifest that describes them.
+def export(
+    run: Run | Folder,
+    folder: Folder | None = None,
+    *,
+    format: Format = "safetensors",
+    checkpoint: str | int | None = None,
+) -> pathlib.Path:
+    """Export the trained network of a run: its parameters, and a manifest that describes them.
 
     ``manifest.json`` has the format's and polyak's version, the run's whole config (agent and environment), the
     observation's shape and dtype, the number of actions, the network (what ``polyak.networks`` builds it from, and in
@@ -208,6 +241,7 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
         run: Run, or its folder.
         folder: Folder to write, new or empty; by default ``export`` in the run's folder.
         format: Format of the file of arrays, ``safetensors`` or ``npz``.
+        checkpoint: As of :func:`load`, where ``run`` is a folder.
 
     Returns:
         Folder of the export.
@@ -224,14 +258,14 @@ def export(run: Run | Folder, folder: Folder | None = None, *, format: Format = 
     ('polyak.networks.value_network', (8, 2))
     """
     check_name(format, get_args(Format), "format")
-    run = run if isinstance(run, Run) else load(run)
+    run = run if isinstance(run, Run) else load(run, checkpoint=checkpoint)
     folder = pathlib.Path(folder) if folder is not None else run.folder / "export"
     about = {
         **describe(run.config, run.spec, run.variables.state),
         "evaluation": run.evaluation,
         "versions": read_json(run.folder / "config.json").get("versions"),
     }
-    arrays = read_arrays(run.folder / "parameters.npz")
+    arrays = read_arrays(run.parameters)
     folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)
     return folder
@@ -250,6 +284,10 @@ def _as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, A
         texts["wrappers"] = tuple(text for text, _ in named)
         given |= {text: one for text, one in named if text.startswith("<")}
     return texts, given
+
+
+def _name_of(checkpoint: str | int | None) -> str | None:
+    return None if checkpoint is None else str(checkpoint)
 
 
 def _given_again(objects: Mapping[str, Any]) -> Mapping[str, Any]:

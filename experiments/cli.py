@@ -76,43 +76,52 @@ class ResumeCommand:
 
     Attributes:
         run: Folder of the run.
+        steps: Number of environment steps at which the run ends now, also of a run that has ended; None changes
+            nothing.
         quiet: Whether to print no progress.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
+    steps: int | None = None
     quiet: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateCommand:
-    """Play whole episodes with the parameters of a finished run, in environments of their own.
+    """Play whole episodes with the parameters of a run, in environments of their own.
 
     Attributes:
         run: Folder of the run.
         episodes: Number of episodes.
         seed: Seed of the environments; None takes that of the run's own evaluation.
         epsilon: Probability of a random action.
+        checkpoint: Parameters to evaluate: newest, best or the step of a checkpoint, also of a run that has not ended;
+            None takes those at the end.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
     episodes: int = 20
     seed: int | None = None
     epsilon: float = 0.0
+    checkpoint: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportCommand:
-    """Write the trained network of a finished run for elsewhere: parameters by name, and a manifest in JSON.
+    """Write the trained network of a run for elsewhere: parameters by name, and a manifest in JSON.
 
     Attributes:
         run: Folder of the run.
         out: Folder to write, new or empty; None makes export/ in the run's folder.
         format: Format of the file of parameters.
+        checkpoint: Parameters to export: newest, best or the step of a checkpoint, also of a run that has not ended;
+            None takes those at the end.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
     out: pathlib.Path | None = None
     format: Literal["safetensors", "npz"] = "safetensors"
+    checkpoint: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,18 +230,21 @@ def _resume(arguments: list[str]) -> int:
         if isinstance(config, PretrainConfig):
             from .runs.pretrain import resume_pretraining
 
+            if command.steps is not None:
+                raise ValueError("steps: a pretraining run is not extended; its learning rate has fallen to 0.")
             return _report_pretraining(command.run, resume_pretraining(command.run, *shown))
         from .runs import train as runs
 
-        result = runs.resume(command.run, *shown)
+        result = runs.resume(command.run, *shown, steps=command.steps)
     return _report(command.run, result)
 
 
 def _evaluate(arguments: list[str]) -> int:
     command = _parse(EvaluateCommand, "evaluate", arguments)
-    from .runs import train as runs
+    from .runs.evaluation import evaluate_run
 
-    print(_evaluation_line(runs.evaluate_run(command.run, command.episodes, command.seed, command.epsilon)))
+    found = evaluate_run(command.run, command.episodes, command.seed, command.epsilon, checkpoint=command.checkpoint)
+    print(_evaluation_line(found))
     return 0
 
 
@@ -240,7 +252,9 @@ def _export(arguments: list[str]) -> int:
     command = _parse(ExportCommand, "export", arguments)
     from . import api
 
-    for path in sorted(api.export(command.run, command.out, format=command.format).iterdir()):
+    for path in sorted(
+        api.export(command.run, command.out, format=command.format, checkpoint=command.checkpoint).iterdir()
+    ):
         print(f"exported  {path}")
     return 0
 

@@ -39,30 +39,29 @@ class Actor:
 
     Args:
         agent: Agent.
-        key_data: ``[2]`` uint32, the run's key of acting as raw data.
         example: Agent state, recurrent state and time step of the shapes to come.
         num_actions: Number of actions of the environments.
-        epsilon: Function from an array of loop steps to the probabilities of a random action.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        key_data: jax.Array,
-        example: tuple[LearnerState, Tree, TimeStep],
-        num_actions: int,
-        epsilon: Callable[[np.ndarray], np.ndarray],
-    ) -> None:
+    def __init__(self, agent: Agent, example: tuple[LearnerState, Tree, TimeStep], num_actions: int) -> None:
         state, recurrent_state, timestep = example
-        self._key_data, self._num_actions, self._epsilon = key_data, num_actions, epsilon
+        self._num_actions = num_actions
         self._num_envs = len(timestep.first)
         self._masked = not isinstance(timestep.action_mask, tuple)
-        self._block = _Block(0, [], [], [], [], [])
         acted = jax.eval_shape(agent.act, jax.random.key(0), state, recurrent_state, timestep)
         self._has_extras = bool(jax.tree.leaves(acted.extras))
         self._may_be_skipped = not self._has_extras and not jax.tree.leaves(acted.recurrent_state)
         self._program, self._reads = _compile(agent, state, recurrent_state, timestep)
         self.follow(state)
+
+    def begin(self, key_data: jax.Array, epsilon: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Explore under a key from the next call on.
+
+        Args:
+            key_data: ``[2]`` uint32, the run's key of acting as raw data.
+            epsilon: Function from an array of loop steps to the probabilities of a random action.
+        """
+        self._key_data, self._epsilon, self._block = key_data, epsilon, _Block(0, [], [], [], [], [])
 
     def follow(self, state: LearnerState) -> None:
         """Act with ``state`` from the next call on."""

@@ -16,13 +16,89 @@ from .observations import observation_pipeline
 LANES = 10  # environments stepped together at most
 
 
-def evaluation_seed(seed: int) -> int:
+def evaluation_seed(seed: int, step: int | None = None) -> int:
     """Seed of a run's evaluation environments, derived from the run's seed and different from those of training.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of environment steps of training so far; None for the evaluation at the end.
 
     >>> evaluation_seed(0) == evaluation_seed(0) != evaluation_seed(1)
     True
+    >>> len({evaluation_seed(0), evaluation_seed(0, 1000), evaluation_seed(0, 2000)})
+    3
     """
-    return int(np.random.SeedSequence(entropy=seed, spawn_key=(0xE7A1,)).generate_state(1)[0])
+    spawn_key = (0xE7A1,) if step is None else (0xE7A1, step)
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=spawn_key).generate_state(1)[0])
+
+
+class Evaluator:
+    """Evaluation of an agent again and again; its program is compiled once, for one number of environments.
+
+    Args:
+        agent: Agent.
+        config: Config of the loop, for the observation pipeline.
+    """
+
+    def __init__(self, agent: Agent, config: LoopConfig) -> None:
+        self._agent, self._config = agent, config
+        self._actor: Actor | None = None
+
+    def __call__(
+        self,
+        state: LearnerState,
+        environment: Environment,
+        *,
+        episodes: int,
+        seed: int = 0,
+        epsilon: float = 0.0,
+        max_episode_steps: int = 27_000,
+        scaling: Scaling = NO_SCALING,
+    ) -> np.ndarray:
+        """Play whole episodes; see :func:`evaluate`."""
+        agent, config = self._agent, self._config
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1. Try 0, for greedy actions alone.")
+        if episodes < 1:
+            raise ValueError(f"episodes: got {episodes}; expected an integer >= 1. Try 20.")
+        num_envs = environment.num_envs
+        share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+        recurrent_key, key = jax.random.split(jax.random.key(seed))
+        recurrent_state = agent.initial_recurrent_state(recurrent_key, num_envs)
+        timestep = first_timestep(environment.reset(), recurrent_state)
+        pipeline = observation_pipeline(config, environment.spec)
+        frames = pipeline.init(timestep)
+        state = evaluation_state(agent, state)
+        running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
+
+        if self._actor is None:
+            example = (state, recurrent_state, pipeline.view(scaling, frames, timestep))
+            self._actor = Actor(agent._replace(act=agent.evaluate_act), example, environment.spec.num_actions)
+        actor = self._actor
+        actor.begin(jax.random.key_data(key), lambda steps: np.full(len(steps), epsilon))
+        actor.follow(state)
+        loop_step = 0
+        while share.any():
+            acted, _ = actor.act(loop_step, recurrent_state, pipeline.view(scaling, frames, timestep))
+            recurrent_state, loop_step = acted.recurrent_state, loop_step + 1
+            outcome = environment.step(acted.action)
+            running += outcome.r_t * outcome.valid
+            length += outcome.valid
+            if outcome.restarted is not None:  # by a new process: an episode that was cut off counts for nothing
+                running[outcome.restarted] = length[outcome.restarted] = 0
+            over = outcome.last | (length >= max_episode_steps)
+            if (over & ~outcome.last).any():
+                warnings.warn(
+                    f"an episode went on after {max_episode_steps} steps; it is counted as it stood", stacklevel=2
+                )
+            for lane in np.flatnonzero(over & (share > 0)).tolist():
+                returns.append(running[lane])
+                share[lane] -= 1
+            running[over] = length[over] = 0
+            remembers = not isinstance(timestep.a_tm1, tuple)
+            timestep = outcome.timestep._replace(a_tm1=acted.action) if remembers else outcome.timestep
+            frames = pipeline.push(frames, timestep)
+        return np.asarray(returns)
 
 
 def evaluate(
@@ -61,42 +137,12 @@ def evaluate(
     Raises:
         ValueError: if ``episodes`` is less than 1, or ``epsilon`` outside [0, 1].
     """
-    if not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1. Try 0, for greedy actions alone.")
-    if episodes < 1:
-        raise ValueError(f"episodes: got {episodes}; expected an integer >= 1. Try 20.")
-    num_envs = environment.num_envs
-    share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    recurrent_key, key = jax.random.split(jax.random.key(seed))
-    recurrent_state = agent.initial_recurrent_state(recurrent_key, num_envs)
-    timestep = first_timestep(environment.reset(), recurrent_state)
-    pipeline = observation_pipeline(config, environment.spec)
-    frames = pipeline.init(timestep)
-    state, agent = evaluation_state(agent, state), agent._replace(act=agent.evaluate_act)
-    running, length, returns = np.zeros(num_envs), np.zeros(num_envs, np.int64), []
-
-    key_data, num_actions = jax.random.key_data(key), environment.spec.num_actions
-    example = (state, recurrent_state, pipeline.view(scaling, frames, timestep))
-    actor = Actor(agent, key_data, example, num_actions, lambda steps: np.full(len(steps), epsilon))
-    loop_step = 0
-    while share.any():
-        acted, _ = actor.act(loop_step, recurrent_state, pipeline.view(scaling, frames, timestep))
-        recurrent_state, loop_step = acted.recurrent_state, loop_step + 1
-        outcome = environment.step(acted.action)
-        running += outcome.r_t * outcome.valid
-        length += outcome.valid
-        if outcome.restarted is not None:  # its process was replaced: the episode that was cut off counts for nothing
-            running[outcome.restarted] = length[outcome.restarted] = 0
-        over = outcome.last | (length >= max_episode_steps)
-        if (over & ~outcome.last).any():
-            warnings.warn(
-                f"an episode went on after {max_episode_steps} steps; it is counted as it stood", stacklevel=2
-            )
-        for lane in np.flatnonzero(over & (share > 0)).tolist():
-            returns.append(running[lane])
-            share[lane] -= 1
-        running[over] = length[over] = 0
-        remembers = not isinstance(timestep.a_tm1, tuple)
-        timestep = outcome.timestep._replace(a_tm1=acted.action) if remembers else outcome.timestep
-        frames = pipeline.push(frames, timestep)
-    return np.asarray(returns)
+    return Evaluator(agent, config)(
+        state,
+        environment,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        max_episode_steps=max_episode_steps,
+        scaling=scaling,
+    )

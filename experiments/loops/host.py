@@ -75,13 +75,9 @@ def host_loop(
     started, first_step = time.perf_counter(), carry.steps
     act_key, learn_key = carry.key
     keys = learn_key, np.asarray(learn_key)  # on the device and on the host, fetched once
-    actor = Actor(
-        agent,
-        act_key,
-        (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep)),
-        environment.spec.num_actions,
-        lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps),
-    )
+    example = (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep))
+    actor = Actor(agent, example, environment.spec.num_actions)
+    actor.begin(act_key, lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps))
     while carry.steps < steps:
         if stop():
             yield carry, {}

@@ -14,7 +14,7 @@ from ..runs.folders import is_pretraining, read_config
 from ..runs.records import read_jsonl
 
 # What is written of a run, and which processes step its environments: the same parameters, but where one was restarted.
-_WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "loggers")
+_WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "evaluate_every", "stop_at_return", "loggers")
 _CHANGES_NO_LEARNING = (*_WRITTEN, "workers", "worker_timeout", "on_env_failure", "replay_storage")
 
 

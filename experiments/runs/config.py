@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ...agents import parts
 from ...agents.config import LSTM, AgentConfig, check_bounded
-from ...agents.fields import Part, above, at_least, check_name, did_you_mean
+from ...agents.fields import Part, above, at_least, check_name, did_you_mean, number
 from ...agents.loop_config import LoopConfig, Sequences
 from ...agents.parts import bringers, leaves
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs
@@ -43,7 +43,10 @@ class RunConfig(Part):
         seed: Seed of all random numbers.
         log_every: Number of environment steps between two lines of metrics.
         checkpoint_every: Number of environment steps between two checkpoints.
-        evaluation_episodes: Number of episodes of the evaluation at the end.
+        evaluation_episodes: Number of episodes of an evaluation, at the end of the run or within it.
+        evaluate_every: Number of environment steps between two evaluations within the run, whose mean return the
+            records have; the parameters of the best one are kept. None evaluates at the end alone.
+        stop_at_return: Mean return of an evaluation within the run that ends it early; None never does.
         replay_storage: Place of the replay's observations: memory, or mmap, a file in the run's folder that is mapped
             into memory, for more observations than memory holds; the rest of the replay stays in memory.
         action_mask: Whether the environment lists the legal actions in info["action_mask"]; no other action is then
@@ -72,6 +75,8 @@ class RunConfig(Part):
     log_every: int = at_least(1, 500)
     checkpoint_every: int = at_least(1, 10_000)
     evaluation_episodes: int = at_least(1, 20)
+    evaluate_every: int | None = at_least(1, None)
+    stop_at_return: float | None = number(None)
     replay_storage: Literal["memory", "mmap"] = "memory"
     action_mask: bool = False
     initial: str | None = None
@@ -91,6 +96,11 @@ class RunConfig(Part):
             check_bounded(self.loop.draw.discount.extremes[1])
         check_seed(self.seed)
         check_loggers(self.loggers)
+        if self.stop_at_return is not None and self.evaluate_every is None:
+            raise ValueError(
+                f"stop_at_return: got {self.stop_at_return} and no evaluation within the run. Try --evaluate-every "
+                f"{max(self.steps // 10, 1)} with it."
+            )
         if self.initial is None and self.initial_part != "all":
             raise ValueError(
                 f"initial_part: got {self.initial_part!r} and no initial, so nothing would be read. Try --initial RUN "

@@ -1,7 +1,7 @@
 """Consumers of a run: functions ``(carry, record) -> None``, called in turn with everything that the loop yields."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..environments.types import EnvironmentFailure
@@ -19,6 +19,7 @@ class Carry(Protocol):
 
 
 Consumer = Callable[[Carry, Record], None]
+Callback = Callable[[Any, Record], bool | None]
 Report = Callable[[str], None]
 SAVES_THAT_MAY_FAIL = 3  # in succession, before the run stops
 
@@ -41,6 +42,28 @@ def of_warnings(watch: Callable[[Carry, Record], Iterator[str]], compiled: Compi
         if record:
             for text in (*watch(carry, record), *compiled.warnings()):
                 report(f"warning: {text}")
+
+    return consume
+
+
+def of_callbacks(callbacks: Sequence[Callback], stopped: threading.Event, save: Callable[[Carry], None]) -> Consumer:
+    """Consumer that calls a person's own functions with each record.
+
+    Args:
+        callbacks: Functions of a carry and a record; one that returns True ends the run, which is then evaluated.
+        stopped: Event that is set where one does.
+        save: Function that saves the carry before the error of a callback goes on.
+    """
+
+    def consume(carry: Carry, record: Record) -> None:
+        for callback in callbacks if record else ():
+            try:
+                stops = callback(carry, record)
+            except BaseException:
+                save(carry)
+                raise
+            if stops:
+                stopped.set()
 
     return consume
 

@@ -1,14 +1,25 @@
 """Drive of a loop: its records and carries given to the consumers, until it ends or is interrupted."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ..environments.types import EnvironmentFailure
 from ..loops.learning import Record
 from . import checkpoint
 from .compile_time import compilations
-from .consumers import SAVES_THAT_MAY_FAIL, Carry, Checkpoints, Consumer, Report, of_records, of_warnings
+from .consumers import (
+    SAVES_THAT_MAY_FAIL,
+    Callback,
+    Carry,
+    Checkpoints,
+    Consumer,
+    Report,
+    of_callbacks,
+    of_records,
+    of_warnings,
+)
 from .files import read_json
 from .folders import resume_command
 from .interrupts import interrupts
@@ -47,6 +58,8 @@ def drive(
     watch: Callable[[Any, Record], Iterator[str]],
     on_record: Callable[[Record], None],
     report: Report,
+    also: Sequence[Consumer] = (),
+    callbacks: Sequence[Callback] = (),
     may_fail: int = SAVES_THAT_MAY_FAIL,
 ) -> tuple[AnyCarry, bool]:
     """Run a loop to its end or to an interrupt.
@@ -61,6 +74,8 @@ def drive(
         watch: Function of a carry and a record to warnings.
         on_record: Function called with each record.
         report: Function called with each message.
+        also: Further consumers.
+        callbacks: Functions of a carry and a record; one that returns True ends the loop.
         may_fail: Number of saves in succession of which the last may not fail.
 
     Returns:
@@ -69,6 +84,7 @@ def drive(
     Raises:
         EnvironmentFailure, OSError: as the loop and the writers raise them.
     """
+    stopped = threading.Event()
     saved = carry.steps if checkpoint.steps_saved(folder / CHECKPOINTS) else -1
     with (
         interrupts() as interrupted,
@@ -90,10 +106,12 @@ def drive(
             of_records(log),
             of_records(on_record),
             of_warnings(watch, compiled, report),
+            *also,
             checkpoints,
+            of_callbacks(callbacks, stopped, checkpoints.save),
         ]
         checkpoints.save(carry)
-        found = loop(carry, interrupted.is_set)
+        found = loop(carry, lambda: interrupted.is_set() or stopped.is_set())
         try:
             for carry, record in found:
                 record = plain(record | compiled.record()) if record else record
@@ -102,16 +120,21 @@ def drive(
         except EnvironmentFailure as failure:  # A SIGTERM to all processes may reach the workers first.
             if not (checkpoints.save_at_failure(carry, failure) and interrupted.is_set()):
                 raise
+        if stopped.is_set():
+            checkpoints.save(carry)
+            return carry, False
         return carry, interrupted.is_set() and carry.steps < config.steps
 
 
-def evaluation_if_ended(folder: pathlib.Path, steps: int, report: Report) -> dict[str, Any] | None:
+def evaluation_if_ended(folder: pathlib.Path, report: Report) -> dict[str, Any] | None:
     """Evaluation of a run that has ended; None for one that goes on, whose unfinished checkpoints are removed."""
     checkpoint.remove_unfinished(folder / CHECKPOINTS)
-    saved = checkpoint.steps_saved(folder / CHECKPOINTS)
-    if not (saved and saved[-1] >= steps and (folder / "evaluation.json").exists()):
+    if not (folder / "evaluation.json").exists():
         return None
-    report(f"{folder} ended at step {saved[-1]}; nothing is left to do.")
+    report(
+        f"{folder} has ended; nothing is left to do. A run of an agent is extended with: {resume_command(folder)} "
+        "--steps STEPS"
+    )
     return dict(read_json(folder / "evaluation.json"))
 
 

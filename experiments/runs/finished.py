@@ -14,32 +14,32 @@ from ...updates import LearnerState, Variables
 from . import folders
 from .build import build
 from .config import RunConfig, without_workers
+from .evaluation import PARAMETERS, parameters_at, read_parameters
 from .files import load_variables, read_json
 from .policy import Policy, act, make_policy, q_values
 from .pretrain import build_pretraining
 from .pretrain_config import PretrainConfig
 from .records import read_jsonl
-from .train import read_parameters
-
-PARAMETERS = "parameters.npz"  # in the folder of a run
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A run, as it ended or at one of its checkpoints.
 
     Attributes:
         folder: Folder of the run.
+        parameters: File of the parameters, in the folder.
         config: Config of the run.
         spec: Spec of its environment.
         metrics: Name to array over the records, float64 with NaN where nothing was measured; ``returns``, ``lengths``
             and ``ended_at`` are over the training episodes.
         variables: Parameters and module state that are evaluated.
-        evaluation: Mean, standard error and returns of the greedy episodes at the end.
+        evaluation: Mean, standard error and returns of the greedy episodes at the end; empty where it has not ended.
         given: Objects that were given from Python and that no module has, by their text in the config.
     """
 
     folder: pathlib.Path
+    parameters: pathlib.Path
     config: RunConfig
     spec: EnvironmentSpec
     metrics: dict[str, np.ndarray]
@@ -74,7 +74,7 @@ class Run:
 
     @functools.cached_property
     def _policy(self) -> Policy:
-        return make_policy(self.config, self.folder / PARAMETERS, self.given)
+        return make_policy(self.config, self.parameters, self.given)
 
     def __getstate__(self) -> dict[str, Any]:
         """Fields alone: compiled programs are made again where they are needed."""
@@ -102,25 +102,29 @@ class Pretrained:
     encode: Callable[[np.ndarray], np.ndarray] = dataclasses.field(repr=False)
 
 
-def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}) -> Run:
-    """Read a finished run.
+def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}, checkpoint: str | None = None) -> Run:
+    """Read a run.
 
     Args:
         folder: Folder of the run.
         given: Objects that a program gave, by their text in the config.
+        checkpoint: ``newest``, ``best`` or the step of a checkpoint; None for the parameters of a run that has ended.
 
     Raises:
-        ValueError: if no finished run stands in ``folder``, an object of it was not given, this version of polyak
+        ValueError: if no such run stands in ``folder``, an object of it was not given, this version of polyak
             cannot read it, or a file of it does not fit.
     """
     config = folders.read_config(folder)
-    _check_ended(folder)
+    if checkpoint is None:
+        _check_ended(folder)
+    path = parameters_at(folder, checkpoint)
     parts = build(without_workers(config), given=given)
     parts.environment.close()
-    state, _ = read_parameters(parts, folder / PARAMETERS)
+    state, _ = read_parameters(parts, path)
     metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
-    variables, evaluation = Variables(state.params, state.state), read_json(folder / "evaluation.json")
-    return Run(folder, config, parts.environment.spec, metrics, variables, evaluation, given)
+    ended = folder / "evaluation.json"
+    variables, evaluation = Variables(state.params, state.state), read_json(ended) if ended.is_file() else {}
+    return Run(folder, path, config, parts.environment.spec, metrics, variables, evaluation, given)
 
 
 def load_pretraining(folder: pathlib.Path) -> Pretrained:
@@ -145,7 +149,8 @@ def _check_ended(folder: pathlib.Path) -> None:
     if not (folder / "evaluation.json").is_file():
         raise ValueError(
             f"{folder}: the run has not ended. Continue it with polyak.resume({str(folder)!r}), or on the command line "
-            f"with: {folders.resume_command(folder)}"
+            f"with: {folders.resume_command(folder)}. A run of an agent can be loaded as it stands, by "
+            "checkpoint='newest'."
         )
 
 

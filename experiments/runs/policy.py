@@ -14,7 +14,7 @@ from ..loops.normalization import normalize_timestep
 from ..loops.observations import observation_pipeline
 from .build import build
 from .config import RunConfig, without_workers
-from .train import read_parameters
+from .evaluation import read_parameters
 
 
 class Policy(NamedTuple):

@@ -109,7 +109,7 @@ def resume_pretraining(
     config = read_pretrain_config(folder)
     check_installed(config.loggers)
     with locked(folder):
-        if (evaluation := evaluation_if_ended(folder, config.steps, report)) is not None:
+        if (evaluation := evaluation_if_ended(folder, report)) is not None:
             return evaluation
         parts = build_pretraining(config)
         carry, metrics_bytes = _first_carry(parts), 0

@@ -7,32 +7,30 @@ evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the re
 """
 
 import contextlib
+import dataclasses
+import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from ...agents import evaluation_state
 from ...agents.agent import encoder_of
-from ...updates import LearnerState, init_targets
-from ..environments.make import make
+from ...updates import init_targets
 from ..environments.types import EnvironmentFailure
 from ..loops import normalization
 from ..loops.carry import Carry, initial_carry
-from ..loops.evaluation import LANES, evaluate, evaluation_seed
+from ..loops.evaluation import evaluation_seed
 from ..loops.host import host_loop
 from ..loops.learning import Record
 from ..loops.schedules import total_learner_steps
 from . import checkpoint, health
 from .build import STORAGE, Parts, build, resolved
-from .config import RunConfig, without_workers
-from .consumers import SAVES_THAT_MAY_FAIL, Report
-from .drive import CHECKPOINTS, add_way_on, drive, evaluation_if_ended
+from .config import RunConfig
+from .consumers import SAVES_THAT_MAY_FAIL, Callback, Report
+from .drive import CHECKPOINTS, METRICS, add_way_on, drive, evaluation_if_ended
+from .evaluation import GREEDY, PARAMETERS, best_of, evaluated, keep_best, make_evaluation, save_parameters
 from .export import load_initial
-from .files import load_variables, locked, save_variables, write_json
-from .folders import prepare_folder, read_config, read_config_to_resume, resume_command
+from .files import locked, write_json
+from .folders import prepare_folder, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
 from .records import read_jsonl
@@ -49,6 +47,7 @@ def train(
     report: Report,
     on_begin: OnBegin | None = None,
     given: Mapping[str, Any] = {},
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any] | None:
     """Train a new run in ``folder``; return its evaluation, or None if it was interrupted.
 
@@ -60,6 +59,7 @@ def train(
         on_begin: Function called with the folder and the resolved config (``resolved`` in ``config.json``), once both
             are written.
         given: Objects that a program gave, by their text in the config.
+        callbacks: Functions of a carry and a record; one that returns True ends the run, which is then evaluated.
 
     Raises:
         ValueError, TypeError: if an input is wrong, before the first environment step (for example if the parameters of
@@ -83,7 +83,7 @@ def train(
             write_json(folder / "config.json", described := resolved(parts))
             if on_begin is not None:
                 on_begin(folder, described["resolved"])
-            return _run(parts, carry, folder, 0, on_record, report)
+            return _run(parts, carry, folder, 0, on_record, report, callbacks)
 
 
 def resume(
@@ -92,8 +92,20 @@ def resume(
     report: Report,
     on_begin: OnBegin | None = None,
     given: Mapping[str, Any] = {},
+    callbacks: Sequence[Callback] = (),
+    steps: int | None = None,
 ) -> dict[str, Any] | None:
     """Continue a run from its newest checkpoint as if it had never stopped; see :func:`train`.
+
+    Args:
+        folder: Folder of the run.
+        on_record: Function called with each record.
+        report: Function called with each message.
+        on_begin: As of :func:`train`.
+        given: As of :func:`train`.
+        callbacks: As of :func:`train`.
+        steps: Number of environment steps at which the run ends now, more than it has made; also of a run that has
+            ended. Schedules and rules over a part of the run (25%, cosine) are those of the longer run from here on.
 
     Raises:
         ValueError: if no run stands in ``folder``, or its checkpoint is of another run.
@@ -102,52 +114,13 @@ def resume(
     config = read_config_to_resume(folder)
     check_installed(config.loggers)
     with locked(folder):
+        if steps is not None:
+            config = _extended(config, folder, steps)
+        elif (evaluation := evaluation_if_ended(folder, report)) is not None:
+            return evaluation
         parts = build(config, folder, given)
         with contextlib.closing(parts.environment):
-            return _resume(parts, folder, on_record, report, on_begin)
-
-
-def evaluate_run(
-    folder: pathlib.Path, episodes: int, seed: int | None, epsilon: float, given: Mapping[str, Any] = {}
-) -> dict[str, Any]:
-    """Evaluate the parameters of a finished run.
-
-    Raises:
-        ValueError: if no run with parameters stands in ``folder``, or they do not fit its network.
-    """
-    config = read_config(folder)
-    parts = build(without_workers(config), given=given)
-    parts.environment.close()
-    path = folder / "parameters.npz"
-    if not path.is_file():
-        raise ValueError(f"{path}: no parameters; the run has not ended. Continue it with: {resume_command(folder)}")
-    state, scaling = read_parameters(parts, path)
-    seed = evaluation_seed(config.seed) if seed is None else seed
-    return _evaluate(parts, state, scaling, episodes, seed, epsilon)
-
-
-def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, normalization.Scaling]:
-    """Read the parameters and the scaling of a finished run.
-
-    Returns:
-        State of the agent without targets, and the scaling of observations and rewards.
-
-    Raises:
-        ValueError: if the file cannot be read, or does not fit the config.
-    """
-    state = parts.agent.init(jax.random.key(0))._replace(targets={})
-    fields = parts.config.loop.normalization
-    moments = normalization.initial(
-        parts.environment.spec, 0, observations=fields.normalize_observations, rewards=fields.normalize_rewards
-    )
-    template = {
-        "params": state.params,
-        "state": state.state,
-        "normalization": normalization.without_episodes(moments),
-    }
-    trees = load_variables(path, template)
-    scaling = normalization.scaling(trees.pop("normalization"))
-    return state._replace(**trees), scaling
+            return _resume(parts, folder, on_record, report, on_begin, callbacks)
 
 
 def _first_carry(parts: Parts) -> Carry:
@@ -176,12 +149,27 @@ def _first_carry(parts: Parts) -> Carry:
     )
 
 
+def _extended(config: RunConfig, folder: pathlib.Path, steps: int) -> RunConfig:
+    """Config of a run that ends later; its folder is not changed yet."""
+    saved = checkpoint.steps_saved(folder / CHECKPOINTS)
+    if not saved:
+        raise ValueError(f"steps: {folder} has no checkpoint, from which it could be extended. Start a new run.")
+    if steps <= saved[-1]:
+        raise ValueError(
+            f"steps: got {steps}; the run is at step {saved[-1]}. Give more, as in --steps {2 * saved[-1]}."
+        )
+    return dataclasses.replace(config, steps=steps)
+
+
 def _resume(
-    parts: Parts, folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None
+    parts: Parts,
+    folder: pathlib.Path,
+    on_record: OnRecord,
+    report: Report,
+    on_begin: OnBegin | None,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any] | None:
     config = parts.config
-    if (evaluation := evaluation_if_ended(folder, config.steps, report)) is not None:
-        return evaluation
     if checkpoint.steps_saved(folder / CHECKPOINTS):
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
         environment, replay, mapped = parts.environment, parts.replay, config.replay_storage == "mmap"
@@ -193,21 +181,41 @@ def _resume(
     else:  # a run that was killed before its first checkpoint begins again
         carry, metrics_bytes = _first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
+    described = resolved(parts)
+    if config != read_config_to_resume(folder):  # extended
+        write_json(folder / "config.json", described)
+        (folder / "evaluation.json").unlink(missing_ok=True)
     if on_begin is not None:
-        on_begin(folder, resolved(parts)["resolved"])
-    return _run(parts, carry, folder, metrics_bytes, on_record, report)
+        on_begin(folder, described["resolved"])
+    return _run(parts, carry, folder, metrics_bytes, on_record, report, callbacks)
 
 
 def _run(
-    parts: Parts, carry: Carry, folder: pathlib.Path, metrics_bytes: int, on_record: OnRecord, report: Report
+    parts: Parts,
+    carry: Carry,
+    folder: pathlib.Path,
+    metrics_bytes: int,
+    on_record: OnRecord,
+    report: Report,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any] | None:
-    config = parts.config
+    config, evaluate = parts.config, make_evaluation(parts)
+    learnt = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
+    best = best_of(record for record in learnt if record["step"] <= carry.steps)
     mapped_for = _mapped_for(config)
     for text in _settings_warnings(parts):
         report(f"warning: {text}")
 
     def save(carry: Carry, position: int) -> None:
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+        save_parameters(parts, carry, folder / CHECKPOINTS / f"{carry.steps}.npz")
         save_carry(carry, parts.environment, folder / CHECKPOINTS, position, mapped_for=mapped_for)
+        for path in (folder / CHECKPOINTS).glob("*.npz"):
+            if not path.with_suffix("").is_dir():
+                path.unlink()
+
+    def reached(carry: Any, record: Record) -> bool:
+        return config.stop_at_return is not None and record.get(GREEDY, -math.inf) >= config.stop_at_return
 
     try:
         carry, interrupted = drive(
@@ -215,11 +223,13 @@ def _run(
             carry,
             folder,
             metrics_bytes,
-            loop=lambda carry, stop: _loop(parts, carry, stop),
+            loop=lambda carry, stop: evaluated(_loop(parts, carry, stop), parts, evaluate),
             save=save,
             watch=health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps),
             on_record=on_record,
             report=report,
+            also=[keep_best(parts, folder, best)],
+            callbacks=[reached, *callbacks],
             # The rows that a mapped replay overwrites are in the checkpoints only while they are made in time.
             may_fail=SAVES_THAT_MAY_FAIL if mapped_for is None else 1,
         )
@@ -227,7 +237,7 @@ def _run(
         if interrupted:
             report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
             return None
-        return _finish(parts, carry, folder)
+        return _finish(parts, carry, folder, evaluate)
     except (EnvironmentFailure, OSError) as error:
         add_way_on(error, folder)
         raise
@@ -263,44 +273,14 @@ def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tupl
     )
 
 
-def _finish(parts: Parts, carry: Carry, folder: pathlib.Path) -> dict[str, Any]:
-    evaluated = evaluation_state(parts.agent, carry.agent)
-    trees = {
-        "params": evaluated.params,
-        "state": evaluated.state,
-        "normalization": normalization.without_episodes(carry.normalization),
-    }
-    save_variables(folder / "parameters.npz", trees)
-    seed, scaling = evaluation_seed(parts.config.seed), normalization.scaling(carry.normalization)
-    result = _evaluate(parts, carry.agent, scaling, parts.config.evaluation_episodes, seed, epsilon=0.0)
+def _finish(
+    parts: Parts, carry: Carry, folder: pathlib.Path, evaluate: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    save_parameters(parts, carry, folder / PARAMETERS)
+    config, scaling = parts.config, normalization.scaling(carry.normalization)
+    result = evaluate(carry.agent, scaling, config.evaluation_episodes, evaluation_seed(config.seed), 0.0)
     rule = next(iter(parts.agent.targets.values())).rule
-    title = f"{parts.config.agent_name} on {parts.config.env}, target {rule}"
-    learning_curve(list(read_jsonl(folder / "metrics.jsonl")), folder / "learning_curve.png", title)
+    title = f"{config.agent_name} on {config.env}, target {rule}"
+    learning_curve(list(read_jsonl(folder / METRICS)), folder / "learning_curve.png", title)
     write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
     return result
-
-
-def _evaluate(
-    parts: Parts, state: LearnerState, scaling: normalization.Scaling, episodes: int, seed: int, epsilon: float
-) -> dict[str, Any]:
-    lanes = max(min(episodes, LANES), 1)
-    with contextlib.closing(make(parts.recipe, lanes, seed, action_mask=parts.config.action_mask)) as environment:
-        returns = evaluate(
-            parts.agent,
-            state,
-            environment,
-            parts.config.loop,
-            episodes=episodes,
-            seed=seed,
-            epsilon=epsilon,
-            scaling=scaling,
-        )
-    error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
-    return {
-        "mean": float(np.mean(returns)),
-        "standard_error": error,
-        "episodes": len(returns),
-        "seed": seed,
-        "epsilon": epsilon,
-        "returns": returns.tolist(),
-    }

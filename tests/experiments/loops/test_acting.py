@@ -55,7 +55,8 @@ def test_actions_are_those_of_the_definition(acts):
     agent, key_data = agent_that(acts), jax.random.key_data(jax.random.key(7))
     state = agent.init(jax.random.key(0))
     recurrent_state = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
-    actor = Actor(agent, key_data, (state, recurrent_state, timestep_at(0)), NUM_ACTIONS, epsilon_at)
+    actor = Actor(agent, (state, recurrent_state, timestep_at(0)), NUM_ACTIONS)
+    actor.begin(key_data, epsilon_at)
     ours, theirs = recurrent_state, recurrent_state
     define = jax.jit(agent.act)
     for t in range(BLOCK + 40):
@@ -80,7 +81,8 @@ def test_a_run_taken_up_in_mid_block_draws_the_same():
     state = agent.init(jax.random.key(0))
 
     def actions(first):
-        actor = Actor(agent, key_data, (state, (), timestep_at(0)), NUM_ACTIONS, lambda t: np.full(len(t), 0.5))
+        actor = Actor(agent, (state, (), timestep_at(0)), NUM_ACTIONS)
+        actor.begin(key_data, lambda t: np.full(len(t), 0.5))
         return [actor.act(t, (), timestep_at(t))[0].action.tolist() for t in range(first, BLOCK + 20)]
 
     assert actions(0)[100:] == actions(100)
@@ -92,7 +94,8 @@ def test_an_agent_is_asked_only_where_its_answer_counts(acts, asked):
     agent = agent_that(acts)
     recurrent_state = np.zeros(NUM_ENVS, np.int32) if acts is remembering else ()
     example = (agent.init(jax.random.key(0)), recurrent_state, timestep_at(0))
-    actor = Actor(agent, jax.random.key_data(jax.random.key(0)), example, NUM_ACTIONS, lambda t: np.ones(len(t)))
+    actor = Actor(agent, example, NUM_ACTIONS)
+    actor.begin(jax.random.key_data(jax.random.key(0)), lambda t: np.ones(len(t)))
     calls, program = [], actor._program
     actor._program = lambda *arguments: calls.append(arguments) or program(*arguments)
     for t in range(10):
@@ -103,7 +106,8 @@ def test_an_agent_is_asked_only_where_its_answer_counts(acts, asked):
 def test_only_what_is_read_is_passed():
     agent = agent_that(deterministic)
     example = (agent.init(jax.random.key(0)), (), timestep_at(0))
-    actor = Actor(agent, jax.random.key_data(jax.random.key(0)), example, NUM_ACTIONS, lambda t: np.zeros(len(t)))
+    actor = Actor(agent, example, NUM_ACTIONS)
+    actor.begin(jax.random.key_data(jax.random.key(0)), lambda t: np.zeros(len(t)))
     calls, program = [], actor._program
     actor._program = lambda *arguments: calls.append(arguments) or program(*arguments)
     actor.act(0, (), timestep_at(0))
