@@ -20,6 +20,7 @@ from ..tables import TableFormat
 from .runs.flags import parse_pretraining, parse_run
 from .runs.pretrain_config import PretrainConfig
 
+WAY_ON = "continue with:"  # in the note of an error that ended a run
 Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
 
 
@@ -181,7 +182,8 @@ def run(arguments: Sequence[str]) -> int:
             if "JAX_TRACEBACK_FILTERING" in note:  # JAX's, of what passed through a trace
                 continue
             print(f"polyak: {note}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError | TypeError) else 1
+        has_begun = any(WAY_ON in note for note in getattr(error, "__notes__", []))
+        return 2 if isinstance(error, ValueError | TypeError) and not has_begun else 1
 
 
 def _train(arguments: list[str]) -> int:

@@ -17,6 +17,9 @@ def main() -> None:
 
         print(__version__)
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # one whose encoding lacks a character shows "?" in its place
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(arguments))
     except KeyboardInterrupt:  # before a run has begun; afterwards the run itself takes care
@@ -29,6 +32,16 @@ def _run(arguments: list[str]) -> int:
 
         # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError) as error:
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            print(
+                f"polyak: JAX_PLATFORMS: got {asked!r}, and JAX has no such device here ({error or 'no reason'}). "
+                "Unset JAX_PLATFORMS, or install a JAX that has it, as with: pip install 'jax[cuda12]'",
+                file=sys.stderr,
+            )
+            return 2
     from .experiments.cli import run
 
     if os.getcwd() not in sys.path:  # as for `python -m polyak`: modules of the working directory are found

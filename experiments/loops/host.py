@@ -17,7 +17,7 @@ from ..environments.types import Environment, EnvironmentFailure, EnvironmentSte
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Programs, Record, compile_agent, finite_priorities, measured, operate, zeros
+from .learning import Programs, Record, compile_agent, measured, new_priorities, operate, zeros
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, changing, draw_numbers, steps_since_reset
 
@@ -189,8 +189,7 @@ def learn(
     )
     replay_state = carry.replay
     if config.prioritized:
-        found = finite_priorities(priorities, carry.steps)
-        replay_state = replay.update_priorities(replay_state, sample.rows, found)
+        replay_state = replay.update_priorities(replay_state, *new_priorities(sample.rows, priorities, carry.steps))
     after = carry.learner_steps + batches
     state = operate(programs, learn_key, carry.learner_steps, after, state)
     return carry._replace(agent=state, totals=totals, replay=replay_state, learner_steps=after)

@@ -30,6 +30,7 @@ from . import normalization
 from .normalization import Scaling
 
 Record = dict[str, Any]
+UNKNOWN = np.float32(-1)  # priority of a row whose learner step was undone
 LEAST_PRIORITY = np.float32(1e-6)  # the small constant of Schaul et al. (2016), section 3.3
 # Measured once between two records: the part of a batch's observations whose greedy action a dispatch of learning
 # changed, and that where the target network's greedy action is the same.
@@ -159,7 +160,7 @@ def learner_round(
     measured |= _target_churn(agent, watch, fires, seen, now, batches)
     measured |= _readings(agent, watch, state, last)
     totals = {name: total + jnp.sum(measured[name]) for name, total in totals.items()}
-    return state, totals, output.priorities if prioritized else ()
+    return state, totals, _of_kept_batches(output) if prioritized else ()
 
 
 class _Seen(NamedTuple):
@@ -274,6 +275,13 @@ def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: value if name == "skipped" else jnp.where(kept, value, 0) for name, value in metrics.items()}
 
 
+def _of_kept_batches(output: Any) -> Any:
+    """Priorities ``[..., B]`` of a dispatch; those of a learner step that was undone are UNKNOWN."""
+    if "skipped" not in output.metrics:
+        return output.priorities
+    return jnp.where(output.metrics["skipped"][..., None] > 0, UNKNOWN, output.priorities)
+
+
 def zeros(totals: Iterable[str]) -> dict[str, jax.Array]:
     """Sums of metrics before the first learner step."""
     return {name: jnp.zeros((), jnp.float32) for name in totals}
@@ -325,16 +333,29 @@ def check_finite(record: Record, at: str, ways: str) -> Record:
     return record
 
 
-def finite_priorities(priorities: Any, step: int) -> np.ndarray:
-    """Priorities on the host, plus a small constant, so that every step can be drawn again.
+def new_priorities(rows: np.ndarray, priorities: Any, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and priorities that a dispatch gives the replay.
+
+    Args:
+        rows: Rows that were drawn.
+        priorities: Priorities of the same shape, UNKNOWN for the rows of a learner step that was undone, which keep
+            theirs.
+        step: Number of environment steps, for the error.
+
+    Returns:
+        Rows, and priorities plus a small constant, so that every step can be drawn again.
 
     Raises:
         ValueError: if one is not finite, because training has diverged.
     """
-    found = np.asarray(priorities) + LEAST_PRIORITY
+    rows, found = np.asarray(rows), np.asarray(priorities)
+    if (kept := found != UNKNOWN).all():
+        found = found + LEAST_PRIORITY
+    else:
+        rows, found = rows[kept], found[kept] + LEAST_PRIORITY
     if not np.isfinite(found).all():
         raise ValueError(
             f"priority: got {found[~np.isfinite(found)][0]} at environment step {step}: training has diverged. Lower "
             "learning_rate, set max_gradient_norm, or slow the target down."
         )
-    return found
+    return rows, found

@@ -8,14 +8,10 @@ import numpy as np
 
 from ...agents.parts import leaves
 from ...agents.presets import make_configs
-from ..runs.config import RunConfig
+from ..runs.config import CHANGES_NO_LEARNING, RunConfig
 from ..runs.files import read_json
 from ..runs.folders import is_pretraining, read_config
 from ..runs.records import read_jsonl
-
-# What is written of a run, and which processes step its environments: the same parameters, but where one was restarted.
-_WRITTEN = ("log_every", "checkpoint_every", "evaluation_episodes", "evaluate_every", "stop_at_return", "loggers")
-_CHANGES_NO_LEARNING = (*_WRITTEN, "workers", "worker_timeout", "on_env_failure", "replay_storage")
 
 
 class FoundRun(NamedTuple):
@@ -92,7 +88,7 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         preset,
         environment,
         seed,
-        {name: value for name, value in fields.items() if name not in _CHANGES_NO_LEARNING},
+        {name: value for name, value in fields.items() if name not in CHANGES_NO_LEARNING},
         step=records[-1]["step"] if records else 0,
         returns=np.array([value for record in records for value in record["returns"]], np.float64),
         ended_at=np.array([step for record in records for step in record["ended_at"]], np.float64),

@@ -122,11 +122,17 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
     return described
 
 
-def resolved(parts: Parts) -> dict[str, Any]:
-    """Content of ``config.json``: the config, what follows from it, and the versions it ran on."""
+def identity(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Identity of a run, which its checkpoints carry: its id, its config, and whether JAX computes in 64 bits."""
+    return {"id": run_id, "config": to_json(config), "jax_enable_x64": bool(jax.config.jax_enable_x64)}
+
+
+def resolved(parts: Parts, run_id: str) -> dict[str, Any]:
+    """Content of ``config.json``: the run's id and config, what follows from it, and the versions it ran on."""
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
     return {
+        "id": run_id,
         "config": to_json(config),
         "resolved": {
             "targets": describe_targets(parts),

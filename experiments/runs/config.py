@@ -20,6 +20,21 @@ _DEFAULT = make_configs()
 _BEGINS_WITH = ("agent", "loop", "agent_name", "preset")
 
 
+# Fields of what is written of a run, and of the processes of its environments: they change nothing that is learnt.
+CHANGES_NO_LEARNING = (
+    "log_every",
+    "checkpoint_every",
+    "evaluation_episodes",
+    "evaluate_every",
+    "stop_at_return",
+    "loggers",
+    "workers",
+    "worker_timeout",
+    "on_env_failure",
+    "replay_storage",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Part):
     """Config of a run; with the versions of the libraries, all that the run depends on.

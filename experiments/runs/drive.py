@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ..environments.types import EnvironmentFailure
+from ..environments.types import EnvironmentFailure, in_short
 from ..loops.learning import Record
 from . import checkpoint
 from .compile_time import compilations
@@ -136,6 +136,18 @@ def evaluation_if_ended(folder: pathlib.Path, report: Report) -> dict[str, Any] 
         "--steps STEPS"
     )
     return dict(read_json(folder / "evaluation.json"))
+
+
+def draw_safely(draw: Callable[[], None], report: Report) -> None:
+    """Draw a picture under matplotlib's own settings; one that cannot be drawn is reported, and costs nothing else."""
+    import matplotlib  # heavy; no window system is touched
+
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            draw()
+    except Exception as error:  # of whatever kind: fonts, LaTeX, a disk that is full
+        report(f"warning: a picture could not be drawn: {in_short(error)}")
 
 
 def add_way_on(error: Exception, folder: pathlib.Path) -> None:

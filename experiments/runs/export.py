@@ -166,9 +166,13 @@ def load_initial(
         arrays = _arrays_at(path)
         if part == "encoder":
             arrays, template = _of_encoder(arrays, template, path)
-        return fitted(arrays, template, str(path))
+        trees = fitted(arrays, template, str(path))
     except ValueError as error:
         raise ValueError(f"initial: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"initial: {path}: {name} is not finite. Its run diverged; give another.")
+    return trees
 
 
 def _of_encoder(

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import secrets
 import shlex
 import time
 from typing import Any
@@ -38,18 +39,17 @@ def prepare_folder(folder: pathlib.Path) -> None:
 
 
 def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
-    """``runs/dqn-CartPole-v1-seed0-DATE-TIME``; slashes in the environment's id become dashes.
+    """``runs/dqn-CartPole-v1-periodic-200-seed0-DATE-TIME-1f3a``; the last four letters are random.
 
-    A pretraining run has its method and the name of its data there.
+    Other letters than those of names become dashes. A pretraining run has its method and the name of its data there.
     """
     if isinstance(config, PretrainConfig):
-        return _named(config.method, pathlib.Path(config.data).stem, config.seed)
-    return _named(config.agent_name, config.env, config.seed)
-
-
-def _named(name: str, source: str, seed: int) -> pathlib.Path:
-    source = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in source)
-    return pathlib.Path("runs") / f"{name}-{source}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        names: tuple[str, ...] = (config.method, pathlib.Path(config.data).stem, config.byol.target)
+    else:
+        names = (config.agent_name, config.env, config.agent.target)
+    plain = ["-".join(re.findall(r"[\w.]+", name)) for name in names]
+    moment, apart = time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)
+    return pathlib.Path("runs") / f"{'-'.join(plain)[:120]}-seed{config.seed}-{moment}-{apart}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:

@@ -22,7 +22,7 @@ from ...updates import LearnerState, rules_by_part
 from ..loops.pretraining import PretrainCarry, initial_key, initial_pretrain_carry, pretraining_loop
 from . import checkpoint, health
 from .consumers import Report
-from .drive import CHECKPOINTS, METRICS, add_way_on, drive, evaluation_if_ended
+from .drive import CHECKPOINTS, METRICS, add_way_on, draw_safely, drive, evaluation_if_ended
 from .files import locked, save_variables, write_json
 from .folders import prepare_folder, read_pretrain_config, resume_command
 from .images import Images, Split, load_images, split
@@ -190,7 +190,7 @@ def _run(
         if interrupted:
             report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
             return None
-        return _finish(parts, carry, folder)
+        return _finish(parts, carry, folder, report)
     except OSError as error:
         add_way_on(error, folder)
         raise
@@ -204,7 +204,7 @@ def _probe(parts: PretrainParts, encode: Callable[[np.ndarray], np.ndarray]) -> 
     return probe(encode(train.images), train.labels, encode(test.images), test.labels)
 
 
-def _finish(parts: PretrainParts, carry: PretrainCarry, folder: pathlib.Path) -> dict[str, Any]:
+def _finish(parts: PretrainParts, carry: PretrainCarry, folder: pathlib.Path, report: Report) -> dict[str, Any]:
     state = carry.learner
     save_variables(folder / "parameters.npz", {"params": state.params, "state": state.state})
     records = list(read_jsonl(folder / METRICS))
@@ -219,10 +219,11 @@ def _finish(parts: PretrainParts, carry: PretrainCarry, folder: pathlib.Path) ->
         "test_images": 0 if parts.images.test is None else len(parts.images.test.images),
     }
     title = f"{parts.config.method} on {pathlib.Path(parts.config.data).name}, target {parts.config.byol.target}"
-    probes_figure(records, result, folder / "learning_curve.png", title)
+    write_json(folder / "evaluation.json", result)  # a run with this file has ended
     shown: Images = parts.images.test or parts.images.train
-    embedding_figure(parts.encode(state, shown.images), shown.labels, folder / "embedding.png", title)
-    write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
+    features = parts.encode(state, shown.images)
+    draw_safely(lambda: probes_figure(records, result, folder / "learning_curve.png", title), report)
+    draw_safely(lambda: embedding_figure(features, shown.labels, folder / "embedding.png", title), report)
     return result
 
 

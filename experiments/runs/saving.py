@@ -1,6 +1,7 @@
 """Checkpoint of a run: saved from a carry, and restored to one."""
 
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from ..environments.types import Environment
 from ..loops.carry import Carry, restore_environments
 from ..loops.episodes import EpisodeStatistics
 from . import checkpoint
+from .config import CHANGES_NO_LEARNING
 
 _COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")  # JSON, of the carry
 _EPISODES = ("recent", "finished", "episodes", "env_restarts")  # JSON, of its statistics
 _RUNNING = ("running_return", "running_length")  # arrays of its statistics
+FREE = (*CHANGES_NO_LEARNING, "steps")  # fields that a resumed run may have other than its checkpoint
 _ROWS, _OBSERVATIONS = "replay rows", "replay observations"
 
 
@@ -35,6 +38,7 @@ def save_carry(
     environment: Environment,
     folder: pathlib.Path,
     metrics_bytes: int,
+    identity: Mapping[str, Any],
     *,
     mapped_for: int | None = None,
 ) -> None:
@@ -45,6 +49,7 @@ def save_carry(
         environment: Environments of the loop, standing where it yielded.
         folder: Folder of all checkpoints of the run.
         metrics_bytes: Length of the metrics file; a resumed run truncates the file to it.
+        identity: Identity of the run, see :func:`polyak.experiments.runs.build.identity`.
         mapped_for: Number of steps of each environment that may follow while this checkpoint is kept, for a replay
             whose observations lie in a file of their own: only those that these steps would overwrite are saved. None
             for a replay in memory.
@@ -62,12 +67,18 @@ def save_carry(
         rows = host.next_rows(carry.replay, 2 * mapped_for + 2)  # a step that ends an episode takes two
         snapshot |= {_ROWS: rows, _OBSERVATIONS: mapped[rows]}
         carry = _without_observations(carry)
-    metadata = {**counters, **episodes, "metrics_bytes": metrics_bytes}
+    metadata = {**counters, **episodes, "metrics_bytes": metrics_bytes, "identity": dict(identity)}
     checkpoint.save(folder, carry.steps, _arrays(carry), snapshot, metadata)
 
 
 def restore_carry(
-    carry: Carry, environment: Environment, replay: Replay, folder: pathlib.Path, *, mapped: bool = False
+    carry: Carry,
+    environment: Environment,
+    replay: Replay,
+    folder: pathlib.Path,
+    identity: Mapping[str, Any],
+    *,
+    mapped: bool = False,
 ) -> tuple[Carry, int]:
     """Restore the newest checkpoint, and the environments with it.
 
@@ -76,6 +87,7 @@ def restore_carry(
         environment: Environments of the run.
         replay: Replay of the run.
         folder: Folder of all checkpoints of the run.
+        identity: Identity of the run.
         mapped: Whether the replay's observations lie in a file, which the carry has reopened.
 
     Returns:
@@ -88,6 +100,7 @@ def restore_carry(
     observation = carry.replay.observation
     template = _arrays(_without_observations(carry) if mapped else carry)
     arrays, snapshot, metadata = checkpoint.restore_latest(folder, template)
+    check_identity(identity, metadata.get("identity", identity), folder.parent)
     if mapped:
         observation[snapshot.pop(_ROWS)] = snapshot.pop(_OBSERVATIONS)
         arrays["replay"] = arrays["replay"]._replace(observation=observation)
@@ -97,3 +110,35 @@ def restore_carry(
     counters = {name: metadata[name] for name in _COUNTERS}
     carry = carry._replace(**arrays, **counters, statistics=statistics)
     return restore_environments(carry, environment, replay, snapshot), metadata["metrics_bytes"]
+
+
+def check_identity(identity: Mapping[str, Any], saved: Mapping[str, Any], folder: pathlib.Path) -> None:
+    """Check that a checkpoint is of the run that stands in ``folder``, under the config that its folder has.
+
+    Fields that change nothing that is learnt may differ, and ``steps``.
+
+    Raises:
+        ValueError: if it is of another run, or a field of the config was changed; the message has both values.
+    """
+    changed = dict(_differences(saved, identity))
+    if "id" in changed:
+        raise ValueError(
+            f"{folder / 'checkpoints'}: the checkpoint is of another run (id {changed['id'][0]}, and config.json has "
+            f"{changed['id'][1]}). Put the run's own checkpoints there, or start a new run."
+        )
+    wrong = [
+        f"{path}: {was!r} became {now!r}" for path, (was, now) in changed.items() if path.split(".")[-1] not in FREE
+    ]
+    if wrong:
+        raise ValueError(
+            f"{folder / 'config.json'}: was changed since the checkpoint was made: {'; '.join(wrong)}. Change it "
+            "back, or start a new run from its parameters (--initial)."
+        )
+
+
+def _differences(saved: Any, found: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if isinstance(saved, Mapping) and isinstance(found, Mapping):
+        for name in sorted({*saved, *found}):
+            yield from _differences(saved.get(name), found.get(name), f"{path}.{name}".removeprefix("."))
+    elif saved != found:
+        yield path, (saved, found)

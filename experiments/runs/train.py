@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,13 +24,13 @@ from ..loops.host import host_loop
 from ..loops.learning import Record
 from ..loops.schedules import total_learner_steps
 from . import checkpoint, health
-from .build import STORAGE, Parts, build, resolved
+from .build import STORAGE, Parts, build, identity, resolved
 from .config import RunConfig
 from .consumers import SAVES_THAT_MAY_FAIL, Callback, Report
-from .drive import CHECKPOINTS, METRICS, add_way_on, drive, evaluation_if_ended
+from .drive import CHECKPOINTS, METRICS, add_way_on, draw_safely, drive, evaluation_if_ended
 from .evaluation import GREEDY, PARAMETERS, best_of, evaluated, keep_best, make_evaluation, save_parameters
 from .export import load_initial
-from .files import locked, write_json
+from .files import locked, read_json, write_json
 from .folders import prepare_folder, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
@@ -69,9 +70,10 @@ def train(
     """
     check_installed(config.loggers)
     parts = build(config, folder, given)
-    with contextlib.closing(parts.environment):
-        if config.replay_storage == "mmap":
-            prepare_folder(folder)  # for the replay's file
+    with contextlib.closing(parts.environment), contextlib.ExitStack() as stack:
+        if config.replay_storage == "mmap":  # the replay's file is in the folder
+            prepare_folder(folder)
+            stack.enter_context(locked(folder))
         try:
             carry = _first_carry(parts)
         except BaseException:  # a run that cannot begin leaves no files
@@ -79,11 +81,12 @@ def train(
             raise
         if config.replay_storage == "memory":
             prepare_folder(folder)
-        with locked(folder):
-            write_json(folder / "config.json", described := resolved(parts))
-            if on_begin is not None:
-                on_begin(folder, described["resolved"])
-            return _run(parts, carry, folder, 0, on_record, report, callbacks)
+            stack.enter_context(locked(folder))
+        run_id = secrets.token_hex(8)
+        write_json(folder / "config.json", described := resolved(parts, run_id))
+        if on_begin is not None:
+            on_begin(folder, described["resolved"])
+        return _run(parts, carry, folder, 0, on_record, report, callbacks, run_id)
 
 
 def resume(
@@ -170,24 +173,27 @@ def _resume(
     callbacks: Sequence[Callback],
 ) -> dict[str, Any] | None:
     config = parts.config
+    written = read_json(folder / "config.json")
+    run_id = str(written.get("id"))
     if checkpoint.steps_saved(folder / CHECKPOINTS):
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
         environment, replay, mapped = parts.environment, parts.replay, config.replay_storage == "mmap"
+        whose = identity(config, run_id)
         try:
             carry = initial_carry(parts.agent, environment, replay, config.loop, config.seed, reopen=mapped)
-            carry, metrics_bytes = restore_carry(carry, environment, replay, folder / CHECKPOINTS, mapped=mapped)
+            carry, metrics_bytes = restore_carry(carry, environment, replay, folder / CHECKPOINTS, whose, mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint begins again
         carry, metrics_bytes = _first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
-    described = resolved(parts)
-    if config != read_config_to_resume(folder):  # extended
+    described = resolved(parts, run_id)
+    if described["config"] != written["config"]:  # extended
         write_json(folder / "config.json", described)
         (folder / "evaluation.json").unlink(missing_ok=True)
     if on_begin is not None:
         on_begin(folder, described["resolved"])
-    return _run(parts, carry, folder, metrics_bytes, on_record, report, callbacks)
+    return _run(parts, carry, folder, metrics_bytes, on_record, report, callbacks, run_id)
 
 
 def _run(
@@ -198,6 +204,7 @@ def _run(
     on_record: OnRecord,
     report: Report,
     callbacks: Sequence[Callback],
+    run_id: str,
 ) -> dict[str, Any] | None:
     config, evaluate = parts.config, make_evaluation(parts)
     learnt = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
@@ -209,7 +216,8 @@ def _run(
     def save(carry: Carry, position: int) -> None:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         save_parameters(parts, carry, folder / CHECKPOINTS / f"{carry.steps}.npz")
-        save_carry(carry, parts.environment, folder / CHECKPOINTS, position, mapped_for=mapped_for)
+        whose = identity(config, run_id)
+        save_carry(carry, parts.environment, folder / CHECKPOINTS, position, whose, mapped_for=mapped_for)
         for path in (folder / CHECKPOINTS).glob("*.npz"):
             if not path.with_suffix("").is_dir():
                 path.unlink()
@@ -237,8 +245,8 @@ def _run(
         if interrupted:
             report(f"interrupted at step {carry.steps}, saved; continue with: {resume_command(folder)}")
             return None
-        return _finish(parts, carry, folder, evaluate)
-    except (EnvironmentFailure, OSError) as error:
+        return _finish(parts, carry, folder, evaluate, report)
+    except (EnvironmentFailure, OSError, ValueError, TypeError) as error:
         add_way_on(error, folder)
         raise
 
@@ -274,13 +282,14 @@ def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tupl
 
 
 def _finish(
-    parts: Parts, carry: Carry, folder: pathlib.Path, evaluate: Callable[..., dict[str, Any]]
+    parts: Parts, carry: Carry, folder: pathlib.Path, evaluate: Callable[..., dict[str, Any]], report: Report
 ) -> dict[str, Any]:
     save_parameters(parts, carry, folder / PARAMETERS)
     config, scaling = parts.config, normalization.scaling(carry.normalization)
     result = evaluate(carry.agent, scaling, config.evaluation_episodes, evaluation_seed(config.seed), 0.0)
     rule = next(iter(parts.agent.targets.values())).rule
     title = f"{config.agent_name} on {config.env}, target {rule}"
-    learning_curve(list(read_jsonl(folder / METRICS)), folder / "learning_curve.png", title)
-    write_json(folder / "evaluation.json", result)  # last: a run with this file has ended
+    write_json(folder / "evaluation.json", result)  # a run with this file has ended
+    records = list(read_jsonl(folder / METRICS))
+    draw_safely(lambda: learning_curve(records, folder / "learning_curve.png", title), report)
     return result
