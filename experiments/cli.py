@@ -17,6 +17,7 @@ from ..agents.fields import check_name
 from ..agents_table import Format as AgentsFormat
 from ..agents_table import agents_table, difference_table
 from ..tables import TableFormat
+from .runs.config import RunConfig
 from .runs.flags import parse_pretraining, parse_run
 from .runs.pretrain_config import PretrainConfig
 
@@ -30,11 +31,13 @@ class TrainCommand:
 
     Attributes:
         preset: Name of the settings that the agent begins with; flags replace them.
+        seeds: Number of seeds, from --seed on; several are trained in processes side by side, and compared at the end.
         out: Folder of the run, new or empty; None makes one under runs/.
         quiet: Whether to print no progress.
     """
 
     preset: Preset = "classic"
+    seeds: int = 1
     out: pathlib.Path | None = None
     quiet: bool = False
 
@@ -193,9 +196,38 @@ def _train(arguments: list[str]) -> int:
     from .runs import train as runs
 
     folder = command.out or folders.default_folder(config)
+    if command.seeds != 1:
+        return _train_seeds(config, folder, command.seeds, command.quiet)
     with Progress(config, quiet=command.quiet) as progress:
         result = runs.train(config, folder, progress.show, progress.say, progress.begin)
     return _report(folder, result)
+
+
+def _train_seeds(config: RunConfig, folder: pathlib.Path, seeds: int, quiet: bool) -> int:
+    from .reports.comparison import compare
+    from .reports.comparison_table import comparison_table
+    from .reports.figures import comparison_figure
+    from .reports.progress import tell
+    from .reports.seeds import SeedsProgress, train_seeds
+
+    progress = SeedsProgress(config, seeds, quiet=quiet)
+    try:
+        ends = train_seeds(config, folder, seeds, progress.show, progress.say)
+    finally:
+        progress.close()
+    begun = [seed for seed in ends if (folder / f"seed{seed}" / "metrics.jsonl").is_file()]
+    if begun:
+        comparison = compare(folder)
+        tell(comparison_table(comparison, "text").rstrip())
+        if comparison.curves:
+            comparison_figure(comparison, folder / "comparison.png")
+            tell(f"figure    {folder / 'comparison.png'}")
+    for seed in [seed for seed, end in ends.items() if end is None]:
+        tell(f"continue  polyak resume {shlex.quote(str(folder / f'seed{seed}'))}")
+    failed = [f"seed {seed}: {end}" for seed, end in ends.items() if isinstance(end, str)]
+    for text in failed:
+        print(f"polyak: {text}", file=sys.stderr)
+    return 1 if failed else 0 if all(ends.values()) and len(ends) == seeds else 130
 
 
 def _pretrain(arguments: list[str]) -> int:

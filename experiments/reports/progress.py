@@ -35,8 +35,8 @@ class Progress:
             quiet: Whether to show no progress; messages are still shown.
         """
         self._config, self._quiet = config, quiet
-        self._stream = _Unfailing(sys.stderr)
-        self._live = _live(self._stream) if not quiet and _is_terminal(sys.stderr) else None
+        self._stream = Unfailing(sys.stderr)
+        self._live = live_display(self._stream) if not quiet and is_terminal(sys.stderr) else None
         self._resolved: dict[str, Any] = {}
         self._record: Record = {}
         self._probed: Record = {}  # the newest probes, which few records have
@@ -123,17 +123,19 @@ def tell(text: str) -> None:
         sys.stdout = None  # or Python would try once more when it ends, and complain
 
 
-class _Unfailing:
-    """A stream that is written to until that fails once, and nowhere from then on."""
+class Unfailing:
+    """Stream that is written to until that fails once, and nowhere from then on."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream, self._failed = stream, stream is None
 
     def write(self, text: str) -> int:
+        """Write a text."""
         self._attempt("write", text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream."""
         self._attempt("flush")
 
     def _attempt(self, name: str, *arguments: str) -> None:
@@ -148,7 +150,7 @@ class _Unfailing:
         return getattr(self._stream, name)
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person looks at it; asked here, since rich takes FORCE_COLOR for a terminal."""
     try:
         return stream is not None and stream.isatty()
@@ -156,7 +158,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-def _live(stream: _Unfailing) -> "Live | None":
+def live_display(stream: Unfailing) -> "Live | None":
     """The place of the panel; None on a terminal that cannot be drawn on (TERM=dumb)."""
     from rich.console import Console
     from rich.live import Live
@@ -165,7 +167,7 @@ def _live(stream: _Unfailing) -> "Live | None":
     if not console.is_interactive:
         return None
     # No thread draws beside the training; what others print goes above the panel, unless it goes elsewhere.
-    return Live(console=console, auto_refresh=False, redirect_stdout=_is_terminal(sys.stdout))
+    return Live(console=console, auto_refresh=False, redirect_stdout=is_terminal(sys.stdout))
 
 
 def _line(record: Record, steps: int, left: str) -> str:
