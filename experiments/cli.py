@@ -111,6 +111,25 @@ class EvaluateCommand:
 
 
 @dataclasses.dataclass(frozen=True)
+class RecordCommand:
+    """Write a video of greedy episodes of a run, or an animated GIF where ffmpeg is not installed.
+
+    Attributes:
+        run: Folder of the run.
+        out: File to write, a .mp4 or a .gif; None makes episode.mp4 or episode.gif in the run's folder.
+        episodes: Number of episodes.
+        seed: Seed of the environment; None takes that of the run's own evaluation.
+        checkpoint: Parameters to play with: newest, best or the step of a checkpoint; None takes those at the end.
+    """
+
+    run: tyro.conf.Positional[pathlib.Path]
+    out: pathlib.Path | None = None
+    episodes: int = 1
+    seed: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportCommand:
     """Write the trained network of a run for elsewhere: parameters by name, and a manifest in JSON.
 
@@ -282,6 +301,15 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _record(arguments: list[str]) -> int:
+    command = _parse(RecordCommand, "record", arguments)
+    from .runs.record import record
+
+    path = record(command.run, command.out, episodes=command.episodes, seed=command.seed, checkpoint=command.checkpoint)
+    print(f"recorded  {path}")
+    return 0
+
+
 def _export(arguments: list[str]) -> int:
     command = _parse(ExportCommand, "export", arguments)
     from . import api
@@ -325,6 +353,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "record-frames": _record_frames,
     "resume": _resume,
     "evaluate": _evaluate,
+    "record": _record,
     "compare": _compare,
     "export": _export,
     "agents": _agents,

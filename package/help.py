@@ -56,6 +56,9 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak train zp --target 'periodic:50 encoder=incremental:0.005'",
             "polyak train --initial runs/RUN --epsilon 'linear(0.1,0.01,50%)'",
             "polyak train --initial runs/RUN --initial-part encoder",
+            "polyak train dqn --seeds 5 --out runs/dqn",
+            "polyak train --evaluate-every 5000 --stop-at-return 475",
+            "polyak train dqn --env my_module:MyEnv --env-kwargs '{\"size\": 3}' --wrapper my_module:wrap",
         ),
     ),
     "pretrain": CommandHelp(
@@ -76,12 +79,21 @@ COMMANDS: Mapping[str, CommandHelp] = {
     "resume": CommandHelp(
         "resume RUN",
         "continue a run that was stopped or killed, as if it had never been",
-        ("polyak resume runs/RUN",),
+        ("polyak resume runs/RUN", "polyak resume runs/RUN --steps 200000"),
     ),
     "evaluate": CommandHelp(
         "evaluate RUN",
-        "play episodes with the parameters of a finished run",
-        ("polyak evaluate runs/RUN --episodes 100", "polyak evaluate runs/RUN --epsilon 0.05 --seed 7"),
+        "play episodes with the parameters of a run",
+        (
+            "polyak evaluate runs/RUN --episodes 100",
+            "polyak evaluate runs/RUN --epsilon 0.05 --seed 7",
+            "polyak evaluate runs/RUN --checkpoint best",
+        ),
+    ),
+    "record": CommandHelp(
+        "record RUN",
+        "a video of greedy episodes, or a GIF where ffmpeg is not installed",
+        ("polyak record runs/RUN", "polyak record runs/RUN --episodes 3 --out episodes.gif --checkpoint newest"),
     ),
     "compare": CommandHelp(
         "compare RUN...",

@@ -1,6 +1,7 @@
 """Greedy evaluation: whole episodes in environments of their own."""
 
 import warnings
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -54,8 +55,9 @@ class Evaluator:
         epsilon: float = 0.0,
         max_episode_steps: int = 27_000,
         scaling: Scaling = NO_SCALING,
+        look: Callable[[], None] | None = None,
     ) -> np.ndarray:
-        """Play whole episodes; see :func:`evaluate`."""
+        """Play whole episodes; see :func:`evaluate`. ``look`` is called before each step."""
         agent, config = self._agent, self._config
         if not 0 <= epsilon <= 1:
             raise ValueError(f"epsilon: got {epsilon}; expected 0 <= epsilon <= 1. Try 0, for greedy actions alone.")
@@ -79,6 +81,8 @@ class Evaluator:
         actor.follow(state)
         loop_step = 0
         while share.any():
+            if look is not None:
+                look()
             acted, _ = actor.act(loop_step, recurrent_state, pipeline.view(scaling, frames, timestep))
             recurrent_state, loop_step = acted.recurrent_state, loop_step + 1
             outcome = environment.step(acted.action)
