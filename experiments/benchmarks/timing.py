@@ -14,8 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import polyak
+
 ROOT = pathlib.Path(__file__).parents[2]
-LIBRARIES = ("polyak", "jax", "jaxlib", "optax", "dm-haiku", "gymnasium", "numpy")
+LIBRARIES = ("jax", "jaxlib", "optax", "dm-haiku", "gymnasium", "numpy")
 PEERS = {"torch": "torch", "stable_baselines3": "stable-baselines3", "sbx": "sbx-rl", "cpprb": "cpprb"}
 
 Figures = dict[str, list[float]]
@@ -141,6 +143,7 @@ def _circumstances() -> dict[str, object]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {
             "python": platform.python_version(),
+            "polyak": polyak.__version__,  # an editable install may have been made of another version
             **{library: importlib.metadata.version(library) for library in libraries},
         },
     }
