@@ -40,6 +40,7 @@ class AgentEntry(NamedTuple):
         summary: Description on one line.
         papers: Papers.
         remarks: Differences from the papers besides the settings of a preset.
+        own: Leaves of a run that an agent of a person's own brings: ``network``, ``terms`` and ``maker``, as texts.
     """
 
     begins_with: str | None
@@ -47,6 +48,7 @@ class AgentEntry(NamedTuple):
     summary: str
     papers: Sequence[Paper]
     remarks: str
+    own: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Configs(Part):
 
 DEFAULT_AGENT, DEFAULT_PRESET = "n_step_double_dqn", "classic"
 
-AGENTS: Mapping[str, AgentEntry] = {
+AGENTS: dict[str, AgentEntry] = {
     "dqn": AgentEntry(
         None,
         {},
@@ -268,6 +270,55 @@ AGENTS: Mapping[str, AgentEntry] = {
         "as sr_spr; the wide torso is one of the preset atari",
     ),
 }
+
+
+def register_agent(
+    name: str,
+    begins_with: str = "dqn",
+    fields: Mapping[str, Any] = {},
+    *,
+    summary: str = "",
+    network: str = "none",
+    terms: Sequence[str] = (),
+    maker: str = "none",
+) -> None:
+    """Add an agent of one's own to the table, under which ``polyak train NAME`` and ``polyak.train(NAME)`` find it.
+
+    Args:
+        name: Name of the agent.
+        begins_with: Name of the agent that it differs from.
+        fields: Leaves of the agent and of the loop that differ, by name.
+        summary: Description on one line.
+        network: Import path of a network, see :class:`polyak.experiments.runs.config.RunConfig`.
+        terms: Texts of terms, ``NAME=WEIGHT*module:term``.
+        maker: Import path of a function that makes the agent.
+
+    Raises:
+        ValueError: if the name is taken by another agent, or ``begins_with`` or a field does not exist.
+        TypeError: if a value is of another type than the field's.
+
+    >>> register_agent("quick_dqn", "dqn", {"learning_rate": 0.01}, summary="DQN in a hurry")
+    >>> make_configs("quick_dqn").agent.learning_rate.initial
+    0.01
+    >>> _ = AGENTS.pop("quick_dqn")
+    """
+    check_name(begins_with, AGENTS, "begins_with")
+    found = {"network": network, "terms": tuple(terms), "maker": maker}
+    own = {leaf: value for leaf, value in found.items() if value not in ("none", ())}
+    entry = AgentEntry(begins_with, dict(fields), summary or f"as {begins_with}", (), "none", own)
+    if AGENTS.get(name, entry) != entry or not name.isidentifier():
+        raise ValueError(f"name: got {name!r}; expected letters, digits and _, and a name that no other agent has.")
+    replace(make_configs(begins_with), fields)  # raises where a field is wrong
+    AGENTS[name] = entry
+
+
+def own_leaves(name: str) -> dict[str, Any]:
+    """Leaves of a run that an agent brings, those of the agents that it begins with among them.
+
+    >>> own_leaves("rainbow")
+    {}
+    """
+    return {leaf: value for agent in lineage(name) for leaf, value in AGENTS[agent].own.items()}
 
 
 def lineage(name: str) -> list[str]:

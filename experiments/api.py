@@ -1,11 +1,13 @@
 """Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
+from ..agents import Agent
 from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
+from ..agents.presets import register_agent as register_agent
 from .environments.make import given_environment
 from .environments.objects import kwargs_text, text_of
 from .reports.comparison import compare as compare
@@ -18,6 +20,7 @@ from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
+from .runs.own_parts import part_texts
 from .runs.pretrain import pretrain as run_pretraining
 from .runs.pretrain import resume_pretraining
 from .runs.pretrain_config import PretrainConfig, make_pretrain_config
@@ -32,6 +35,7 @@ __all__ = [
     "load_exported",
     "load_pretrained",
     "pretrain",
+    "register_agent",
     "resume",
     "train",
 ]
@@ -40,7 +44,7 @@ Folder = str | pathlib.Path
 
 
 def train(
-    agent: str | None = None,
+    agent: str | Callable[..., Agent] | None = None,
     *,
     preset: str | None = None,
     config: RunConfig | None = None,
@@ -52,7 +56,8 @@ def train(
     """Train an agent, as ``polyak train`` does.
 
     Args:
-        agent: Name of the agent; by default n_step_double_dqn.
+        agent: Name of the agent, by default n_step_double_dqn; or a function of the signature of
+            :func:`polyak.agents.make_agent`, which makes an agent of your own from the default's configs.
         preset: Name of the numbers that the agent begins with; by default classic.
         config: Config of the run, instead of names and fields.
         out: Folder of the run, new or empty; by default one under ``runs/``.
@@ -63,8 +68,10 @@ def train(
             and of the loop (``n_steps``, ``epsilon``, ...), by name; unions (``head``, ``core``, ...) by the name of a
             kind or by a part, schedules by a number or a text. ``env`` takes an id, a class or function that makes an
             environment, or an instance, which is copied; ``env_kwargs`` a dictionary, and ``wrappers`` functions of an
-            environment that return one, the innermost first. ``initial`` takes a path, or a run that has ended;
-            ``initial_part="encoder"`` takes a pretraining run too.
+            environment that return one, the innermost first. ``network`` takes a network, or a function of the spec of
+            the observations that returns one, ``terms`` a dictionary of weights and terms of the loss (see
+            :func:`polyak.agents.make_agent`), and ``name`` the name under which the run is shown. ``initial`` takes a
+            path, or a run that has ended; ``initial_part="encoder"`` takes a pretraining run too.
 
     Raises:
         ValueError, TypeError: if a field does not exist (the message names the closest), belongs to a part that is
@@ -81,8 +88,9 @@ def train(
     """
     given: Mapping[str, Any] = {}
     if config is None:
-        texts, given = _as_texts(fields)
-        config = make_run_config(agent or DEFAULT_AGENT, preset or DEFAULT_PRESET, texts)
+        texts, given = _as_texts(fields if isinstance(agent, str | None) else {**fields, "agent": agent})
+        name = agent if isinstance(agent, str) else DEFAULT_AGENT
+        config = make_run_config(name, preset or DEFAULT_PRESET, texts)
     elif fields or agent is not None or preset is not None:
         names = {"agent": agent, "preset": preset}
         beside = ", ".join([*(f"{name} {value!r}" for name, value in names.items() if value is not None), *fields])
@@ -143,7 +151,8 @@ def resume(
             nothing. Schedules and rules over a part of the run are those of the longer run from here on.
         callbacks: As of :func:`train`.
         quiet: Whether to print no progress.
-        **objects: ``env`` and ``wrappers``, where the run was begun with objects that no module has.
+        **objects: ``env``, ``wrappers``, ``network``, ``terms`` and ``agent``, where the run was begun with objects
+            that no module has.
 
     Raises:
         ValueError: if no run stands in ``folder``, or it cannot be continued.
@@ -283,7 +292,8 @@ def _as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, A
         named = [(one if isinstance(one, str) else text_of(one), one) for one in fields["wrappers"]]
         texts["wrappers"] = tuple(text for text, _ in named)
         given |= {text: one for text, one in named if text.startswith("<")}
-    return texts, given
+    own, objects = part_texts(*(texts.pop(name, None) for name in ("network", "terms", "agent")))
+    return {**texts, **own}, {**given, **objects}
 
 
 def _name_of(checkpoint: str | int | None) -> str | None:
@@ -292,7 +302,7 @@ def _name_of(checkpoint: str | int | None) -> str | None:
 
 def _given_again(objects: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in objects:
-        check_name(name, ("env", "wrappers"), "object")
+        check_name(name, ("env", "wrappers", "network", "terms", "agent"), "object")
     return _as_texts(objects)[1]
 
 

@@ -1,9 +1,10 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Nine functions and five parts, imported when they are first used:
+Ten functions and five parts, imported when they are first used:
 
 * ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
 * ``polyak.pretrain``, ``polyak.load_pretrained``: encoders pretrained on images.
+* ``polyak.register_agent``: agents of one's own, by name.
 * ``polyak.export``, ``polyak.load_exported``: trained networks for elsewhere.
 * ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
 * ``polyak.networks``: Haiku torsos and heads.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         load_exported,
         load_pretrained,
         pretrain,
+        register_agent,
         resume,
         train,
     )
@@ -42,6 +44,7 @@ __all__ = [
     "load_pretrained",
     "networks",
     "pretrain",
+    "register_agent",
     "replay",
     "resume",
     "train",
@@ -55,6 +58,7 @@ _FUNCTIONS = (
     "load_exported",
     "load_pretrained",
     "pretrain",
+    "register_agent",
     "resume",
     "train",
 )

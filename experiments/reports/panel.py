@@ -76,7 +76,7 @@ def panel(
         title = f"{config.method} on {config.data}, seed {config.seed}"
     else:
         pairs, (headline, result) = _numbers(config, resolved, record, left, speed), ("return", _returns(record))
-        title = f"{config.agent_name} on {config.env}, seed {config.seed}"
+        title = f"{config.label} on {config.env}, seed {config.seed}"
     drawn = Text(sparkline(curve), "cyan")
     rows = [line(bar, Text(counted), widths=[None, len(counted)])]
     if width >= TWO_COLUMNS:

@@ -79,7 +79,8 @@ def read_run(folder: pathlib.Path) -> FoundRun:
     except (ValueError, TypeError) as error:  # of a config alone, which does not know where it was read
         message = str(error)
         raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
-    name, preset, environment, seed = (fields.pop(name) for name in ("agent_name", "preset", "env", "seed"))
+    name, own, preset, environment, seed = (fields.pop(one) for one in ("agent_name", "name", "preset", "env", "seed"))
+    name = own or name
     metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     records = list(read_jsonl(metrics)) if metrics.is_file() else []
     return FoundRun(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from ... import __version__
-from ...agents import Agent, make_agent
+from ...agents import Agent
 from ...networks import Lowering
 from ...replay import Replay
 from ...replay.types import EnvironmentSpec
@@ -24,6 +24,7 @@ from ..loops.learning import check_periods
 from ..loops.observations import observation_pipeline
 from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
+from .own_parts import own_maker, own_network, own_terms
 
 STORAGE = "replay.bin"  # in the folder of a run, the observations of a replay in a file
 
@@ -63,7 +64,7 @@ def build(config: RunConfig, folder: pathlib.Path | None = None, given: Mapping[
     environment = _environments(config, found)
     storage = folder / STORAGE if folder is not None and config.replay_storage == "mmap" else None
     try:
-        agent = _agent(config, environment.spec)
+        agent = _agent(config, environment.spec, given)
         replay = make_replay(agent, environment.spec, config.loop, config.num_envs, storage=storage)
         return Parts(config, found, agent, environment, replay)
     except BaseException:
@@ -85,7 +86,7 @@ def _environments(config: RunConfig, found: Recipe) -> Environments | WorkerEnvi
     )
 
 
-def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
+def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -> Agent:
     updates_in_all = total_learner_steps(config.loop, config.steps, config.num_envs)
     if updates_in_all < 1:
         cadence = config.loop.cadence
@@ -96,13 +97,20 @@ def _agent(config: RunConfig, spec: EnvironmentSpec) -> Agent:
     # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
     scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
-    agent = make_agent(
+    seen = observation_pipeline(config.loop, spec).spec
+    own = {"network": own_network(config, seen, given), "terms": own_terms(config, given)}
+    agent = own_maker(config, given)(
         config.agent,
-        observation_pipeline(config.loop, spec).spec,
+        seen,
         total_learner_steps=updates_in_all,
         environment_steps_per_learner_step=config.loop.environment_steps_per_learner_step,
         lowering=lowering,
+        **{name: value for name, value in own.items() if value},
     )
+    if not isinstance(agent, Agent):
+        raise TypeError(
+            f"agent: {config.maker} made {agent!r} ({type(agent).__name__}); expected a polyak.agents.Agent."
+        )
     check_periods(agent, batches_per_dispatch(config.loop, config.num_envs))
     return agent
 

@@ -10,9 +10,9 @@ from ...agents.config import LSTM, AgentConfig, check_bounded
 from ...agents.fields import Part, above, at_least, check_name, did_you_mean, number
 from ...agents.loop_config import LoopConfig, Sequences
 from ...agents.parts import bringers, leaves
-from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs
+from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs, own_leaves
 from ...agents.settings import PRESETS
-from ..environments.objects import read_kwargs
+from ..environments.objects import imported_module, read_kwargs
 
 FORMAT = 2  # of the JSON; version 0.1.0 wrote none
 LoggerName = Literal["csv", "tensorboard", "wandb"]
@@ -44,6 +44,12 @@ class RunConfig(Part):
         loop: Config of the loop.
         agent_name: Name in ``AGENTS`` that the config began with; records and folders have it.
         preset: Name in ``PRESETS`` of the settings that the config began with.
+        name: Name of the run's agent in folders, pictures and comparisons; empty for agent_name.
+        agent_module: Module that registers agents with polyak.register_agent; none for no module.
+        network: Network in the place of the built-in one, module:make: a function of the spec of the observations that
+            returns a polyak network or a Haiku transform; none for the built-in one.
+        terms: Terms that are added to the loss, NAME=WEIGHT*module:term.
+        maker: Function that makes the agent in the place of polyak.agents.make_agent, module:make; none for that one.
         env: Id of a Gymnasium environment, CartPole-v1 or module:Name-v0, or module:MyEnv, a class or a function of a
             module in the working directory or on Python's path.
         env_kwargs: Keyword arguments of the environment, a JSON object such as {"size": 3}.
@@ -78,6 +84,11 @@ class RunConfig(Part):
     loop: LoopConfig = _DEFAULT.loop
     agent_name: str = DEFAULT_AGENT
     preset: str = DEFAULT_PRESET
+    name: str = ""
+    agent_module: str = "none"
+    network: str = "none"
+    terms: tuple[str, ...] = ()
+    maker: str = "none"
     env: str = "CartPole-v1"
     env_kwargs: str = "{}"
     wrappers: tuple[str, ...] = ()
@@ -127,6 +138,11 @@ class RunConfig(Part):
                 f"learning_starts: got {starts}, and the run ends at step {self.steps}, so nothing would be learnt; "
                 f"expected less than steps. Try --learning-starts {self.steps // 10}, or --steps {10 * starts}."
             )
+
+    @property
+    def label(self) -> str:
+        """Name under which the agent of the run is shown."""
+        return self.name or self.agent_name
 
     @property
     def starts_whole(self) -> bool:
@@ -187,9 +203,21 @@ def make_run_config(
     for name in fields:
         if name not in known:
             raise ValueError(f"field: got {name!r}; it does not exist.{did_you_mean(name, sorted(known))}")
-    own = {name: value for name, value in fields.items() if name in RUN_LEAVES}
-    configs = make_configs(agent, preset, {name: value for name, value in fields.items() if name not in own})
+    own = {**own_leaves(agent), **{name: value for name, value in fields.items() if name in RUN_LEAVES}}
+    configs = make_configs(agent, preset, {name: value for name, value in fields.items() if name not in RUN_LEAVES})
     return RunConfig(configs.agent, configs.loop, agent, preset, **own)
+
+
+def load_agent_module(name: str) -> None:
+    """Import a module that registers agents; ``none`` imports nothing.
+
+    Raises:
+        ValueError: if there is no such module, or it misses a package.
+
+    >>> load_agent_module("none")
+    """
+    if name != "none":
+        imported_module(name, name, "agent_module")
 
 
 def without_workers(config: RunConfig) -> RunConfig:
@@ -224,12 +252,13 @@ def from_json(fields: Mapping[str, Any]) -> RunConfig:
     """
     if fields.get("format") != FORMAT:
         raise ValueError(f"format: got {fields.get('format')!r}; expected {FORMAT}.")
+    load_agent_module(str(fields.get("agent_module", "none")))
     agent = check_name(fields.get("agent_name", DEFAULT_AGENT), AGENTS, "agent_name")
     preset = check_name(fields.get("preset", DEFAULT_PRESET), PRESETS, "preset")
     configs = make_configs(agent, preset)
     # The settings of a preset alone may ask for a longer run than the default.
     steps = max(RunConfig.steps, configs.loop.cadence.learning_starts + 1)
-    default = RunConfig(configs.agent, configs.loop, agent, preset, steps=steps)
+    default = RunConfig(configs.agent, configs.loop, agent, preset, steps=steps, **own_leaves(agent))
     return parts.from_json(default, {name: value for name, value in fields.items() if name != "format"})
 
 

@@ -60,6 +60,12 @@ def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, 
             "in_words": value_network_in_words(**arguments),
         },
     }
+    if config.network != "none" or config.maker != "none":
+        about["network"] = {
+            "function": config.network if config.network != "none" else config.maker,
+            "arguments": {},
+            "in_words": "a network of the run's own; its code is where the run was made",
+        }
     if config.loop.normalization.normalize_observations:
         about["normalization"] = {
             "of": "observations",

@@ -14,14 +14,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
-from ...agents.parts import absent, bringers, part_of_kind
-from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs
+from ...agents.parts import absent, bringers, leaves, part_of_kind
+from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
 from ...agents.schedules import Schedule
 from ...agents.settings import PRESETS
-from .config import RUN_LEAVES, RunConfig, make_run_config
+from .config import RUN_LEAVES, RunConfig, load_agent_module, make_run_config
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
-_METAVARS = {"loggers": "NAME [NAME ...]", "wrappers": "MODULE:NAME [MODULE:NAME ...]", "env_kwargs": "JSON"}
+_METAVARS = {
+    "loggers": "NAME [NAME ...]",
+    "wrappers": "MODULE:NAME [MODULE:NAME ...]",
+    "env_kwargs": "JSON",
+    "terms": "NAME=WEIGHT*MODULE:TERM",
+}
 _ALIASES = {"--wrapper": "wrappers"}
 
 
@@ -61,8 +66,9 @@ def parse_run(arguments: Sequence[str], command: type, description: str) -> tupl
     rest = list(arguments)
     agent = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT_AGENT
     given = dict(_given(rest))
+    load_agent_module(given.get("agent_module", "none"))
     preset = check_name(given.get("preset") or DEFAULT_PRESET, PRESETS, "preset")
-    flags = run_flags(make_configs(agent, preset), given)
+    flags = run_flags(make_configs(agent, preset), given, own_leaves(agent))
     fields, own = _parse(rest, command, flags, Configs, f"polyak train {agent}", description)
     return make_run_config(agent, preset, fields), own
 
@@ -106,12 +112,13 @@ def command_flags(command: type) -> list[Flag]:
     ]
 
 
-def run_flags(configs: Configs, given: Mapping[str, str] = {}) -> list[Flag]:
+def run_flags(configs: Configs, given: Mapping[str, str] = {}, own: Mapping[str, Any] = {}) -> list[Flag]:
     """Flags of a run, its agent and its loop.
 
     Args:
         configs: Configs of agent and loop.
         given: Name to kind, of the unions whose part is to be of another kind than in ``configs``.
+        own: Leaves of the run that the agent brings.
 
     Raises:
         ValueError: if a kind is unknown.
@@ -120,9 +127,9 @@ def run_flags(configs: Configs, given: Mapping[str, str] = {}) -> list[Flag]:
     >>> names.count("num_quantiles"), names.count("num_atoms"), names.count("env")
     (1, 0, 1)
     """
-    annotations, defaults = annotations_of(RunConfig), RunConfig()
+    annotations, defaults = annotations_of(RunConfig), {**leaves(RunConfig()), **own}
     return [
-        *(Flag(name, "run", annotations[name], getattr(defaults, name), RunConfig) for name in RUN_LEAVES),
+        *(Flag(name, "run", annotations[name], defaults[name], RunConfig) for name in RUN_LEAVES),
         *_flags(configs.agent, given, "agent"),
         *_flags(configs.loop, given, "loop"),
     ]

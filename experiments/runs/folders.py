@@ -46,7 +46,7 @@ def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
     if isinstance(config, PretrainConfig):
         names: tuple[str, ...] = (config.method, pathlib.Path(config.data).stem, config.byol.target)
     else:
-        names = (config.agent_name, config.env, config.agent.target)
+        names = (config.label, config.env, config.agent.target)
     plain = ["-".join(re.findall(r"[\w.]+", name)) for name in names]
     moment, apart = time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)
     return pathlib.Path("runs") / f"{'-'.join(plain)[:120]}-seed{config.seed}-{moment}-{apart}"

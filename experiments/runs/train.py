@@ -288,7 +288,7 @@ def _finish(
     config, scaling = parts.config, normalization.scaling(carry.normalization)
     result = evaluate(carry.agent, scaling, config.evaluation_episodes, evaluation_seed(config.seed), 0.0)
     rule = next(iter(parts.agent.targets.values())).rule
-    title = f"{config.agent_name} on {config.env}, target {rule}"
+    title = f"{config.label} on {config.env}, target {rule}"
     write_json(folder / "evaluation.json", result)  # a run with this file has ended
     records = list(read_jsonl(folder / METRICS))
     draw_safely(lambda: learning_curve(records, folder / "learning_curve.png", title), report)
