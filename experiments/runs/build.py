@@ -98,14 +98,16 @@ def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -
     scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
     seen = observation_pipeline(config.loop, spec).spec
-    own = {"network": own_network(config, seen, given), "terms": own_terms(config, given)}
+    # A network of one's own has lowerings of its own.
+    network = own_network(config, seen, given)
+    own = {"lowering": lowering} if network is None else {"network": network}
+    own |= {"terms": terms} if (terms := own_terms(config, given)) else {}
     agent = own_maker(config, given)(
         config.agent,
         seen,
         total_learner_steps=updates_in_all,
         environment_steps_per_learner_step=config.loop.environment_steps_per_learner_step,
-        lowering=lowering,
-        **{name: value for name, value in own.items() if value},
+        **own,
     )
     if not isinstance(agent, Agent):
         raise TypeError(

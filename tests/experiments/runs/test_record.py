@@ -52,7 +52,7 @@ def test_a_gif_has_the_frames_of_the_episodes(run, tmp_path):
     path = record(run, tmp_path / "two.gif", episodes=2, given={"<Painted>": Painted})
     with Image.open(path) as picture:
         assert picture.size == (7, 6)
-        assert picture.n_frames == 5  # of two lanes in turn, those of the first
+        assert picture.n_frames == 10
         assert picture.info["duration"] == 100
 
 
