@@ -106,7 +106,7 @@ def drive(
 
 
 def evaluation_if_ended(folder: pathlib.Path, steps: int, report: Report) -> dict[str, Any] | None:
-    """Evaluation of a run that has ended; None for one that goes on, whose unfinished checkpoints are removed."""
+    """Evaluation of a run that has ended; None for any other, whose unfinished checkpoints are removed."""
     checkpoint.remove_unfinished(folder / CHECKPOINTS)
     saved = checkpoint.steps_saved(folder / CHECKPOINTS)
     if not (saved and saved[-1] >= steps and (folder / "evaluation.json").exists()):
