@@ -23,7 +23,7 @@ schedules         the text of a SCHEDULE, a number that can change in a run
   linear(1,0.05,10000)      the same over 10000 steps
   exponential(10,3,10000)   geometric: the ratio of two steps is constant
   cosine(0.001,0,100%)      half a cosine
-  horizon(0.97,0.997,10000) geometric in 1 / (1 - value), the horizon of a discount
+  horizon(0.97,0.997,10000) geometric in the horizon, 1 / (1 - value)
   linear(10,3,5000)@resets  begins again at each reset of the network
 """
 

@@ -55,6 +55,11 @@ def page(capsys, monkeypatch):
     return help_of
 
 
+@pytest.mark.parametrize("text", [help.TARGETS, help.SCHEDULES])
+def test_lines_fit_a_page_of_80_columns_unbroken(text):
+    assert max(map(len, text.splitlines())) <= 78
+
+
 @pytest.mark.parametrize("command", help.COMMANDS)
 def test_a_commands_help_teaches(command, page):
     text = page(command)

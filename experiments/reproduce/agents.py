@@ -4,7 +4,7 @@
 
 Each run is ``polyak train NAME --steps 100000 --seed SEED``, two at a time, each in one thread. Appends a line per run
 to docs/results/agents.jsonl, which holds what the table is made of, and writes the table. A run is left out where the
-file has it under the config that the agent has now. About an hour on two cores.
+file has it under the config that the agent has now. A few hours on two cores.
 """
 
 import argparse

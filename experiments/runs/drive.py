@@ -127,7 +127,7 @@ def drive(
 
 
 def evaluation_if_ended(folder: pathlib.Path, report: Report) -> dict[str, Any] | None:
-    """Evaluation of a run that has ended; None for one that goes on, whose unfinished checkpoints are removed."""
+    """Evaluation of a run that has ended; None for any other, whose unfinished checkpoints are removed."""
     checkpoint.remove_unfinished(folder / CHECKPOINTS)
     if not (folder / "evaluation.json").exists():
         return None

@@ -137,9 +137,11 @@ def test_a_collapse_is_told_once():
     assert len(list(health.PretrainWatch()(None, healthy | {"feature_rank/0.01": 1.0}))) == 1
 
 
-def test_a_metric_that_is_not_finite_ends_the_run():
-    with pytest.raises(ValueError, match=r"^loss: got nan at gradient step 7: training has diverged. Lower"):
-        pretraining.finite({"spread": np.float32(1), "loss": np.float32("nan")}, 7)
+def test_a_metric_that_is_not_finite_ends_the_run(data, tmp_path, monkeypatch):
+    fetched = pretraining.fetched
+    monkeypatch.setattr(pretraining, "fetched", lambda metrics: fetched(metrics) | {"loss": float("nan")})
+    with pytest.raises(ValueError, match=r"^loss: got nan at gradient step \d+: training has diverged. Lower"):
+        pretrain.pretrain(pretrain_config_of(data), tmp_path / "run", silent, silent)
 
 
 BAD = {
