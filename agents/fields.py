@@ -234,9 +234,9 @@ def _number(name: str, value: Any, is_integer: bool, within: Range) -> Any:
 def _tuple(name: str, value: Any, item: Any, within: Range) -> tuple[Any, ...]:
     names = typing.get_args(item)  # of a tuple of names, which may be empty; else it has a size for each layer
     if not isinstance(value, tuple | list):
-        expected = "texts" if item is str else "names, such as" if names else "a size for each layer, such as"
-        example = "" if item is str else f" {(names[0] if names else 64,)}"
-        raise TypeError(f"{name}: got {value!r}; expected {expected}{example}.")
+        expected = "texts" if item is str else "names" if names else "a size for each layer"
+        example = "my_module:name" if item is str else names[0] if names else 64
+        raise TypeError(f"{name}: got {value!r}; expected {expected}, such as {(example,)}.")
     if item is str:
         return tuple(_of_type(name, text, str, "a tuple of texts") for text in value)
     if names:

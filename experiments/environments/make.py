@@ -155,6 +155,7 @@ def make_one(found: Recipe) -> gym.Env[Any, Any]:
     name = found.target if isinstance(found.target, str) else text_of(found.target)
     module, _, env_id = name.rpartition(":")
     package = dict(_PROVIDERS.values()).get(module)
+    name = env_id if package else name
     try:
         env = found.make()
     except gym.error.DependencyNotInstalled as error:

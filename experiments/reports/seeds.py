@@ -172,8 +172,8 @@ class SeedsProgress:
 def lines(config: RunConfig, newest: Mapping[int, Record], ends: Ends, seeds: Sequence[int]) -> list[str]:
     """One line of progress for each seed.
 
-    >>> lines(RunConfig(steps=1000), {0: {"step": 500, "return_mean": 20.0}}, {1: "no"}, [0, 1, 2])
-    ['seed 0         500 / 1,000 steps   return 20.0', 'seed 1   failed: no', 'seed 2   waiting']
+    >>> lines(RunConfig(steps=2000), {0: {"step": 500, "return_mean": 20.0}}, {1: "no"}, [0, 1, 2])
+    ['seed 0         500 / 2,000 steps   return 20.0', 'seed 1   failed: no', 'seed 2   waiting']
     """
     found = []
     for seed in seeds:

@@ -126,15 +126,12 @@ def drive(
         return carry, interrupted.is_set() and carry.steps < config.steps
 
 
-def evaluation_if_ended(folder: pathlib.Path, report: Report) -> dict[str, Any] | None:
+def evaluation_if_ended(folder: pathlib.Path, report: Report, way_on: str = "") -> dict[str, Any] | None:
     """Evaluation of a run that has ended; None for any other, whose unfinished checkpoints are removed."""
     checkpoint.remove_unfinished(folder / CHECKPOINTS)
     if not (folder / "evaluation.json").exists():
         return None
-    report(
-        f"{folder} has ended; nothing is left to do. A run of an agent is extended with: {resume_command(folder)} "
-        "--steps STEPS"
-    )
+    report(f"{folder} has ended; nothing is left to do.{way_on}")
     return dict(read_json(folder / "evaluation.json"))
 
 
@@ -151,7 +148,12 @@ def draw_safely(draw: Callable[[], None], report: Report) -> None:
 
 
 def add_way_on(error: Exception, folder: pathlib.Path) -> None:
-    """Add a note to an error that ended a run: what is kept, and the command that continues it."""
+    """Add a note to an error that ended a run: what is kept, and the command that continues it.
+
+    A wrong value before anything was learnt gets none: the run would come to the same end again.
+    """
     saved = checkpoint.steps_saved(folder / CHECKPOINTS)
+    if isinstance(error, ValueError | TypeError) and saved[-1:] in ([], [0]):
+        return
     kept = f"the checkpoint of step {saved[-1]} is kept" if saved else "nothing was saved yet"
     error.add_note(f"{kept}; continue with: {resume_command(folder)}")

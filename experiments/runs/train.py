@@ -119,7 +119,11 @@ def resume(
     with locked(folder):
         if steps is not None:
             config = _extended(config, folder, steps)
-        elif (evaluation := evaluation_if_ended(folder, report)) is not None:
+        elif (
+            evaluation := evaluation_if_ended(
+                folder, report, f" Extend it with: {resume_command(folder)} --steps STEPS"
+            )
+        ) is not None:
             return evaluation
         parts = build(config, folder, given)
         with contextlib.closing(parts.environment):

@@ -66,9 +66,9 @@ def _value(part, leaf):
     return value.initial if isinstance(value, Schedule) else value
 
 
-def test_every_number_has_a_range_but_the_ends_of_a_support():
+def test_every_number_has_a_range_but_returns():
     without = {leaf.values[0].name for leaf in NUMBERS if leaf.values[0].within == Range()}
-    assert without == {"v_min", "v_max"}
+    assert without == {"v_min", "v_max", "stop_at_return"}
 
 
 @pytest.mark.parametrize("leaf", NUMBERS)

@@ -77,6 +77,10 @@ def values(leaf):
             "hidden_sizes": st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
             "transition_sizes": st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
             "loggers": st.lists(st.sampled_from(["csv", "wandb"]), unique=True).map(tuple),
+            "wrappers": st.lists(st.just("my_module:wrap"), max_size=2).map(tuple),
+            "terms": st.lists(st.just("mine=0.5*my_module:term"), max_size=2).map(tuple),
+            "env_kwargs": st.integers(0, 9).map(lambda size: f'{{"size": {size}}}'),
+            "agent_module": st.sampled_from(["none", "math"]),  # it is imported when the config is read
         }.get(leaf.name, st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=5))
     if leaf.annotation is Schedule:
         over = st.one_of(st.integers(1, 99).map("{}%".format), st.integers(1, 9**9))

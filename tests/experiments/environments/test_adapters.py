@@ -9,6 +9,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from polyak.experiments.environments.history import episode_seed
 from polyak.experiments.environments.local import Environments
 from polyak.experiments.environments.make import adapt, make
+from polyak.experiments.environments.worker import Recipe
 from polyak.experiments.loops.episodes import EpisodeStatistics
 from scripted_environments import Foreign, Story, Told, assert_equals_reference, draw, reference, rollout, story
 
@@ -267,7 +268,7 @@ def test_cartpole_lanes_equal_plain_rollouts(vector):
         fns = [lambda: gym.make("CartPole-v1", max_episode_steps=15)] * 3
         environments = adapt(SyncVectorEnv(fns, autoreset_mode=AutoresetMode.DISABLED), seed=11)
     else:
-        environments = make("CartPole-v1", num_envs=3, seed=11, max_episode_steps=15)
+        environments = make(Recipe("CartPole-v1", {"max_episode_steps": 15}), num_envs=3, seed=11)
     actions = draw(100, 3, 2)
     kinds = set()
     for lane, stream in enumerate(rollout(environments, actions)):

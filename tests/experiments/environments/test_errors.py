@@ -13,6 +13,7 @@ from polyak.experiments.environments.local import Environments
 from polyak.experiments.environments.make import adapt, make
 from polyak.experiments.environments.types import EnvironmentFailure
 from polyak.experiments.environments.vector import VectorEnvironments
+from polyak.experiments.environments.worker import Recipe
 from scripted_environments import Foreign, Told, Walk
 
 
@@ -223,7 +224,7 @@ def test_final_observations_must_be_there():
         ("CartPole-v9", "which is not registered: .*CartPole-v1"),
         ("Nobody/Nothing-v0", "which is not registered"),
         ("what is this", "which is not registered"),
-        ("nomodule:Foo-v0", "pip install nomodule"),
+        ("nomodule:Foo-v0", "there is no module 'nomodule' in the working directory or on Python's path"),
     ],
 )
 def test_unknown_environment(env_id, message):
@@ -255,7 +256,7 @@ def test_missing_package(monkeypatch):
 def test_arguments_that_the_constructor_does_not_take():
     message = r"'CartPole-v1' could not be made with {'gravity': 9}: TypeError: .*gravity"
     with pytest.raises(EnvironmentFailure, match=message):
-        make("CartPole-v1", gravity=9)
+        make(Recipe("CartPole-v1", {"gravity": 9}))
 
 
 @pytest.mark.parametrize("num_envs", [0, -1, 1.5, True])

@@ -11,9 +11,10 @@ from polyak.experiments.loops.learning import (
     AGREEMENT,
     CHURN,
     LEAST_PRIORITY,
+    UNKNOWN,
     compile_agent,
-    finite_priorities,
     measured_names,
+    new_priorities,
     zeros,
 )
 
@@ -32,10 +33,15 @@ def test_churn_and_agreement_count_no_padding():
     assert (float(totals[CHURN]), float(totals[AGREEMENT])) == (0.5, 0.5)
 
 
-def test_no_priority_is_zero_and_none_is_not_finite():
-    assert finite_priorities(jnp.zeros(2), 10).tolist() == [LEAST_PRIORITY] * 2
+def test_no_priority_is_zero_or_not_finite_or_of_a_learner_step_that_was_undone():
+    rows = np.array([[3, 5], [7, 9]])
+    kept, priorities = new_priorities(rows, jnp.array([[0.0, 0.5], [UNKNOWN, UNKNOWN]]), 10)
+    assert (kept.tolist(), priorities.tolist()) == ([3, 5], [LEAST_PRIORITY, np.float32(0.5) + LEAST_PRIORITY])
+    kept, priorities = new_priorities(rows, jnp.zeros((2, 2)), 10)
+    assert kept.tolist() == rows.tolist()
+    assert (priorities == LEAST_PRIORITY).all()
     with pytest.raises(ValueError, match="priority: got nan at environment step 10: training has diverged"):
-        finite_priorities(jnp.array([1.0, jnp.nan]), 10)
+        new_priorities(rows, jnp.full((2, 2), jnp.nan), 10)
 
 
 @pytest.mark.parametrize(

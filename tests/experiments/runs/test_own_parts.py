@@ -77,7 +77,7 @@ def test_an_agent_of_a_module_is_trained_resumed_and_evaluated_by_name(module, t
     assert found["loss/calm"] > 0
     assert "size" in found
     run = polyak.load(folder)
-    assert run.variables.params["narrow"]["w"].shape == (4, 3)
+    assert run.variables.params["torso/narrow"]["w"].shape == (4, 3)
     assert (run.config.agent_name, run.config.network) == ("calm_dqn", "calm_agents:narrow")
     AGENTS.pop("calm_dqn")
     sys.modules.pop(module)
@@ -158,8 +158,8 @@ def test_a_linear_network_learns_as_it_does_by_hand(tmp_path):
     run = polyak.train("dqn", network=narrow, terms={"calm": (0.0, calm)}, out=tmp_path, **SMALL)
     weights = run.variables.params
     observation = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
-    hidden = np.tanh(observation @ np.asarray(weights["narrow"]["w"]) + np.asarray(weights["narrow"]["b"]))
-    [last] = [module for module in weights if module != "narrow"]
+    hidden = np.tanh(observation @ np.asarray(weights["torso/narrow"]["w"]) + np.asarray(weights["torso/narrow"]["b"]))
+    [last] = [module for module in weights if module != "torso/narrow"]
     values = hidden @ np.asarray(weights[last]["w"]) + np.asarray(weights[last]["b"])
     np.testing.assert_allclose(run.q_values(observation), values, rtol=1e-5)
     assert run.act(observation) == int(jax.numpy.argmax(values))

@@ -86,7 +86,7 @@ def test_an_interrupted_run_is_resumed_to_the_bit(whole, data, tmp_path):
     assert cli.run(["resume", str(tmp_path / "parts"), "--quiet"]) == 0
     assert_same_run(tmp_path / "parts", whole[0])
     assert pretrain.resume_pretraining(tmp_path / "parts", silent, said.append) is not None
-    assert said[-1].endswith("ended at step 12; nothing is left to do.")
+    assert said[-1].endswith("has ended; nothing is left to do.")
 
 
 def test_a_killed_run_is_resumed_from_between_two_records(whole, tmp_path):

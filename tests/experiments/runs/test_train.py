@@ -20,7 +20,10 @@ from polyak.experiments.environments.local import Environments
 from polyak.experiments.runs import build, checkpoint
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.config import RunConfig, from_json
+from polyak.experiments.runs.evaluation import evaluate_run
 from small_runs import arguments, assert_same_run, config_of, interrupt_at, records
+
+SAVED = ["400", "400.npz", "600", "600.npz"]  # the last two checkpoints, and their parameters
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +47,14 @@ def test_what_a_run_leaves(finished):
     with np.load(finished / "parameters.npz", allow_pickle=False) as parameters:
         assert parameters["params/torso/mlp/~/linear_0/w"].shape == (4, 8)
     assert (finished / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["400", "600"]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == SAVED
 
 
 def test_evaluate_repeats_the_runs_own_evaluation(finished, capsys):
     own = json.loads((finished / "evaluation.json").read_text())
-    again = runs.evaluate_run(finished, episodes=2, seed=None, epsilon=0.0)
+    again = evaluate_run(finished, episodes=2, seed=None, epsilon=0.0)
     assert again == own
-    assert runs.evaluate_run(finished, episodes=2, seed=5, epsilon=1.0)["returns"] != own["returns"]
+    assert evaluate_run(finished, episodes=2, seed=5, epsilon=1.0)["returns"] != own["returns"]
     assert cli.run(["evaluate", str(finished), "--episodes", "2"]) == 0
     assert f"{own['mean']:.1f}" in capsys.readouterr().out
 
@@ -267,7 +270,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(tmp_
         patch.setattr(checkpoint, "_checkpointer", Full)
         runs.train(config_of(), tmp_path / "run", lambda _: None, said.append)
     assert_same_run(tmp_path / "run", finished)
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["400", "600"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == SAVED
     assert "could not be written" in said[0]
     assert "the checkpoint of step 0 is kept" in said[0]
 
