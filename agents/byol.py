@@ -13,6 +13,7 @@ from .optimizers import make_byol_optimizer
 from .pretraining import BYOLConfig
 from .readings import read_features
 from .terms.self_prediction import cosine_similarity, spread
+from .types import read_target
 
 Array = Any
 TARGET = "target"  # name of the only target
@@ -26,6 +27,7 @@ class BYOL(NamedTuple):
         init: ``key -> LearnerState``.
         learner: Learner whose batch is images ``[B, H, W, C]``.
         encode: ``(LearnerState, images) -> features [B, D]`` of the online encoder.
+        encode_by_target: The same of the target's encoder; under the rule ``none`` that is the online encoder.
         read: ``(key, LearnerState, images) -> metrics``: readings of the features of one view of each image.
         targets: Name to target.
     """
@@ -33,6 +35,7 @@ class BYOL(NamedTuple):
     init: Callable[[jax.Array], LearnerState]
     learner: Learner
     encode: Callable[[LearnerState, jax.Array], jax.Array]
+    encode_by_target: Callable[[LearnerState, jax.Array], jax.Array]
     read: Callable[[jax.Array, LearnerState, jax.Array], dict[str, jax.Array]]
     targets: Mapping[str, Target]
 
@@ -88,12 +91,15 @@ def make_byol(
     def encode(state: LearnerState, images: jax.Array) -> jax.Array:
         return network.encode(state.params, state.state, images)
 
+    def encode_by_target(state: LearnerState, images: jax.Array) -> jax.Array:
+        return network.encode(*read_target(targets[TARGET], state, TARGET), images)
+
     def read(key: jax.Array, state: LearnerState, images: jax.Array) -> dict[str, jax.Array]:
         features = encode(state, views(key, images))
         every = jnp.ones(len(features), bool)
         return {"feature_spread": spread(features, every), **read_features(features, every)}
 
-    return BYOL(init, learner, encode, read, targets)
+    return BYOL(init, learner, encode, encode_by_target, read, targets)
 
 
 def make_byol_targets(config: BYOLConfig, total_learner_steps: int | None = None) -> dict[str, Target]:

@@ -1,187 +1,35 @@
-"""The command line: each command is a frozen dataclass that tyro fills, and a function that does it.
+"""The command line: each command is a frozen dataclass of ``commands.py`` that tyro fills, and a function that does it.
 
 A command imports what it needs when its arguments have been read, so that help answers at once.
 """
 
-import dataclasses
 import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 
 from .. import help
 from ..agents.fields import check_name
-from ..agents_table import Format as AgentsFormat
 from ..agents_table import agents_table, difference_table
-from ..tables import TableFormat
+from .commands import (
+    AgentsCommand,
+    CompareCommand,
+    EvaluateCommand,
+    ExportCommand,
+    PretrainCommand,
+    RecordCommand,
+    RecordFramesCommand,
+    ResumeCommand,
+    TrainCommand,
+)
 from .runs.config import RunConfig
 from .runs.flags import parse_pretraining, parse_run
 from .runs.pretrain_config import PretrainConfig
 
 WAY_ON = "continue with:"  # in the note of an error that ended a run
-Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainCommand:
-    """Train an agent: progress while it runs, a folder with all results at the end.
-
-    Attributes:
-        preset: Name of the settings that the agent begins with; flags replace them.
-        seeds: Number of seeds, from --seed on; several are trained in processes side by side, and compared at the end.
-        out: Folder of the run, new or empty; None makes one under runs/.
-        quiet: Whether to print no progress.
-    """
-
-    preset: Preset = "classic"
-    seeds: int = 1
-    out: pathlib.Path | None = None
-    quiet: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainCommand:
-    """Pretrain an encoder on images: probes of its features while it runs, a folder with all results at the end.
-
-    Attributes:
-        out: Folder of the run, new or empty; None makes one under runs/.
-        quiet: Whether to print no progress.
-    """
-
-    out: pathlib.Path | None = None
-    quiet: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordFramesCommand:
-    """Record images for polyak pretrain: the observations of an environment under uniformly random actions.
-
-    Attributes:
-        env: Id of a Gymnasium environment whose observations are images.
-        out: File to write, a .npz.
-        steps: Number of observations.
-        frame_stack: Number of frames of an observation, as of the agent that is to start from the encoder.
-        seed: Seed of the environment and of the actions.
-    """
-
-    env: tyro.conf.Positional[str]
-    out: pathlib.Path
-    steps: int = 5_000
-    frame_stack: int = 1
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class ResumeCommand:
-    """Continue a run from its newest checkpoint, as if it had never stopped.
-
-    Attributes:
-        run: Folder of the run.
-        steps: Number of environment steps at which the run ends now, also of a run that has ended; None changes
-            nothing.
-        quiet: Whether to print no progress.
-    """
-
-    run: tyro.conf.Positional[pathlib.Path]
-    steps: int | None = None
-    quiet: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateCommand:
-    """Play whole episodes with the parameters of a run, in environments of their own.
-
-    Attributes:
-        run: Folder of the run.
-        episodes: Number of episodes.
-        seed: Seed of the environments; None takes that of the run's own evaluation.
-        epsilon: Probability of a random action.
-        checkpoint: Parameters to evaluate: newest, best or the step of a checkpoint, also of a run that has not ended;
-            None takes those at the end.
-    """
-
-    run: tyro.conf.Positional[pathlib.Path]
-    episodes: int = 20
-    seed: int | None = None
-    epsilon: float = 0.0
-    checkpoint: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordCommand:
-    """Write a video of greedy episodes of a run, or an animated GIF where ffmpeg is not installed.
-
-    Attributes:
-        run: Folder of the run.
-        out: File to write, a .mp4 or a .gif; None makes episode.mp4 or episode.gif in the run's folder.
-        episodes: Number of episodes.
-        seed: Seed of the environment; None takes that of the run's own evaluation.
-        checkpoint: Parameters to play with: newest, best or the step of a checkpoint; None takes those at the end.
-    """
-
-    run: tyro.conf.Positional[pathlib.Path]
-    out: pathlib.Path | None = None
-    episodes: int = 1
-    seed: int | None = None
-    checkpoint: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportCommand:
-    """Write the trained network of a run for elsewhere: parameters by name, and a manifest in JSON.
-
-    Attributes:
-        run: Folder of the run.
-        out: Folder to write, new or empty; None makes export/ in the run's folder.
-        format: Format of the file of parameters.
-        checkpoint: Parameters to export: newest, best or the step of a checkpoint, also of a run that has not ended;
-            None takes those at the end.
-    """
-
-    run: tyro.conf.Positional[pathlib.Path]
-    out: pathlib.Path | None = None
-    format: Literal["safetensors", "npz"] = "safetensors"
-    checkpoint: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareCommand:
-    """Compare runs over their seeds: a table, and a figure if one is asked for. Runs that have not ended are shown too.
-
-    Attributes:
-        runs: Folders of runs, or folders that hold runs.
-        threshold: Training return; with it, the table has the environment steps to reach it.
-        window: Number of training episodes whose mean is a training return.
-        format: Format of the table.
-        figure: File for the curves, which ends in .png, .pdf or .svg.
-    """
-
-    runs: Annotated[
-        tyro.conf.Positional[tuple[pathlib.Path, ...]],
-        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(one or more)"),
-    ]
-    threshold: float | None = None
-    window: int = 100
-    format: TableFormat = "text"
-    figure: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class AgentsCommand:
-    """Print the table of agents, or the difference of two.
-
-    Attributes:
-        diff: Names of two agents whose difference is printed.
-        preset: Name of the settings that the agents begin with.
-        format: Format of the table.
-    """
-
-    diff: Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="AGENT AGENT")] = None
-    preset: Preset = "classic"
-    format: AgentsFormat = "text"
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from polyak import help, updates
 from polyak.agents import AGENTS, PRESETS, Schedule, make_configs
 from polyak.agents.parts import bringers, leaves
 from polyak.agents_table import agents_table, difference_table, links
-from polyak.experiments import cli
+from polyak.experiments import cli, commands
 from polyak.experiments.runs.config import RunConfig
 from polyak.experiments.runs.flags import attributes
 from polyak.experiments.runs.pretrain_config import PretrainConfig, make_pretrain_config
@@ -161,7 +161,7 @@ def test_remarks_and_papers_name_options_that_the_agent_has():
 
 
 def test_the_presets_of_the_options_are_those_there_are():
-    assert list(typing.get_args(cli.Preset)) == list(PRESETS)
+    assert list(typing.get_args(commands.Preset)) == list(PRESETS)
 
 
 def test_the_table_of_agents(capsys):

@@ -195,17 +195,22 @@ def _rules(named: Target) -> Iterable[TargetRule]:
     return rules_by_part({"": named.rule}).values()
 
 
-def _moves_always(named: Target) -> bool:
+def moves_always(named: Target) -> bool:
     """Whether a rule of a target fires at every learner step: its change is then measured once for each record."""
     return any(is_none(rule) or (rule.period <= 1 and rule.step_size) for rule in _rules(named))
 
 
+def periods(named: Target) -> list[int]:
+    """Periods in learner steps of the rules of a target that move it now and then."""
+    return [int(rule.period) for rule in _rules(named) if rule.step_size and rule.period > 1]
+
+
 def _fires(named: Target, slow: TargetState, batches: int) -> Any:
     """Whether a target that does not move at every learner step moves within a dispatch."""
-    if _moves_always(named):
+    if moves_always(named):
         return jnp.bool_(False)
-    periods = [int(rule.period) for rule in _rules(named) if rule.step_size]
-    return functools.reduce(jnp.logical_or, [slow.count % p + batches >= p for p in periods], jnp.bool_(False))
+    due = [slow.count % period + batches >= period for period in periods(named)]
+    return functools.reduce(jnp.logical_or, due, jnp.bool_(False))
 
 
 def _target_churn(
@@ -216,7 +221,7 @@ def _target_churn(
     for name, (output, valid) in after.outputs.items():
         change = jnp.mean(jnp.abs(output - before.outputs[name][0]), axis=-1)
         mean = jnp.sum(jnp.where(valid, change, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
-        always = _moves_always(agent.targets[name])
+        always = moves_always(agent.targets[name])
         found[TARGET_CHURN + name] = watch * mean / batches if always else fires[name] * mean
     return found
 
@@ -241,7 +246,7 @@ def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], co
     parts = {name: count if name in every else kept for name in totals} | dict.fromkeys(
         (CHURN, AGREEMENT, *READINGS), 1
     )
-    parts |= {TARGET_CHURN + name: 1 if _moves_always(named) else count for name, named in agent.targets.items()}
+    parts |= {TARGET_CHURN + name: 1 if moves_always(named) else count for name, named in agent.targets.items()}
     found = {name: total / parts[name] for name, total in totals.items()}
     since = diagnostics.steps_since_updates(agent.targets, state.targets)
     found |= {f"steps_since_update/{name}": value for name, value in since.items()}

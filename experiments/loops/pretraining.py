@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ...agents.byol import BYOL
+from ...agents.byol import BYOL, TARGET
 from ...updates import LearnerState, diagnostics
-from .learning import Record, check_finite, fetched
+from .learning import TARGET_CHURN, Record, check_finite, fetched, moves_always, periods
 
 READ = 256  # images whose features are read for a record
 _WAYS = "Lower learning_rate, or slow the target down."
+_CHURN = TARGET_CHURN + TARGET
 _INITIAL, _READINGS = 2**32 - 1, 2**32 - 2  # folded into the key, where no step comes to
 
 
@@ -56,7 +57,7 @@ def initial_pretrain_carry(byol: BYOL, batch: jax.ShapeDtypeStruct, seed: int) -
     key = jax.random.key(seed)
     state = byol.init(initial_key(key))
     metrics = jax.eval_shape(byol.learner.step, key, state, batch)[1].metrics
-    totals = {name: jnp.zeros((), jnp.float32) for name in metrics}
+    totals = {name: jnp.zeros((), jnp.float32) for name in (*metrics, _CHURN)}
     return PretrainCarry(key, jnp.zeros((), jnp.uint32), state, totals, jnp.zeros((), jnp.uint32))
 
 
@@ -99,14 +100,21 @@ def pretraining_loop(
     """
     step_once = jax.jit(functools.partial(advance, byol, batch_size), donate_argnums=0)
     read, sample = jax.jit(functools.partial(_read, byol)), images[:READ]
+    see, add_churn = jax.jit(byol.encode_by_target), jax.jit(functools.partial(_add_churn, byol), donate_argnums=0)
+    always, due = moves_always(byol.targets[TARGET]), periods(byol.targets[TARGET])
     started, first, step = time.perf_counter(), carry.steps, carry.steps
     while step < steps:
         if stop():
             yield carry, {}
             return
-        carry, step = step_once(carry, images), step + 1
+        step += 1
         is_probed = step % probe_every == 0 or step >= steps
-        if step % record_every == 0 or is_probed:
+        is_recorded = step % record_every == 0 or is_probed
+        is_watched = is_recorded if always else any(step % period == 0 for period in due)
+        seen = see(carry.learner, sample) if is_watched else None
+        carry = step_once(carry, images)
+        carry = add_churn(carry, seen, sample) if is_watched else carry
+        if is_recorded:
             found = check_finite(fetched(read(carry, sample)), f"gradient step {step}", _WAYS)
             record: Record = {"step": step, **found}
             record |= probe(carry.learner) if is_probed else {}
@@ -123,14 +131,22 @@ def advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array
     draw_key, learn_key = jax.random.split(jax.random.fold_in(carry.key, carry.step))
     rows = jax.random.randint(draw_key, (batch_size,), 0, images.shape[0])
     state, output = byol.learner.step(learn_key, carry.learner, images[rows])
-    totals = {name: total + output.metrics[name] for name, total in carry.totals.items()}
-    return carry._replace(step=carry.step + 1, learner=state, totals=totals)
+    totals = {name: carry.totals[name] + value for name, value in output.metrics.items()}
+    return carry._replace(step=carry.step + 1, learner=state, totals={**carry.totals, **totals})
+
+
+def _add_churn(byol: BYOL, carry: PretrainCarry, seen: jax.Array, images: jax.Array) -> PretrainCarry:
+    """Add the mean absolute change of the target's features in a gradient step, before which they were ``seen``."""
+    change = jnp.mean(jnp.abs(byol.encode_by_target(carry.learner, images) - seen))
+    return carry._replace(totals={**carry.totals, _CHURN: carry.totals[_CHURN] + change})
 
 
 def _read(byol: BYOL, carry: PretrainCarry, images: jax.Array) -> dict[str, jax.Array]:
     """Means of the metrics since the last record, readings of the features, and the distance of the target."""
     count = (carry.step - carry.recorded).astype(jnp.float32)
     found = {name: total / count for name, total in carry.totals.items()}
+    if moves_always(byol.targets[TARGET]):  # measured at the last step alone
+        found[_CHURN] = carry.totals[_CHURN]
     found |= byol.read(jax.random.fold_in(carry.key, _READINGS), carry.learner, images)
     distances = diagnostics.distances(byol.targets, carry.learner.params, carry.learner.targets)
     return found | {f"target_distance/{name}": distance for name, distance in distances.items()}
