@@ -92,10 +92,22 @@ def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
     >>> next_rows(state, 3).tolist()
     [0, 6]
     """
+    rows = rows_ahead(state, count)
+    return rows[is_written(state, rows)]
+
+
+def rows_ahead(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
+    """Rows that the next ``count`` rows opened in each lane take, ``[R]`` int64; the open ones are among them."""
     per_lane = len(state.boundary) // len(state.head)
-    ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane  # the open row among them
-    rows = ahead + lane_starts(len(state.head), per_lane)[:, None]
-    return rows[ahead < state.written[:, None]]
+    ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane
+    return (ahead + lane_starts(len(state.head), per_lane)[:, None]).ravel()
+
+
+def is_written(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each of some rows was ever written, ``[R]`` bool."""
+    lanes, places = np.divmod(rows, len(state.boundary) // len(state.head))
+    written: npt.NDArray[np.bool_] = places < state.written[lanes]
+    return written
 
 
 def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:

@@ -37,7 +37,7 @@ MAY_KNOW = {
     "experiments": ["polyak"],
 }
 # Inside experiments, each may import only itself and what stands before it.
-ORDER = ["environments", "loops", "runs", "reports", "api", "cli"]
+ORDER = ["environments", "loops", "runs", "reports", "api", "commands", "cli"]
 # What these two may import of other projects; the standard library is everyone's.
 MAY_REQUIRE = {
     "updates": {"jax", "optax", "numpy"},

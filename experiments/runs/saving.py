@@ -4,20 +4,18 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from ...replay import Replay, host
+from ...replay import Replay
 from ..environments.types import Environment
 from ..loops.carry import Carry, restore_environments
 from ..loops.episodes import EpisodeStatistics
 from . import checkpoint
 from .config import CHANGES_NO_LEARNING
+from .mapped import CHECKSUMS, OBSERVATIONS, ROWS, MappedRows, bring_back
 
 _COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")  # JSON, of the carry
 _EPISODES = ("recent", "finished", "episodes", "env_restarts")  # JSON, of its statistics
 _RUNNING = ("running_return", "running_length")  # arrays of its statistics
 FREE = (*CHANGES_NO_LEARNING, "steps")  # fields that a resumed run may have other than its checkpoint
-_ROWS, _OBSERVATIONS = "replay rows", "replay observations"
 
 
 def _arrays(carry: Carry) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def save_carry(
     metrics_bytes: int,
     identity: Mapping[str, Any],
     *,
-    mapped_for: int | None = None,
+    mapped: MappedRows | None = None,
 ) -> None:
     """Save a carry, with a snapshot of its environments.
 
@@ -50,9 +48,7 @@ def save_carry(
         folder: Folder of all checkpoints of the run.
         metrics_bytes: Length of the metrics file; a resumed run truncates the file to it.
         identity: Identity of the run, see :func:`polyak.experiments.runs.build.identity`.
-        mapped_for: Number of steps of each environment that may follow while this checkpoint is kept, for a replay
-            whose observations lie in a file of their own: only those that these steps would overwrite are saved. None
-            for a replay in memory.
+        mapped: Rows of a replay whose observations lie in a file of their own; None for a replay in memory.
 
     Raises:
         OSError: if the disk is full or read-only; older checkpoints stay as they are.
@@ -60,12 +56,8 @@ def save_carry(
     counters = {name: getattr(carry, name) for name in _COUNTERS}
     episodes = {name: getattr(carry.statistics, name) for name in _EPISODES}
     snapshot = environment.snapshot()
-    if mapped_for is not None:
-        mapped = carry.replay.observation
-        if isinstance(mapped.base, np.memmap):
-            mapped.base.flush()
-        rows = host.next_rows(carry.replay, 2 * mapped_for + 2)  # a step that ends an episode takes two
-        snapshot |= {_ROWS: rows, _OBSERVATIONS: mapped[rows]}
+    if mapped is not None:
+        snapshot |= mapped.snapshot(carry.replay)
         carry = _without_observations(carry)
     metadata = {**counters, **episodes, "metrics_bytes": metrics_bytes, "identity": dict(identity)}
     checkpoint.save(folder, carry.steps, _arrays(carry), snapshot, metadata)
@@ -78,7 +70,7 @@ def restore_carry(
     folder: pathlib.Path,
     identity: Mapping[str, Any],
     *,
-    mapped: bool = False,
+    mapped: pathlib.Path | None = None,
 ) -> tuple[Carry, int]:
     """Restore the newest checkpoint, and the environments with it.
 
@@ -88,21 +80,21 @@ def restore_carry(
         replay: Replay of the run.
         folder: Folder of all checkpoints of the run.
         identity: Identity of the run.
-        mapped: Whether the replay's observations lie in a file, which the carry has reopened.
+        mapped: File of the replay's observations, which the carry has reopened; None for a replay in memory.
 
     Returns:
         The carry, and the length of the metrics file when it was saved.
 
     Raises:
         FileNotFoundError: if no checkpoint can be read.
-        ValueError: if the checkpoint is of another run.
+        ValueError: if the checkpoint is of another run, or the file is not the one that it was made with.
     """
     observation = carry.replay.observation
-    template = _arrays(_without_observations(carry) if mapped else carry)
+    template = _arrays(_without_observations(carry) if mapped is not None else carry)
     arrays, snapshot, metadata = checkpoint.restore_latest(folder, template)
     check_identity(identity, metadata.get("identity", identity), folder.parent)
-    if mapped:
-        observation[snapshot.pop(_ROWS)] = snapshot.pop(_OBSERVATIONS)
+    if mapped is not None:
+        bring_back(observation, {name: snapshot.pop(name) for name in (ROWS, OBSERVATIONS, CHECKSUMS)}, mapped)
         arrays["replay"] = arrays["replay"]._replace(observation=observation)
     episodes = {name: metadata[name] for name in _EPISODES}
     episodes["finished"] = [tuple(episode) for episode in episodes["finished"]]

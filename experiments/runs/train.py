@@ -34,6 +34,7 @@ from .files import locked, read_json, write_json
 from .folders import prepare_folder, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
+from .mapped import MappedRows
 from .records import read_jsonl
 from .saving import restore_carry, save_carry
 
@@ -181,10 +182,11 @@ def _resume(
     run_id = str(written.get("id"))
     if checkpoint.steps_saved(folder / CHECKPOINTS):
         # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
-        environment, replay, mapped = parts.environment, parts.replay, config.replay_storage == "mmap"
+        environment, replay = parts.environment, parts.replay
+        mapped = folder / STORAGE if config.replay_storage == "mmap" else None
         whose = identity(config, run_id)
         try:
-            carry = initial_carry(parts.agent, environment, replay, config.loop, config.seed, reopen=mapped)
+            carry = initial_carry(parts.agent, environment, replay, config.loop, config.seed, reopen=mapped is not None)
             carry, metrics_bytes = restore_carry(carry, environment, replay, folder / CHECKPOINTS, whose, mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
@@ -213,7 +215,7 @@ def _run(
     config, evaluate = parts.config, make_evaluation(parts)
     learnt = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
     best = best_of(record for record in learnt if record["step"] <= carry.steps)
-    mapped_for = _mapped_for(config)
+    mapped = _mapped_rows(config)
     for text in _settings_warnings(parts):
         report(f"warning: {text}")
 
@@ -221,7 +223,7 @@ def _run(
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         save_parameters(parts, carry, folder / CHECKPOINTS / f"{carry.steps}.npz")
         whose = identity(config, run_id)
-        save_carry(carry, parts.environment, folder / CHECKPOINTS, position, whose, mapped_for=mapped_for)
+        save_carry(carry, parts.environment, folder / CHECKPOINTS, position, whose, mapped=mapped)
         for path in (folder / CHECKPOINTS).glob("*.npz"):
             if not path.with_suffix("").is_dir():
                 path.unlink()
@@ -243,7 +245,7 @@ def _run(
             also=[keep_best(parts, folder, best)],
             callbacks=[reached, *callbacks],
             # The rows that a mapped replay overwrites are in the checkpoints only while they are made in time.
-            may_fail=SAVES_THAT_MAY_FAIL if mapped_for is None else 1,
+            may_fail=SAVES_THAT_MAY_FAIL if mapped is None else 1,
         )
         parts.environment.close()
         if interrupted:
@@ -255,11 +257,11 @@ def _run(
         raise
 
 
-def _mapped_for(config: RunConfig) -> int | None:
-    """Number of steps per environment that a kept checkpoint must cover; None for a replay in memory."""
+def _mapped_rows(config: RunConfig) -> MappedRows | None:
+    """Rows of a mapped replay, for all steps that may follow a checkpoint while it is kept; None in memory."""
     if config.replay_storage != "mmap":
         return None
-    return checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1
+    return MappedRows(checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1)
 
 
 def _settings_warnings(parts: Parts) -> Iterator[str]:

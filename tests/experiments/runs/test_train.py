@@ -154,6 +154,7 @@ def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
     resolved = json.loads((folder / "config.json").read_text())["resolved"]
     assert (folder / "replay.bin").stat().st_size == resolved["replay_file_bytes"] == 151 * 4 * 4
     (folder / "replay.bin").write_bytes(b"")
+    (folder / "evaluation.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "600")
     with pytest.raises(ValueError, match=r"storage: got .*replay.bin', a file of 0 bytes; expected one of 2416 bytes"):
         runs.resume(folder, silent, silent)
@@ -167,6 +168,20 @@ def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
     (tmp_path / "killed" / "evaluation.json").unlink()
     runs.resume(tmp_path / "killed", silent, silent)  # from 400, with a file that is of 600
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_replay_in_a_file_that_was_damaged_is_refused(tmp_path):
+    silent = lambda _: None  # noqa: E731
+    config = config_of(replay_storage="mmap", replay_capacity=500, checkpoint_every=20, log_every=20)
+    assert runs.train(config, tmp_path / "run", interrupt_at(440), silent) is None
+    shutil.copytree(tmp_path / "run", tmp_path / "damaged")
+    storage = tmp_path / "damaged" / "replay.bin"
+    data = bytearray(storage.read_bytes())
+    data[200 * 16] ^= 1  # row 200, of four float32
+    storage.write_bytes(data)
+    with pytest.raises(ValueError, match=r"replay.bin: 1 of \d+ rows are not those of the checkpoint; the file was"):
+        runs.resume(tmp_path / "damaged", silent, silent)
+    assert runs.resume(tmp_path / "run", silent, silent) is not None
 
 
 @pytest.mark.slow
