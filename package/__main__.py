@@ -35,9 +35,9 @@ def _run(arguments: list[str]) -> int:
         try:
             jax.devices()
         except (RuntimeError, AssertionError) as error:
-            asked = os.environ.get("JAX_PLATFORMS", "")
+            asked, reason = os.environ.get("JAX_PLATFORMS", ""), f" ({error})" if str(error) else ""
             print(
-                f"polyak: JAX_PLATFORMS: got {asked!r}, and JAX has no such device here ({error or 'no reason'}). "
+                f"polyak: JAX_PLATFORMS: got {asked!r}, and JAX has no such device here{reason}. "
                 "Unset JAX_PLATFORMS, or install a JAX that has it, as with: pip install 'jax[cuda12]'",
                 file=sys.stderr,
             )

@@ -6,6 +6,7 @@ bootstrap, which draws seeds with replacement within each environment (Agarwal e
 https://arxiv.org/abs/2108.13264). The draws are seeded: the same runs give the same numbers.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,8 @@ class Curve(NamedTuple):
         steps: ``[P]`` float64, environment steps, from the first at which every run has a training return to the last
             that every run has reached.
         training: ``[P]``, of the training returns there.
+        evaluated_at: ``[K]`` float64, environment steps at which every run was evaluated before its end.
+        greedy: ``[K]``, of the mean greedy returns there.
     """
 
     group: str
@@ -75,6 +78,8 @@ class Curve(NamedTuple):
     seeds: int
     steps: np.ndarray
     training: Estimate
+    evaluated_at: np.ndarray
+    greedy: Estimate
 
 
 class Comparison(NamedTuple):
@@ -265,7 +270,11 @@ def _curve(group: str, environment: str, runs: list[FoundRun], window: int) -> C
         return None
     steps = np.linspace(first, last, POINTS)
     returns = np.stack([training_returns(steps, run.returns, run.ended_at, window) for run in runs])
-    return Curve(group, environment, len(runs), steps, estimate([returns], resamples=CURVE_RESAMPLES))
+    training = estimate([returns], resamples=CURVE_RESAMPLES)
+    evaluated_at = functools.reduce(np.intersect1d, [run.evaluated_at for run in runs])
+    evaluations = np.stack([run.evaluations[np.isin(run.evaluated_at, evaluated_at)] for run in runs])
+    greedy = estimate([evaluations], resamples=CURVE_RESAMPLES) if len(evaluated_at) else Estimate(*np.empty((3, 0)))
+    return Curve(group, environment, len(runs), steps, training, evaluated_at, greedy)
 
 
 def _notes(runs: Sequence[FoundRun], threshold: float | None, window: int) -> list[str]:

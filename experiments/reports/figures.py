@@ -66,7 +66,7 @@ def draw_comparison(comparison: "Comparison") -> Any:
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[: len(environments) : columns]:
-        axes.set_ylabel("training return")
+        axes.set_ylabel("return")
     for axes in panels[len(environments) :]:
         axes.remove()
     handles = {}
@@ -74,10 +74,13 @@ def draw_comparison(comparison: "Comparison") -> Any:
         axes, number = panels[environments.index(curve.environment)], groups.index(curve.group)
         color, dash = COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
         [handles[curve.group]] = axes.plot(curve.steps, curve.training.value, dash, color=color, linewidth=1.6)
+        if len(curve.evaluated_at):
+            axes.plot(curve.evaluated_at, curve.greedy.value, "o-", color=color, linewidth=0.6, markersize=2.5)
         if curve.seeds > 1:
             axes.fill_between(curve.steps, curve.training.low, curve.training.high, color=color, alpha=0.2, linewidth=0)
     meaning = [
         f"Each run: mean of its last {comparison.window} training episodes.",
+        *(["Points: evaluations, greedy."] if any(len(curve.evaluated_at) for curve in comparison.curves) else []),
         "Over seeds: interquartile mean, and its 95 % bootstrap interval.",
         *([] if comparison.threshold is None else [f"Dotted: a training return of {comparison.threshold:g}."]),
     ]

@@ -11,7 +11,7 @@ from ...agents.presets import make_configs
 from ..runs.config import CHANGES_NO_LEARNING, RunConfig
 from ..runs.files import read_json
 from ..runs.folders import is_pretraining, read_config
-from ..runs.records import read_jsonl
+from ..runs.records import GREEDY, read_jsonl
 
 
 class FoundRun(NamedTuple):
@@ -28,6 +28,8 @@ class FoundRun(NamedTuple):
         returns: ``[E]`` float64, of its training episodes in the order in which they ended.
         ended_at: ``[E]`` float64, the environment steps at which they ended.
         greedy: the mean return of its own evaluation; None where the run has not ended.
+        evaluated_at: ``[K]`` float64, environment steps of its evaluations before the end.
+        evaluations: ``[K]`` float64, mean returns of these.
     """
 
     folder: pathlib.Path
@@ -40,6 +42,8 @@ class FoundRun(NamedTuple):
     returns: np.ndarray
     ended_at: np.ndarray
     greedy: float | None
+    evaluated_at: np.ndarray
+    evaluations: np.ndarray
 
 
 Groups = dict[str, dict[str, list[FoundRun]]]  # by label, by environment
@@ -83,6 +87,7 @@ def read_run(folder: pathlib.Path) -> FoundRun:
     name = own or name
     metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     records = list(read_jsonl(metrics)) if metrics.is_file() else []
+    evaluated = [record for record in records if record.get(GREEDY) is not None]
     return FoundRun(
         folder,
         name,
@@ -94,6 +99,8 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         returns=np.array([value for record in records for value in record["returns"]], np.float64),
         ended_at=np.array([step for record in records for step in record["ended_at"]], np.float64),
         greedy=float(read_json(evaluation)["mean"]) if evaluation.is_file() else None,
+        evaluated_at=np.array([record["step"] for record in evaluated], np.float64),
+        evaluations=np.array([record[GREEDY] for record in evaluated], np.float64),
     )
 
 

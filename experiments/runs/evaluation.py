@@ -22,9 +22,9 @@ from .consumers import Consumer
 from .drive import CHECKPOINTS
 from .files import load_variables, save_variables, write_json
 from .folders import read_config, resume_command
+from .records import GREEDY
 
 PARAMETERS, BEST = "parameters.npz", "best.npz"  # in the folder of a run
-GREEDY = "greedy_return"  # in a record, the mean return of an evaluation
 
 
 def evaluate_run(

@@ -175,9 +175,6 @@ def load_initial(
         trees = fitted(arrays, template, str(path))
     except ValueError as error:
         raise ValueError(f"initial: {error}") from None
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"initial: {path}: {name} is not finite. Its run diverged; give another.")
     return trees
 
 

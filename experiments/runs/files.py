@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import jax
 import numpy as np
 
 Tree = Any
+# Most bytes that an archive of arrays may unpack to, as a multiple of its size; those of NumPy are not compressed.
+_UNPACKED = 100
 
 
 def save_variables(path: pathlib.Path, trees: Mapping[str, Tree]) -> None:
@@ -23,7 +26,7 @@ def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str
     """Read named trees of the structure, shapes and dtypes of ``template``; NumPy arrays where it has them.
 
     Raises:
-        ValueError: if the file is no npz of plain arrays, or does not fit; the message names the array.
+        ValueError: if the file is no npz of plain arrays, does not fit or is not finite; the message names the array.
     """
     return fitted(read_arrays(path), template, str(path))
 
@@ -32,13 +35,15 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
     """Arrange arrays by path as trees of the structure, shapes and dtypes of ``template``; NumPy where it has NumPy.
 
     Raises:
-        ValueError: if they do not fit; the message begins with ``source`` and names the array.
+        ValueError: if they do not fit or are not finite; the message begins with ``source`` and names the array.
     """
     expected = dict(_named(template))
     for name in sorted(arrays.keys() | expected.keys()):
         got, wanted = (_describe(named.get(name)) for named in (arrays, expected))
         if got != wanted:
             raise ValueError(f"{source}: {name}: got {got}; the config's network has {wanted}. {_way_out(name, got)}")
+        if arrays[name].dtype.kind == "f" and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{source}: {name} is not finite. Its run diverged; give another.")
     leaves = [
         jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]
         for name, leaf in expected.items()
@@ -73,6 +78,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
     try:
         if path.suffix == ".npz":
+            _check_size(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         else:
@@ -81,6 +87,8 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             arrays = safetensors.numpy.load(path.read_bytes())
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("a member is no array")
+    except _SizeError as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # whatever a file of something else makes a reader raise
         kind = path.suffix.removeprefix(".")
         raise ValueError(f"{path}: cannot be read as {kind} of plain arrays (no pickle is ever loaded).") from error
@@ -135,6 +143,21 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: got a {type(value).__name__}; expected a JSON object.")
     return value
+
+
+class _SizeError(ValueError):
+    """An archive that unpacks to far more than its size."""
+
+
+def _check_size(path: pathlib.Path) -> None:
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > _UNPACKED * size + 2**20:
+        raise _SizeError(
+            f"got a file of {size} bytes that unpacks to {unpacked}; expected at most {_UNPACKED} times as many. Where "
+            "it is your own, write it with numpy.savez, which does not compress."
+        )
 
 
 def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from ...updates import Periodic, Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
 
+LIKE_A_DECAY = 0.5  # step sizes above it, and below 1, are hardly ever meant
 LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps
 LARGE_REWARD = 1_000.0
@@ -21,17 +22,27 @@ COLLAPSED_AT = "feature_rank/0.01"
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
-    """Warnings about targets, and parts of targets, that hardly move in a run of ``learner_steps``.
+    """Warnings about targets and parts of targets: that hardly move in ``learner_steps``, or almost whole at a time.
 
     >>> from polyak.updates import incremental, periodic
     >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
     ...     print(text)
     target q: periodic:30000 moves every 30000 learner steps, and the run has 24500, so it never moves. Give a shorter
     period, or frozen if that is meant.
+    >>> for text in of_targets({"q": Target(incremental(0.995))}, 24_500):
+    ...     print(text)
+    target q: incremental:0.995 goes 0.995 of the way to the online parameters at a time, so it is almost a copy. If
+    0.995 is a decay, the weight of the old parameters, give incremental:0.005.
     """
     for name, rule in rules_by_part({name: named.rule for name, named in targets.items()}).items():
         if not rule.period or not rule.step_size:
             continue  # none and frozen never move
+        if LIKE_A_DECAY < (size := float(rule.step_size)) < 1:
+            yield (
+                f"target {name}: {rule} goes {size:g} of the way to the online parameters at a time, so it is almost a "
+                f"copy. If {size:g} is a decay, the weight of the old parameters, give incremental:"
+                f"{round(1 - size, 12):g}."
+            )
         updates = learner_steps // int(rule.period)
         step_size = float(rule.step_size) / (2 if rule.horizon else 1)  # a cosine has half of it in the mean
         moved = 1.0 if step_size == 1 else -math.expm1(updates * math.log1p(-step_size))

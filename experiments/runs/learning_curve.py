@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .records import running_mean
+from .records import GREEDY, running_mean
 
 SMOOTHING = 20  # episodes
 
 
 def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
-    """Draws the return of every training episode and their running mean over the environment steps, as a PNG.
+    """Draw every training episode's return, their running mean, and evaluations within the run, as a PNG.
 
     Args:
         records: the records of a run, in order.
@@ -31,8 +31,11 @@ def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title:
     axes.plot(
         ended_at, running_mean(returns, SMOOTHING), color="tab:blue", linewidth=2, label=f"mean of the last {SMOOTHING}"
     )
+    evaluated = [(record["step"], record[GREEDY]) for record in records if record.get(GREEDY) is not None]
+    if evaluated:
+        axes.plot(*zip(*evaluated, strict=True), "o-", color="tab:orange", markersize=4, label="greedy, evaluated")
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("training return (exploration included)")
+    axes.set_ylabel("training return, exploration included" if not evaluated else "return")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     if len(returns):

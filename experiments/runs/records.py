@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+GREEDY = "greedy_return"  # the field of the mean return of an evaluation within the run
 # The fields that may differ between two runs of one seed.
 TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 

@@ -28,14 +28,14 @@ from .build import STORAGE, Parts, build, identity, resolved
 from .config import RunConfig
 from .consumers import SAVES_THAT_MAY_FAIL, Callback, Report
 from .drive import CHECKPOINTS, METRICS, add_way_on, draw_safely, drive, evaluation_if_ended
-from .evaluation import GREEDY, PARAMETERS, best_of, evaluated, keep_best, make_evaluation, save_parameters
+from .evaluation import PARAMETERS, best_of, evaluated, keep_best, make_evaluation, save_parameters
 from .export import load_initial
 from .files import locked, read_json, write_json
 from .folders import prepare_folder, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
 from .mapped import MappedRows
-from .records import read_jsonl
+from .records import GREEDY, read_jsonl
 from .saving import restore_carry, save_carry
 
 OnRecord = Callable[[Record], None]

@@ -6,17 +6,21 @@ from polyak.experiments.runs.config import to_json
 from small_runs import config_of
 
 
-def write_run(folder, returns, *, greedy=None, length=10, steps=600, **changed):
-    """A run's folder as ``polyak train`` leaves it, with episodes of one length; unfinished without ``greedy``."""
+def write_run(folder, returns, *, greedy=None, length=10, steps=600, evaluations=(None, None), **changed):
+    """A run's folder as ``polyak train`` leaves it, with episodes of one length; unfinished without ``greedy``.
+
+    It has two records, each with one of ``evaluations``.
+    """
     folder.mkdir(parents=True)
     config = to_json(config_of(steps=steps, **changed))
     (folder / "config.json").write_text(json.dumps({"config": config}))
     ends = [length * (episode + 1) for episode in range(len(returns))]
     middle = len(returns) // 2
     with (folder / "metrics.jsonl").open("w") as metrics:
-        for part in (slice(0, middle), slice(middle, None)):
+        for part, evaluation in zip((slice(0, middle), slice(middle, None)), evaluations, strict=True):
             if ends[part]:
                 record = {"step": ends[part][-1], "returns": returns[part], "ended_at": ends[part]}
+                record |= {} if evaluation is None else {"greedy_return": evaluation}
                 metrics.write(json.dumps(record) + "\n")
     if greedy is not None:
         (folder / "evaluation.json").write_text(json.dumps({"mean": greedy}))

@@ -35,10 +35,27 @@ def test_a_panel_for_each_environment_and_a_line_and_band_for_each_group(two_gro
     assert "95 % bootstrap interval" in legend.get_title().get_text()
 
 
+def test_evaluations_within_the_runs_are_points_where_every_run_of_a_group_has_one(tmp_path):
+    write_run(tmp_path / "0", [1.0, 2.0], greedy=9.0, evaluations=(3.0, 5.0))
+    write_run(tmp_path / "1", [1.0, 2.0], greedy=9.0, evaluations=(4.0, 8.0), seed=1)
+    write_run(tmp_path / "2", [1.0, 2.0], greedy=9.0, evaluations=(None, 4.0), seed=2)
+    write_run(tmp_path / "3", [1.0, 2.0], greedy=9.0, target="none")
+    comparison = compare(tmp_path)
+    evaluated, never = sorted(comparison.curves, key=lambda curve: -curve.seeds)
+    assert evaluated.evaluated_at.tolist() == [20.0]
+    assert evaluated.greedy.value.tolist() == [(5 + 8 + 4) / 3]
+    assert (len(never.evaluated_at), never.greedy.value.shape) == (0, (0,))
+    figure = draw_comparison(comparison)
+    [points] = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert (points.get_xdata().tolist(), points.get_ydata().tolist()) == ([20.0], [(5 + 8 + 4) / 3])
+    assert "Points: evaluations, greedy." in figure.legends[0].get_title().get_text()
+
+
 def test_many_groups_are_told_apart_and_long_labels_fit():
     steps, flat = np.array([0.0, 1.0]), np.zeros(2)
     groups = [f"target=incremental:0.00{number}, hidden_sizes=120 84, learning_rate=0.0003" for number in range(9)]
-    curves = [Curve(group, "CartPole-v1", 3, steps, Estimate(flat, flat, flat)) for group in groups]
+    training, greedy = Estimate(flat, flat, flat), Estimate(*np.empty((3, 0)))
+    curves = [Curve(group, "CartPole-v1", 3, steps, training, steps[:0], greedy) for group in groups]
     figure = draw_comparison(Comparison([], curves, [], None, 100))
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 9

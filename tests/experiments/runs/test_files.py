@@ -53,6 +53,17 @@ def test_a_checkpoint_of_other_shapes_is_refused_with_the_paths(tmp_path):
         checkpoint.restore_latest(tmp_path, {"w": np.zeros(4)})
 
 
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(3 * 10**6))
+    assert (tmp_path / "bomb.npz").stat().st_size < 10**5
+    with pytest.raises(
+        ValueError, match=r"bomb.npz: got a file of \d+ bytes that unpacks to 24000\d+; expected at most"
+    ):
+        files.read_arrays(tmp_path / "bomb.npz")
+    np.savez_compressed(tmp_path / "small.npz", x=np.zeros(1000))
+    assert files.read_arrays(tmp_path / "small.npz")["x"].shape == (1000,)
+
+
 def test_metrics_shorter_than_the_checkpoint_knows_are_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}")
     with pytest.raises(ValueError, match="got 2 bytes; the checkpoint was made after 9"):
@@ -63,6 +74,11 @@ def test_parameters_that_do_not_fit_are_refused(tmp_path):
     def variables(*shape, name="w"):
         return {"params": {"m": {name: np.zeros(shape, np.float32)}}, "state": {"mean": np.ones(1, np.float32)}}
 
+    diverged = variables(2, 2)
+    diverged["params"]["m"]["w"][1, 0] = np.nan
+    files.save_variables(tmp_path / "diverged.npz", diverged)
+    with pytest.raises(ValueError, match=r"diverged.npz: params/m/w is not finite. Its run diverged; give another"):
+        files.load_variables(tmp_path / "diverged.npz", variables(2, 2))
     files.save_variables(tmp_path / "good.npz", variables(2, 2))
     assert files.load_variables(tmp_path / "good.npz", variables(2, 2))["state"]["mean"].tolist() == [1.0]
     for template, message in (
