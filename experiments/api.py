@@ -1,8 +1,12 @@
 """Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 from ..agents import Agent
 from ..agents.fields import check_name
@@ -41,6 +45,7 @@ __all__ = [
 ]
 
 Folder = str | pathlib.Path
+AnyRun = TypeVar("AnyRun", Run, Pretrained)
 
 
 def train(
@@ -48,7 +53,7 @@ def train(
     *,
     preset: str | None = None,
     config: RunConfig | None = None,
-    out: Folder | None = None,
+    out: Folder | Literal[False] | None = None,
     quiet: bool = True,
     callbacks: Sequence[Callback] = (),
     **fields: Any,
@@ -60,7 +65,8 @@ def train(
             :func:`polyak.agents.make_agent`, which makes an agent of your own from the default's configs.
         preset: Name of the numbers that the agent begins with; by default classic.
         config: Config of the run, instead of names and fields.
-        out: Folder of the run, new or empty; by default one under ``runs/``.
+        out: Folder of the run, new or empty; by default one under ``runs/``. False takes a temporary one, which is
+            removed with the run that is returned; a run that is interrupted or fails leaves it.
         quiet: Whether to print no progress.
         callbacks: Functions ``(carry, record) -> bool | None``, called with each record; one that returns True ends the
             run, which is then evaluated. An error that one raises ends it too, and the run can be resumed.
@@ -100,18 +106,19 @@ def train(
             f"config: got {type(config).__name__}; expected a RunConfig. Make one with make_run_config of "
             "polyak.experiments.runs.config, or give the name of an agent and fields."
         )
-    folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
-    with Progress(config, quiet=quiet) as progress:
+    with _folder(out, config) as folder, Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
-        return _finished(runs.train(config, folder, *shown, given, callbacks), folder, given)
+        return _kept(_finished(runs.train(config, folder, *shown, given, callbacks), folder, given), out)
 
 
-def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = True, **fields: Any) -> Pretrained:
+def pretrain(
+    method: str = "byol", *, out: Folder | Literal[False] | None = None, quiet: bool = True, **fields: Any
+) -> Pretrained:
     """Pretrain an encoder on images, as ``polyak pretrain`` does.
 
     Args:
         method: Name of the method, ``byol``.
-        out: Folder of the run, new or empty; by default one under ``runs/``.
+        out: As of :func:`train`.
         quiet: Whether to print no progress.
         **fields: Fields of the run (``data``, ``steps``, ``seed``, ...) and of the method (``target``, ``torso``, ...)
             by name; unions (``predictor``, ``optimizer``) by the name of a kind or by a part.
@@ -130,9 +137,9 @@ def pretrain(method: str = "byol", *, out: Folder | None = None, quiet: bool = T
     ((3, 8), {})
     """
     config = make_pretrain_config(method, {**fields, **_path_as_text("data", fields)})
-    folder = pathlib.Path(out) if out is not None else folders.default_folder(config)
-    with Progress(config, quiet=quiet) as progress:
-        return _pretrained(run_pretraining(config, folder, progress.show, progress.say, progress.begin), folder)
+    with _folder(out, config) as folder, Progress(config, quiet=quiet) as progress:
+        shown = progress.show, progress.say, progress.begin
+        return _kept(_pretrained(run_pretraining(config, folder, *shown), folder), out)
 
 
 def resume(
@@ -278,6 +285,28 @@ def export(
     folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)
     return folder
+
+
+@contextlib.contextmanager
+def _folder(out: Folder | Literal[False] | None, config: RunConfig | PretrainConfig) -> Iterator[pathlib.Path]:
+    """Folder of a new run; a temporary one that nothing was written to is removed."""
+    if out is None:
+        folder = folders.default_folder(config)
+    else:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="polyak-") if out is False else out)
+    try:
+        yield folder
+    finally:
+        if out is False:
+            with contextlib.suppress(OSError):  # it holds a run
+                folder.rmdir()
+
+
+def _kept(run: AnyRun, out: Folder | Literal[False] | None) -> AnyRun:
+    """The run; a temporary folder is removed when nothing refers to it any more, or at exit."""
+    if out is False:
+        weakref.finalize(run, shutil.rmtree, run.folder, ignore_errors=True)
+    return run
 
 
 def _as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Runs from Python: the same as from the command line, and what comes back."""
 
+import gc
 import json
 import pathlib
 import re
@@ -95,3 +96,27 @@ def named_first(text):
     """Names in the first column of a table."""
     cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     return {name.rstrip("/") for cell in cells for name in cell.split("`")[1::2]}
+
+
+def test_without_a_folder_of_ones_own_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run = polyak.train(out=False, **FIELDS)
+    assert run.folder.parent == tmp_path
+    assert polyak.evaluate(run, episodes=2) == run.evaluation
+    assert run.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+    del run
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="capacity"):
+        polyak.train(out=False, **FIELDS | {"replay_capacity": 1})
+    with pytest.raises(ValueError, match="env: got 'NoSuch-v0'"):
+        polyak.train(out=False, env="NoSuch-v0")
+    assert not list(tmp_path.iterdir())
+
+    def failing(carry, record):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        polyak.train(out=False, callbacks=[failing], **FIELDS)
+    [left] = tmp_path.iterdir()  # what was learnt
+    assert polyak.resume(left).folder == left
