@@ -1,6 +1,8 @@
 """Episodes of each lane and the actions taken in them, from which a snapshot is made and replayed."""
 
+import json
 import operator
+import warnings
 from array import array
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ import numpy as np
 from ...replay.types import TimeStep
 from .spaces import Spaces, encode
 
+_KEPT = "kept"  # entry of a snapshot, where an environment keeps anything between episodes
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -33,12 +36,25 @@ class Saved(NamedTuple):
         actions: Actions of each lane's episode.
         observation: ``[N, ...]``, current observations.
         reward: ``[N]`` float32, rewards that came with them.
+        kept: What each environment kept from the episodes before, as the text of a JSON value; None for nothing.
     """
 
     episode: list[int]
     actions: list["array[int]"]
     observation: np.ndarray
     reward: np.ndarray
+    kept: list[str | None]
+
+
+def warn_of_lost_state(saved: Saved) -> None:
+    """Warn where environments with ``get_state`` have no state in a snapshot."""
+    lanes = [lane for lane, kept in enumerate(saved.kept) if kept is None]
+    if lanes:
+        warnings.warn(
+            f"environments {lanes}: what they keep between episodes is lost, because get_state returned no JSON value "
+            "when the checkpoint was made.",
+            stacklevel=3,
+        )
 
 
 class History:
@@ -48,6 +64,7 @@ class History:
         seed: Seed of the run.
         episode: Number of each lane's episode; -1 before the first.
         actions: Actions of the agent in each lane's episode, from 0.
+        kept: What each lane's environment kept from the episodes before, as the text of a JSON value; None for nothing.
     """
 
     def __init__(self, seed: int, num_envs: int) -> None:
@@ -56,6 +73,7 @@ class History:
         self.seed = number
         self.episode = [-1] * num_envs
         self.actions = [array("i") for _ in range(num_envs)]
+        self.kept: list[str | None] = [None] * num_envs
 
     def begin(self, lane: int, episode: int) -> int:
         """Notes that ``lane`` starts ``episode`` and returns the seed to reset it with."""
@@ -135,7 +153,10 @@ class History:
 
     def pack(self, timestep: TimeStep) -> dict[str, np.ndarray]:
         """Returns a snapshot: arrays of numbers alone, so that it can be written and read without pickle."""
+        anything = any(kept is not None for kept in self.kept)
+        text = np.frombuffer(json.dumps(self.kept).encode(), np.uint8)
         return {
+            **({_KEPT: text} if anything else {}),
             "seed": np.array(self.seed, np.int64),
             "episode": np.array(self.episode, np.int64),
             "length": np.array([len(actions) for actions in self.actions], np.int64),
@@ -151,7 +172,7 @@ class History:
             ValueError: where it is not a snapshot of as many environments with such observations.
         """
         wanted = {"seed", "episode", "length", "actions", "observation", "reward"}
-        if set(snapshot) != wanted:
+        if {*snapshot} - {_KEPT} != wanted:
             raise ValueError(f"snapshot: got the entries {sorted(snapshot)}; expected {sorted(wanted)}.")
         shape = (len(self.episode), *observation.shape)
         found = snapshot["observation"]
@@ -163,4 +184,5 @@ class History:
         self.seed = int(snapshot["seed"])
         parts = np.split(snapshot["actions"], np.cumsum(snapshot["length"])[:-1])
         actions = [array("i", part.tolist()) for part in parts]
-        return Saved(snapshot["episode"].tolist(), actions, found, snapshot["reward"])
+        kept = json.loads(snapshot[_KEPT].tobytes()) if _KEPT in snapshot else [None] * len(self.episode)
+        return Saved(snapshot["episode"].tolist(), actions, found, snapshot["reward"], kept)

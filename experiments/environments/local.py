@@ -13,10 +13,10 @@ import gymnasium as gym
 import numpy as np
 
 from ...replay.types import EnvironmentSpec, TimeStep
-from .history import History
+from .history import History, warn_of_lost_state
 from .spaces import Spaces, check_actions, read_spaces, warn_of_mask
 from .types import EnvironmentFailure, EnvironmentStep, in_short
-from .worker import OLD_API
+from .worker import OLD_API, keeps_state, kept_state, set_kept_state
 
 
 class Environments:
@@ -151,7 +151,10 @@ class Environments:
         saved = self._history.unpack(snapshot, self.spec.observation)
         rows, rewards, first = self._empty_rows(), np.zeros(self.num_envs, np.float32), []
         restarted = np.zeros(self.num_envs, np.bool_)
+        if keeps_state(self._envs[0]):
+            warn_of_lost_state(saved)
         for lane in range(self.num_envs):
+            set_kept_state(self._envs[lane], saved.kept[lane])
             rewards[lane], ended = self._replay_lane(lane, saved.episode[lane], saved.actions[lane].tolist(), rows)
             if (
                 ended
@@ -196,6 +199,7 @@ class Environments:
         """Starts the next episode of a lane, or the one that is named, and puts its first observation into ``rows``."""
         history = self._history
         seed = history.begin_next(lane) if episode is None else history.begin(lane, episode)
+        history.kept[lane] = kept_state(self._envs[lane])
         try:
             result = self._envs[lane].reset(seed=seed)
         except Exception as error:

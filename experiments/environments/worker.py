@@ -4,6 +4,7 @@ It imports nothing of polyak: the process would import JAX with it, which no env
 """
 
 import copy
+import json
 import pickle
 import signal
 import traceback
@@ -40,6 +41,27 @@ def own_traceback(error: BaseException) -> str:
             break
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def keeps_state(env: Any) -> bool:
+    """Whether an environment offers what it keeps between episodes, with ``get_state`` and ``set_state``."""
+    return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
+
+
+def kept_state(env: Any) -> str | None:
+    """What an environment keeps between episodes, as the text of a JSON value; None where it offers none."""
+    if not keeps_state(env):
+        return None
+    try:
+        return json.dumps(env.get_wrapper_attr("get_state")())
+    except (TypeError, ValueError):  # methods of another meaning
+        return None
+
+
+def set_kept_state(env: Any, text: str | None) -> None:
+    """Give an environment back what it kept before an episode."""
+    if text is not None:
+        env.get_wrapper_attr("set_state")(json.loads(text))
 
 
 class Recipe(NamedTuple):
@@ -99,12 +121,15 @@ def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
         env.close()
 
 
-def begin(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, Sequence[int]] | None]) -> list[Any]:
+def begin(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, Sequence[int], str | None] | None]) -> list[Any]:
     """Resets each environment with its seed and takes its actions; leaves those alone whose job is None.
 
+    A job is the seed, the actions, and what the environment is to keep from the episodes before; None for what it has.
+
     Returns:
-        ``(seen, reward, ended)`` for each, ``seen`` being the observation and the action mask, if there is one, and
-        the last two those of the last action; where an action ended the episode, those after it were not taken.
+        ``(seen, reward, ended, kept)`` for each, ``seen`` being the observation and the action mask, if there is one,
+        and the next two those of the last action; where an action ended the episode, those after it were not taken.
+        ``kept`` is what the environment kept from the episodes before.
     """
     return [None if job is None else _begin(env, progress, lane, *job) for lane, (env, job) in _each(envs, jobs)]
 
@@ -114,7 +139,8 @@ def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> lis
 
     Returns:
         ``(seen, reward, terminated, truncated, first)`` for each, ``seen`` being the observation and the action mask,
-        if there is one, and ``first`` the same of the next episode's start, or None where none has begun.
+        if there is one, and ``first`` the same of the next episode's start with what the environment kept from the
+        episodes before, or None where none has begun.
     """
     results = []
     for lane, (env, (action, seed)) in _each(envs, jobs):
@@ -124,7 +150,8 @@ def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> lis
         if terminated or truncated:
             progress[1] = RESETTING
             seen = copy.deepcopy(seen)  # The reset may write into the same array.
-            first = _reset(env, seed)
+            kept = kept_state(env)
+            first = _reset(env, seed), kept
         results.append((seen, reward, terminated, truncated, first))
     return results
 
@@ -140,15 +167,19 @@ def _make(envs: list[Any], progress: Any, recipes: Sequence[Recipe]) -> list[Any
     return []
 
 
-def _begin(env: Any, progress: Any, lane: int, seed: int, actions: Sequence[int]) -> tuple[Any, Any, bool]:
+def _begin(
+    env: Any, progress: Any, lane: int, seed: int, actions: Sequence[int], state: str | None
+) -> tuple[Any, Any, bool, str | None]:
     progress[0], progress[1] = lane, RESETTING
+    set_kept_state(env, state)
+    kept = kept_state(env)
     seen, reward = _reset(env, seed), 0.0
     progress[1] = STEPPING
     for action in actions:
         seen, reward, terminated, truncated = _step(env, action)
         if terminated or truncated:
-            return seen, reward, True
-    return seen, reward, False
+            return seen, reward, True, kept
+    return seen, reward, False, kept
 
 
 def _reset(env: Any, seed: int) -> tuple[Any, Any]:

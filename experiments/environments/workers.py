@@ -18,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ...replay.types import EnvironmentSpec, TimeStep
-from .history import History, episode_seed
+from .history import History, episode_seed, warn_of_lost_state
 from .local import Environments
 from .make import make_one, recipe
 from .objects import text_of
 from .processes import Fault, Worker, collect, stop
 from .spaces import Spaces, check_actions, read_spaces, warn_of_mask
 from .types import EnvironmentFailure, EnvironmentStep, in_short
-from .worker import MAKING, RESETTING, Recipe, begin, step
+from .worker import MAKING, RESETTING, Recipe, begin, keeps_state, step
 
 OnFailure = Literal["stop", "restart"]
 BACK_OFF = 0.5  # seconds before a process is restarted; twice as long after each failure in a row
@@ -105,6 +105,7 @@ class WorkerEnvironments:
             Environments([one])
             self.spaces = read_spaces(one.observation_space, one.action_space, action_mask)
         finally:
+            self._keeps_state = keeps_state(one)
             one.close()
         self.spec, self.num_envs = self.spaces.spec, num_envs
         self._timeout, self._on_failure = timeout, on_failure
@@ -133,7 +134,7 @@ class WorkerEnvironments:
             ValueError: where a first observation has another shape than its space says, or is not finite.
         """
         self._require_open()
-        begun = self._begin({lane: (self._history.episode[lane] + 1, ()) for lane in range(self.num_envs)})
+        begun = self._begin({lane: (self._history.episode[lane] + 1, (), None) for lane in range(self.num_envs)})
         rows = [self._read(lane, begun[lane][0]) for lane in range(self.num_envs)]
         zeros, ones = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.bool_)
         self._timestep = TimeStep(np.stack(rows), zeros, ones, self._action_mask())
@@ -176,7 +177,7 @@ class WorkerEnvironments:
             discount_t[lane], last[lane] = not terminated, terminated or truncated
             if last[lane]:
                 self._note_begin(lane, history.episode[lane] + 1)
-                first[lane] = begun
+                first[lane], history.kept[lane] = begun
         mask_t = self._action_mask()
         observation, begins = obs_t, last | restarted
         if first:
@@ -212,24 +213,27 @@ class WorkerEnvironments:
         """
         self._require_open()
         saved, history = self._history.unpack(snapshot, self.spec.observation), self._history
-        reached = self._begin({lane: (saved.episode[lane], saved.actions[lane]) for lane in range(self.num_envs)})
+        if self._keeps_state:
+            warn_of_lost_state(saved)
+        starts = enumerate(zip(saved.episode, saved.actions, saved.kept, strict=True))
+        reached = self._begin(dict(starts))
         rows, rewards = np.empty_like(saved.observation), np.zeros(self.num_envs, np.float32)
         restarted = np.zeros(self.num_envs, np.bool_)
-        strayed: dict[int, tuple[int, Sequence[int]]] = {}
-        for lane, (seen, reward, ended) in reached.items():
+        strayed: dict[int, tuple[int, Sequence[int], str | None]] = {}
+        for lane, (seen, reward, ended, _) in reached.items():
             rows[lane] = self._read(lane, seen, may_be_empty=ended)
             rewards[lane] = history.read_reward(lane, reward)
             restarted[lane] = history.episode[lane] != saved.episode[lane]  # Its process was replaced meanwhile.
             equal = rows[lane].tobytes() == saved.observation[lane].tobytes() and rewards[lane] == saved.reward[lane]
             if not restarted[lane] and (ended or not equal):
-                strayed[lane] = history.episode[lane] + 1, ()
+                strayed[lane] = history.episode[lane] + 1, (), None
         if strayed:
             warnings.warn(
                 f"environments {list(strayed)} did not come back to the saved observation with the same seed and "
                 "actions, so they start a new episode: they are not deterministic.",
                 stacklevel=2,
             )
-            for lane, (seen, _, _) in self._begin(strayed).items():
+            for lane, (seen, *_) in self._begin(strayed).items():
                 rows[lane] = self._read(lane, seen)
                 rewards[lane], restarted[lane] = 0, True
         first = np.array([not actions for actions in history.actions])
@@ -270,20 +274,22 @@ class WorkerEnvironments:
         self._next_seeds[lane] = episode_seed(self._history.seed, lane, episode + 1)
         return self._history.begin(lane, episode)
 
-    def _begin(self, starts: Mapping[int, tuple[int, Sequence[int]]]) -> dict[int, tuple[Any, Any, bool]]:
+    def _begin(
+        self, starts: Mapping[int, tuple[int, Sequence[int], str | None]]
+    ) -> dict[int, tuple[Any, Any, bool, str | None]]:
         """Begins an episode of each lane and takes the actions in it; returns what `worker.begin` does.
 
         Where a process had to be replaced, all its lanes are in the result, each at the start of its next episode.
         """
         shift = self.spaces.action_start
         jobs = {
-            lane: (self._note_begin(lane, episode), [action + shift for action in actions])
-            for lane, (episode, actions) in starts.items()
+            lane: (self._note_begin(lane, episode), [action + shift for action in actions], kept)
+            for lane, (episode, actions, kept) in starts.items()
         }
         asked = {worker: [jobs.get(lane) for lane in worker.lanes] for worker in self._workers}
         asked = {worker: its for worker, its in asked.items() if any(its)}
-        calls = 1 + max(len(actions) for _, actions in starts.values())
-        begun: dict[int, tuple[Any, Any, bool]] = {}
+        calls = 1 + max(len(actions) for _, actions, _ in starts.values())
+        begun: dict[int, tuple[Any, Any, bool, str | None]] = {}
         for worker, answer in self._ask(begin, asked, calls).items():
             if isinstance(answer, Fault):
                 begun |= self._recover(worker, answer)
@@ -291,12 +297,13 @@ class WorkerEnvironments:
             for lane, result in zip(worker.lanes, answer, strict=True):
                 if result is not None:
                     self._history.actions[lane].extend(starts[lane][1])
+                    self._history.kept[lane] = result[3]
                     begun[lane] = result
         return begun
 
     def _recover(
         self, worker: Worker, fault: Fault, chosen: Sequence[int] | None = None
-    ) -> dict[int, tuple[Any, Any, bool]]:
+    ) -> dict[int, tuple[Any, Any, bool, str | None]]:
         """Replaces a process until all its lanes have begun their next episodes; returns what was begun."""
         while True:
             place = self._place(fault, chosen)
@@ -322,7 +329,10 @@ class WorkerEnvironments:
             time.sleep(pause)
             answer, chosen = self._start([worker])[worker], None
             if not isinstance(answer, Fault):
-                jobs = [(self._note_begin(lane, self._history.episode[lane] + 1), ()) for lane in worker.lanes]
+                history = self._history
+                jobs = [
+                    (self._note_begin(lane, history.episode[lane] + 1), (), history.kept[lane]) for lane in worker.lanes
+                ]
                 answer = self._ask(begin, {worker: jobs})[worker]
             if not isinstance(answer, Fault):
                 return dict(zip(worker.lanes, answer, strict=True))

@@ -188,3 +188,34 @@ def assert_equals_reference(environments, num_steps=40):
     for lane, stream in enumerate(rollout(environments, draw(num_steps, environments.num_envs))):
         assert len(stream) >= num_steps // 2
         assert stream == reference(story(lane), [step[1] for step in stream])
+
+
+class Growing(gym.Env):
+    """Every third episode is a step longer; what it keeps between episodes, their number, is offered."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1e6, (1,), np.float32), gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.episodes = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episodes, self.t = self.episodes + 1, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(1, self.t, np.float32), 1.0, self.t >= 5 + self.episodes // 3, False, {}
+
+    def get_state(self):
+        return {"episodes": self.episodes}
+
+    def set_state(self, state):
+        self.episodes = state["episodes"]
+
+
+class Secretive(Growing):
+    """The same; but what it says of itself is no JSON."""
+
+    def get_state(self):
+        return np.zeros(1)

@@ -1,5 +1,6 @@
 """Environments of a person's own: a class, a function or an instance, arguments, wrappers, and runs with them."""
 
+import contextlib
 import functools
 import json
 import pickle
@@ -15,6 +16,7 @@ from polyak.experiments.environments.make import given_environment, make, make_o
 from polyak.experiments.environments.objects import imported, resolve, text_of
 from polyak.experiments.environments.types import EnvironmentFailure
 from polyak.experiments.environments.workers import WorkerEnvironments
+from scripted_environments import Growing
 
 SMALL = {"steps": 200, "learning_starts": 50, "hidden_sizes": (4,), "evaluation_episodes": 2, "log_every": 100}
 MODULE = '''
@@ -187,6 +189,36 @@ def test_worker_processes_make_classes_and_not_what_cannot_be_sent():
     environments.close()
     with pytest.raises(ValueError, match=r"workers: the environment cannot be sent to other processes .*or workers=0"):
         WorkerEnvironments(found._replace(target=lambda size: Corridor(size)), workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_an_environment_keeps_between_episodes_is_part_of_a_checkpoint(workers, tmp_path):
+    def interrupting(carry, record):
+        if record["step"] == 100:
+            raise RuntimeError("stop here")
+
+    fields = {**SMALL, "env": Growing, "num_envs": 2, "workers": workers, "checkpoint_every": 50}
+    whole = polyak.train("dqn", out=tmp_path / "whole", **fields)
+    with pytest.raises(RuntimeError, match="stop here"):
+        polyak.train("dqn", out=tmp_path / "parts", callbacks=[interrupting], **fields)
+    parts = polyak.resume(tmp_path / "parts")
+    assert parts.metrics["lengths"].tolist() == whole.metrics["lengths"].tolist()
+    assert max(whole.metrics["lengths"]) > 8
+    np.testing.assert_equal(parts.metrics["loss"], whole.metrics["loss"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_state_that_cannot_be_saved_is_told_when_it_is_lost(workers):
+    def environments():
+        found = recipe("scripted_environments:Secretive")
+        return WorkerEnvironments(found, workers=1) if workers else make(found)
+
+    with contextlib.closing(environments()) as before:
+        before.reset()
+        snapshot = before.snapshot()
+    lost = pytest.warns(UserWarning, match=r"environments \[0\]: what they keep between episodes is lost")
+    with contextlib.closing(environments()) as after, lost:
+        after.restore(snapshot)
 
 
 def test_a_run_is_pickled_and_acts_again(tmp_path):
