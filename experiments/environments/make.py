@@ -1,5 +1,6 @@
 """Environments by id, by class or by instance: made, and adapted to the loop."""
 
+import contextlib
 import copy
 import difflib
 import functools
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from .local import Environments
 from .objects import imported_module, read_kwargs, resolve, text_of
@@ -180,6 +182,17 @@ def make_one(found: Recipe) -> gym.Env[Any, Any]:
     if not isinstance(env, gym.Env):
         raise TypeError(f"env: {name!r} made {env!r} ({type(env).__name__}); expected a gymnasium.Env.")
     return env
+
+
+def follows_seed(found: Recipe) -> bool:
+    """Whether two resets of an environment with one seed give one observation, in an environment made for this.
+
+    >>> follows_seed(recipe("CartPole-v1"))
+    True
+    """
+    with contextlib.closing(make_one(found)) as env:
+        one, other = (copy.deepcopy(env.reset(seed=0)[0]) for _ in range(2))
+    return np.array_equal(one, other)
 
 
 def _callable(found: Any, text: str, field: str, expected: str) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...agents.agent import encoder_of
 from ...updates import init_targets
+from ..environments.make import follows_seed
 from ..environments.types import EnvironmentFailure
 from ..loops import normalization
 from ..loops.carry import Carry, initial_carry
@@ -87,6 +88,12 @@ def train(
         write_json(folder / "config.json", described := resolved(parts, run_id))
         if on_begin is not None:
             on_begin(folder, described["resolved"])
+        if not follows_seed(parts.recipe):
+            report(
+                "warning: env: two resets with one seed gave different observations, so the environment ignores its "
+                "seed: the run cannot be repeated, and episodes begin anew where it is resumed. Draw from "
+                "self.np_random, after super().reset(seed=seed)."
+            )
         return _run(parts, carry, folder, 0, on_record, report, callbacks, run_id)
 
 

@@ -16,7 +16,9 @@ from polyak.experiments.environments.make import given_environment, make, make_o
 from polyak.experiments.environments.objects import imported, resolve, text_of
 from polyak.experiments.environments.types import EnvironmentFailure
 from polyak.experiments.environments.workers import WorkerEnvironments
+from polyak.experiments.runs import train as runs
 from scripted_environments import Growing
+from small_runs import config_of
 
 SMALL = {"steps": 200, "learning_starts": 50, "hidden_sizes": (4,), "evaluation_episodes": 2, "log_every": 100}
 MODULE = '''
@@ -219,6 +221,22 @@ def test_a_state_that_cannot_be_saved_is_told_when_it_is_lost(workers):
     lost = pytest.warns(UserWarning, match=r"environments \[0\]: what they keep between episodes is lost")
     with contextlib.closing(environments()) as after, lost:
         after.restore(snapshot)
+
+
+class Unseeded(Corridor):
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.float32([np.random.default_rng().random()]), {}
+
+
+def test_an_environment_that_ignores_its_seed_is_told(tmp_path):
+    fields = {name: value for name, value in SMALL.items() if name != "steps"}
+    for env, ignores in ((Unseeded, True), (Corridor, False)):
+        given = {"<env>": functools.partial(env, 3)}
+        said = []
+        config = config_of("dqn", steps=200, env="<env>", **fields)
+        runs.train(config, tmp_path / env.__name__, lambda record: None, said.append, given=given)
+        assert any("the environment ignores its seed" in text for text in said) == ignores
 
 
 def test_a_run_is_pickled_and_acts_again(tmp_path):
