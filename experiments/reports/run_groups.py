@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...agents.parts import leaves
-from ...agents.presets import make_configs
+from ...agents.presets import make_configs, own_leaves
 from ..runs.config import CHANGES_NO_LEARNING, RunConfig
 from ..runs.files import read_json
 from ..runs.folders import is_pretraining, read_config
@@ -19,7 +19,8 @@ class FoundRun(NamedTuple):
 
     Attributes:
         folder: where it stands.
-        agent: its agent's name.
+        agent: Name under which its agent is shown.
+        begins_with: Name of its agent in the table of agents.
         preset: Name of the numbers that the agent began with.
         environment: the id of its environment.
         seed: its seed.
@@ -34,6 +35,7 @@ class FoundRun(NamedTuple):
 
     folder: pathlib.Path
     agent: str
+    begins_with: str
     preset: str
     environment: str
     seed: int
@@ -84,12 +86,12 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         message = str(error)
         raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
     name, own, preset, environment, seed = (fields.pop(one) for one in ("agent_name", "name", "preset", "env", "seed"))
-    name = own or name
     metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     records = list(read_jsonl(metrics)) if metrics.is_file() else []
     evaluated = [record for record in records if record.get(GREEDY) is not None]
     return FoundRun(
         folder,
+        own or name,
         name,
         preset,
         environment,
@@ -162,7 +164,7 @@ def _labels(runs: Sequence[FoundRun]) -> list[str]:
 
 def _departures(run: FoundRun) -> dict[str, Any]:
     """The fields in which a run is not its agent under its preset."""
-    own = leaves(RunConfig()) | leaves(make_configs(run.agent, run.preset))
+    own = leaves(RunConfig()) | own_leaves(run.begins_with) | leaves(make_configs(run.begins_with, run.preset))
     return {name: value for name, value in run.fields.items() if own.get(name) != value}
 
 
