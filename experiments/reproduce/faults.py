@@ -1,0 +1,126 @@
+"""kill -9, SIGTERM and a full disk at random points of runs, each of which is continued to its end.
+
+    python experiments/reproduce/faults.py [POINTS]
+
+A run that was struck and continued must equal one that never was: parameters, evaluation and metrics, to the bit.
+Points are drawn over three agents, 30 by default; a signal comes up to 50 ms after an environment step, so that it
+meets learning, checkpoints and evaluation too, and a disk is full at a size that no file may pass. Writes
+docs/results/faults.jsonl, a line for each point. About five minutes on two cores.
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+import gymnasium
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+POINTS, AT_A_TIME = 30, 2
+AGENTS = ("n_step_double_dqn", "rainbow", "zp")
+STRIKE = "POLYAK_STRIKE"  # environment variable: the signal, the step of an environment, and a delay in seconds
+FAULTS = ("SIGKILL", "SIGTERM", "full disk")
+OPTIONS = [
+    "--steps",
+    "900",
+    "--learning-starts",
+    "60",
+    "--batch-size",
+    "8",
+    "--hidden-sizes",
+    "8",
+    "--replay-capacity",
+    "300",
+    "--log-every",
+    "50",
+    "--checkpoint-every",
+    "100",
+    "--evaluate-every",
+    "300",
+    "--evaluation-episodes",
+    "2",
+    "--wrapper",
+    "faults:Struck",
+    "--quiet",
+]
+TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
+
+
+class Struck(gymnasium.Wrapper):
+    """A wrapper that sends its own process the signal that ``POLYAK_STRIKE`` asks for."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        name, at, delay = os.environ.get(STRIKE, "none -1 0").split()
+        self.steps, self.at, self.delay, self.name = 0, int(at), float(delay), name
+
+    def step(self, action):
+        """A step; the signal may follow it."""
+        self.steps += 1
+        if self.steps == self.at:
+            threading.Timer(self.delay, os.kill, (os.getpid(), getattr(signal, self.name))).start()
+        return self.env.step(action)
+
+
+def polyak(*words, strike=None, largest=None):
+    """Exit status of a command; with ``largest``, no file may have more bytes."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "experiments" / "reproduce"), *sys.path])}
+    limit = None if largest is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    if strike is not None:
+        environment[STRIKE] = strike
+    command = [sys.executable, "-m", "polyak", *map(str, words)]
+    return subprocess.run(command, env=environment, preexec_fn=limit, capture_output=True).returncode
+
+
+def outcome(folder):
+    """Parameters, evaluation and metrics without times of a run that has ended."""
+    with np.load(folder / "parameters.npz") as archive:
+        parameters = {name: archive[name].tobytes() for name in archive.files}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+    return parameters, json.loads((folder / "evaluation.json").read_text()), metrics
+
+
+def strike(number, scratch):
+    """One point: a run that is struck, and continued until it ends; whether it equals the run that never was."""
+    rng = random.Random(number)
+    agent, fault = AGENTS[(number + number // 3) % 3], FAULTS[number % 3]
+    folder, train = scratch / str(number), ("train", agent, *OPTIONS, "--out")
+    point = {"point": number, "agent": agent, "fault": fault}
+    if fault == "full disk":
+        point["largest_file"] = int(10 ** rng.uniform(3, 5))
+        statuses = [polyak(*train, folder, largest=point["largest_file"])]
+    else:
+        point |= {"step": rng.randint(1, 900), "delay": round(rng.uniform(0, 0.05), 4)}
+        statuses = [polyak(*train, folder, strike=f"{fault} {point['step']} {point['delay']}")]
+    while not (folder / "evaluation.json").exists() and len(statuses) < 4:
+        began = (folder / "config.json").exists()
+        folder = folder if began else scratch / f"{number}-again"  # nothing stood there yet
+        statuses.append(polyak("resume", folder, "--quiet") if began else polyak(*train, folder))
+    equal = statuses[-1] == 0 and outcome(folder) == outcome(scratch / agent)
+    return {**point, "exit_statuses": statuses, "equal": equal}
+
+
+def main(points=POINTS):
+    """The lines of all points."""
+    with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+        scratch = pathlib.Path(name)
+        whole = [pool.submit(polyak, "train", agent, *OPTIONS, "--out", scratch / agent) for agent in AGENTS]
+        assert [one.result() for one in whole] == [0] * len(AGENTS)
+        return list(pool.map(strike, range(points), [scratch] * points))
+
+
+if __name__ == "__main__":
+    found = main(*map(int, sys.argv[1:]))
+    for line in found:
+        print(json.dumps(line))
+    (ROOT / "docs" / "results" / "faults.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
+    sys.exit(0 if all(line["equal"] for line in found) else 1)
