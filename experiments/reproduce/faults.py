@@ -26,7 +26,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 POINTS, AT_A_TIME = 30, 2
 AGENTS = ("n_step_double_dqn", "rainbow", "zp")
-STRIKE = "POLYAK_STRIKE"  # environment variable: the signal, the step of an environment, and a delay in seconds
+STRIKE = "POLYAK_STRIKE"  # environment variable: signal, step of an environment, delay in seconds, largest file
 FAULTS = ("SIGKILL", "SIGTERM", "full disk")
 OPTIONS = [
     "--steps",
@@ -55,12 +55,14 @@ TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 
 
 class Struck(gymnasium.Wrapper):
-    """A wrapper that sends its own process the signal that ``POLYAK_STRIKE`` asks for."""
+    """A wrapper that does to its own process what ``POLYAK_STRIKE`` asks for."""
 
     def __init__(self, env):
         super().__init__(env)
-        name, at, delay = os.environ.get(STRIKE, "none -1 0").split()
+        name, at, delay, largest = os.environ.get(STRIKE, "none -1 0 -1").split()
         self.steps, self.at, self.delay, self.name = 0, int(at), float(delay), name
+        if int(largest) > 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
 
     def step(self, action):
         """A step; the signal may follow it."""
@@ -70,14 +72,13 @@ class Struck(gymnasium.Wrapper):
         return self.env.step(action)
 
 
-def polyak(*words, strike=None, largest=None):
-    """Exit status of a command; with ``largest``, no file may have more bytes."""
+def polyak(*words, strike=None):
+    """Exit status of a command."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "experiments" / "reproduce"), *sys.path])}
-    limit = None if largest is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if strike is not None:
         environment[STRIKE] = strike
     command = [sys.executable, "-m", "polyak", *map(str, words)]
-    return subprocess.run(command, env=environment, preexec_fn=limit, capture_output=True).returncode
+    return subprocess.run(command, env=environment, capture_output=True).returncode
 
 
 def outcome(folder):
@@ -97,10 +98,11 @@ def strike(number, scratch):
     point = {"point": number, "agent": agent, "fault": fault}
     if fault == "full disk":
         point["largest_file"] = int(10 ** rng.uniform(3, 5))
-        statuses = [polyak(*train, folder, largest=point["largest_file"])]
+        asked = f"none -1 0 {point['largest_file']}"
     else:
         point |= {"step": rng.randint(1, 900), "delay": round(rng.uniform(0, 0.05), 4)}
-        statuses = [polyak(*train, folder, strike=f"{fault} {point['step']} {point['delay']}")]
+        asked = f"{fault} {point['step']} {point['delay']} -1"
+    statuses = [polyak(*train, folder, strike=asked)]
     while not (folder / "evaluation.json").exists() and len(statuses) < 4:
         began = (folder / "config.json").exists()
         folder = folder if began else scratch / f"{number}-again"  # nothing stood there yet

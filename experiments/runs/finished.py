@@ -11,6 +11,7 @@ import numpy as np
 
 from ...replay.types import EnvironmentSpec
 from ...updates import LearnerState, Variables
+from ..loops.normalization import NO_SCALING, Scaling
 from . import folders
 from .build import build
 from .config import RunConfig, without_workers
@@ -35,6 +36,7 @@ class Run:
             and ``ended_at`` are over the training episodes.
         variables: Parameters and module state that are evaluated.
         evaluation: Mean, standard error and returns of the greedy episodes at the end; empty where it has not ended.
+        scaling: Scaling of observations and rewards at the end of training.
         given: Objects that were given from Python and that no module has, by their text in the config.
     """
 
@@ -45,6 +47,7 @@ class Run:
     metrics: dict[str, np.ndarray]
     variables: Variables
     evaluation: dict[str, Any]
+    scaling: Scaling = dataclasses.field(default=NO_SCALING, repr=False)
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def act(self, observation: Any, action_mask: Any = None) -> Any:
@@ -74,7 +77,7 @@ class Run:
 
     @functools.cached_property
     def _policy(self) -> Policy:
-        return make_policy(self.config, self.parameters, self.given)
+        return make_policy(self.config, self.variables, self.scaling, self.folder, self.given)
 
     def __getstate__(self) -> dict[str, Any]:
         """Fields alone: compiled programs are made again where they are needed."""
@@ -120,11 +123,11 @@ def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}, checkpoint: st
     path = parameters_at(folder, checkpoint)
     parts = build(without_workers(config), given=given)
     parts.environment.close()
-    state, _ = read_parameters(parts, path)
+    state, scaling = read_parameters(parts, path)
     metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
     ended = folder / "evaluation.json"
     variables, evaluation = Variables(state.params, state.state), read_json(ended) if ended.is_file() else {}
-    return Run(folder, path, config, parts.environment.spec, metrics, variables, evaluation, given)
+    return Run(folder, path, config, parts.environment.spec, metrics, variables, evaluation, scaling, given)
 
 
 def load_pretraining(folder: pathlib.Path) -> Pretrained:

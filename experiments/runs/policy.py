@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...replay.types import TimeStep
+from ...updates import Variables
 from ..environments.spaces import Spaces, encode
-from ..loops.normalization import normalize_timestep
+from ..loops.normalization import Scaling, normalize_timestep
 from ..loops.observations import observation_pipeline
 from .build import build
 from .config import RunConfig, without_workers
-from .evaluation import read_parameters
 
 
 class Policy(NamedTuple):
@@ -33,21 +33,25 @@ class Policy(NamedTuple):
     refusal: str | None
 
 
-def make_policy(config: RunConfig, parameters: pathlib.Path, given: Mapping[str, Any] = {}) -> Policy:
-    """Make the greedy policy of a file of parameters.
+def make_policy(
+    config: RunConfig, variables: Variables, scaling: Scaling, folder: pathlib.Path, given: Mapping[str, Any] = {}
+) -> Policy:
+    """Make the greedy policy of parameters.
 
     Args:
         config: Config of the run.
-        parameters: File of the parameters, in the folder of the run.
+        variables: Parameters and module state.
+        scaling: Scaling of observations.
+        folder: Folder of the run, for the error.
         given: Objects that a program gave, by their text in the config.
 
     Raises:
-        ValueError: if an object was not given, or the file does not fit the config.
+        ValueError: if an object was not given.
     """
     parts = build(without_workers(config), given=given)
     parts.environment.close()
     agent, spaces = parts.agent, parts.environment.spaces
-    state, scaling = read_parameters(parts, parameters)
+    state = agent.init(jax.random.key(0))._replace(params=variables.params, state=variables.state, targets={})
     seen = observation_pipeline(config.loop, spaces.spec).spec.observation
 
     def step(observations: Any, masks: Any) -> tuple[Any, TimeStep]:
@@ -68,7 +72,7 @@ def make_policy(config: RunConfig, parameters: pathlib.Path, given: Mapping[str,
     if config.agent.network.core is not None:
         refusal = (
             "act: this agent is recurrent, so that its action depends on the whole episode. Play whole episodes with "
-            f"polyak.evaluate({str(parameters.parent)!r}), or carry its recurrent state (Agent.evaluate_act)."
+            f"polyak.evaluate({str(folder)!r}), or carry its recurrent state (Agent.evaluate_act)."
         )
     spec = spaces.spec._replace(observation=seen)
     return Policy(spaces._replace(spec=spec), actions, None if agent.q_values is None else values, refusal)

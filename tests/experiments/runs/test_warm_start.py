@@ -122,6 +122,7 @@ def test_a_resumed_warm_start_needs_its_source_no_more(first, warm, tmp_path, mo
     shutil.copy("killed/config.json", "begun")
     runs.resume(tmp_path / "begun", silent, silent)
     (tmp_path / "begun" / "checkpoints").rename("kept")
+    (tmp_path / "begun" / "evaluation.json").unlink()
     shutil.rmtree("source")
     with pytest.raises(ValueError, match="initial: source does not exist"):
         runs.resume(tmp_path / "begun", silent, silent)
