@@ -58,7 +58,8 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak train --initial runs/RUN --initial-part encoder",
             "polyak train dqn --seeds 5 --out runs/dqn",
             "polyak train --evaluate-every 5000 --stop-at-return 475",
-            "polyak train dqn --env my_module:MyEnv --env-kwargs '{\"size\": 3}' --wrapper my_module:wrap",
+            "polyak train dqn --env my_module:MyEnv --env-kwargs '{\"size\": 3}'",
+            "polyak train dqn --env my_module:MyEnv --wrapper my_module:wrap",
         ),
     ),
     "pretrain": CommandHelp(
