@@ -53,7 +53,7 @@ def make(env: str | Recipe, num_envs: int = 1, seed: int = 0, *, action_mask: bo
     """Returns ``num_envs`` copies of an environment.
 
     Args:
-        env: Text or recipe of the environment, see :func:`recipe`.
+        env: Text or recipe of the environment, see ``recipe``.
         num_envs: how many, at least 1.
         seed: the run's seed; lanes and episodes get seeds of their own from it.
         action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.

@@ -44,7 +44,7 @@ class WorkerEnvironments:
     and the step says so in ``restarted``.
 
     Args:
-        env: Text or recipe of the environment, see :func:`polyak.experiments.environments.make.recipe`. The processes
+        env: Text or recipe of the environment, see ``experiments.environments.make.recipe``. The processes
             import the module of ``"module:Name-v0"``; of a script they know what it registers outside of
             ``if __name__ == "__main__":``.
         num_envs: Number of environments ``N``.
