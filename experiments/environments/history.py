@@ -51,8 +51,8 @@ def warn_of_lost_state(saved: Saved) -> None:
     lanes = [lane for lane, kept in enumerate(saved.kept) if kept is None]
     if lanes:
         warnings.warn(
-            f"environments {lanes}: what they keep between episodes is lost, because get_state returned no JSON value "
-            "when the checkpoint was made.",
+            f"environments {lanes}: what they keep between episodes is lost, because get_state raised or returned no "
+            "JSON value when the checkpoint was made.",
             stacklevel=3,
         )
 

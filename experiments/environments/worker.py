@@ -49,12 +49,12 @@ def keeps_state(env: Any) -> bool:
 
 
 def kept_state(env: Any) -> str | None:
-    """What an environment keeps between episodes, as the text of a JSON value; None where it offers none."""
+    """State that an environment keeps between episodes, as JSON text; None if it offers none."""
     if not keeps_state(env):
         return None
     try:
         return json.dumps(env.get_wrapper_attr("get_state")())
-    except (TypeError, ValueError):  # methods of another meaning
+    except Exception:  # methods of another meaning: no JSON, or an error before the first reset
         return None
 
 

@@ -52,7 +52,7 @@ def of_callbacks(callbacks: Sequence[Callback], stopped: threading.Event, save: 
     Args:
         callbacks: Functions of a carry and a record; one that returns True ends the run, which is then evaluated.
         stopped: Event that is set where one does.
-        save: Function that saves the carry before the error of a callback goes on.
+        save: Function that saves the carry before the error of a callback is raised again.
     """
 
     def consume(carry: Carry, record: Record) -> None:

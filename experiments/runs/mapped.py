@@ -15,7 +15,7 @@ ROWS, OBSERVATIONS, CHECKSUMS = "replay rows", "replay observations", "replay ch
 class MappedRows:
     """Rows of a mapped replay, as the checkpoints of a run save them.
 
-    The file goes on changing after a checkpoint. So a checkpoint has the rows that may be overwritten while it is kept,
+    The file changes after a checkpoint too, so a checkpoint has the rows that may be overwritten while it is kept,
     and a checksum of every row, by which a file that was damaged or replaced is noticed.
 
     Args:

@@ -91,7 +91,7 @@ def train(
         if not follows_seed(parts.recipe):
             report(
                 "warning: env: two resets with one seed gave different observations, so the environment ignores its "
-                "seed: the run cannot be repeated, and episodes begin anew where it is resumed. Draw from "
+                "seed: the run cannot be repeated, and a resumed run starts new episodes. Draw from "
                 "self.np_random, after super().reset(seed=seed)."
             )
         return _run(parts, carry, folder, 0, on_record, report, callbacks, run_id)
@@ -201,9 +201,9 @@ def _resume(
         carry, metrics_bytes = _first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
     described = resolved(parts, run_id)
-    if described["config"] != written["config"]:  # extended
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of a run that is extended: it has not ended any more
+    if described["config"] != written["config"]:
         write_json(folder / "config.json", described)
-        (folder / "evaluation.json").unlink(missing_ok=True)
     if on_begin is not None:
         on_begin(folder, described["resolved"])
     return _run(parts, carry, folder, metrics_bytes, on_record, report, callbacks, run_id)

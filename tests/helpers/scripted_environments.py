@@ -218,4 +218,4 @@ class Secretive(Growing):
     """The same; but what it says of itself is no JSON."""
 
     def get_state(self):
-        return np.zeros(1)
+        return np.full(1, self.t)  # an error before the first reset

@@ -1,4 +1,4 @@
-"""What is learnt is kept, and never mixed with anything else: identities, folders, faults that come late."""
+"""Results of a run are kept and never mixed with those of another run: identities, folders, late faults."""
 
 import json
 import multiprocessing

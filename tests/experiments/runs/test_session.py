@@ -134,6 +134,15 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(tmp_path, capsys):
     assert polyak.load(folder).config.steps == 800
 
 
+def test_a_run_that_stopped_early_and_is_extended_has_not_ended_until_it_has(tmp_path):
+    config = config_of()
+    assert runs.train(config, tmp_path, silent, silent, callbacks=[lambda _, record: record["step"] == 200]) is not None
+    assert runs.resume(tmp_path, interrupt_at(400), silent, steps=config.steps) is None
+    assert not (tmp_path / "evaluation.json").exists()
+    assert runs.resume(tmp_path, silent, silent) is not None
+    assert records(tmp_path)[-1]["step"] == config.steps
+
+
 def test_a_finished_run_stays_finished_without_its_checkpoints(tmp_path):
     import shutil
 
