@@ -134,7 +134,7 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
 
 def identity(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Identity of a run, which its checkpoints carry: its id, its config, and whether JAX computes in 64 bits."""
-    return {"id": run_id, "config": to_json(config), "jax_enable_x64": bool(jax.config.jax_enable_x64)}
+    return {"id": run_id, "config": to_json(config), "jax_enable_x64": bool(jax.config.read("jax_enable_x64"))}
 
 
 def resolved(parts: Parts, run_id: str) -> dict[str, Any]:
