@@ -6,13 +6,14 @@ the environments; progress, logging, evaluation and checkpoints consume what it 
 
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ...agents import ActOutput, Agent, LoopConfig
 from ...replay import Replay
-from ...replay.types import Step
+from ...replay.types import Step, TimeStep
 from ..environments.types import Environment, EnvironmentFailure, EnvironmentStep
 from . import normalization
 from .acting import Actor
@@ -20,6 +21,8 @@ from .carry import Carry
 from .learning import Programs, Record, compile_agent, measured, new_priorities, operate, zeros
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, changing, draw_numbers, steps_since_reset
+
+MOST_WAITING = 64  # environment steps that wait for the replay
 
 
 def host_loop(
@@ -78,9 +81,10 @@ def host_loop(
     example = (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep))
     actor = Actor(agent, example, environment.spec.num_actions)
     actor.begin(act_key, lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps))
+    waiting: list[Waiting] = []
     while carry.steps < steps:
         if stop():
-            yield carry, {}
+            yield settle(carry, replay, waiting), {}
             return
         seen = pipeline.view(scaling, carry.frames, carry.timestep)
         acted, epsilon = actor.act(carry.steps // num_envs, carry.recurrent_state, seen)
@@ -88,20 +92,26 @@ def host_loop(
             outcome = environment.step(acted.action)
         except EnvironmentFailure as failure:
             if failure.intact:  # The carry still stands before the step.
-                yield carry, {}
+                yield settle(carry, replay, waiting), {}
             raise
         before = carry.steps
         scales, discount = config.normalization.normalize_rewards, 0.0
         if scales:
             discount = draw_numbers(config, before, steps, steps_since_reset(agent, carry.learner_steps)).discount
-        carry = advance(carry, pipeline, replay, acted, outcome, discount)
+        waiting.append(Waiting(before, carry.timestep, acted, outcome))
+        carry = advance(carry, pipeline, acted, outcome, discount)
         scaling = normalization.scaling(carry.normalization)
+        due = 0
         if carry.steps >= config.cadence.learning_starts:
             due = carry.steps // config.cadence.train_every - before // config.cadence.train_every
-            for _ in range(due * config.cadence.learner_steps // batches):
-                carry = learn(carry, agent, replay, config, programs, keys, scaling, batches, steps)
-                actor.follow(carry.agent)
-        if carry.steps // record_every > before // record_every or carry.steps >= steps:
+        recorded = carry.steps // record_every > before // record_every or carry.steps >= steps
+        yielded = recorded or (yield_every is not None and carry.steps // yield_every > before // yield_every)
+        if due or yielded or len(waiting) * num_envs >= MOST_WAITING:
+            carry = settle(carry, replay, waiting)
+        for _ in range(due * config.cadence.learner_steps // batches):
+            carry = learn(carry, agent, replay, config, programs, keys, scaling, batches, steps)
+            actor.follow(carry.agent)
+        if recorded:
             count = carry.learner_steps - carry.learner_steps_recorded
             record = {
                 "step": carry.steps,
@@ -120,45 +130,68 @@ def host_loop(
             record |= {"seconds": seconds, "steps_per_second": (carry.steps - first_step) / seconds}
             carry = carry._replace(totals=zeros(carry.totals), learner_steps_recorded=carry.learner_steps)
             yield carry, record
-        elif yield_every is not None and carry.steps // yield_every > before // yield_every:
+        elif yielded:
             yield carry, {}
 
 
+class Waiting(NamedTuple):
+    """One step of the environments that is not yet in the replay.
+
+    Attributes:
+        steps: Number of environment steps before it.
+        timestep: What was seen.
+        acted: What was done.
+        outcome: What came of it.
+    """
+
+    steps: int
+    timestep: TimeStep
+    acted: ActOutput
+    outcome: EnvironmentStep
+
+
 def advance(
-    carry: Carry,
-    pipeline: ObservationPipeline,
-    replay: Replay,
-    acted: ActOutput,
-    outcome: EnvironmentStep,
-    discount: float,
+    carry: Carry, pipeline: ObservationPipeline, acted: ActOutput, outcome: EnvironmentStep, discount: float
 ) -> Carry:
-    """Carry after one step of the environments: added to the replay, counted, and seen next."""
-    tm1, timestep, replay_state = carry.timestep, outcome.timestep, carry.replay
-    if not isinstance(tm1.a_tm1, tuple):
+    """Carry after one step of the environments: counted and seen next, but not yet in the replay."""
+    timestep = outcome.timestep
+    if not isinstance(carry.timestep.a_tm1, tuple):
         timestep = timestep._replace(a_tm1=acted.action)
-    if outcome.restarted is not None:
-        replay_state = replay.end_episode(replay_state, outcome.restarted)
-        carry.statistics.restart_failed(outcome.restarted)
-    step = Step(
-        tm1.observation,
-        acted.action,
-        outcome.r_t,
-        outcome.discount_t,
-        outcome.last,
-        outcome.obs_t,
-        acted.extras,
-        tm1.action_mask,
-        outcome.action_mask_t,
-    )
-    carry.statistics.add(carry.steps, outcome)
     return carry._replace(
         recurrent_state=acted.recurrent_state,
-        replay=replay.add(replay_state, step, outcome.valid),
         timestep=timestep,
         normalization=normalization.add(carry.normalization, outcome, discount),
         frames=pipeline.push(carry.frames, timestep),
         steps=carry.steps + len(outcome.last),
     )
+
+
+def settle(carry: Carry, replay: Replay, waiting: list[Waiting]) -> Carry:
+    """Carry with the waiting steps added to its replay and statistics; none waits afterwards.
+
+    Steps wait for the next draw, because adding ten in a row takes half the time of adding them one by one between
+    calls of an environment and an agent, which drive each other's code out of the processor's caches.
+    """
+    replay_state = carry.replay
+    for steps, timestep, acted, outcome in waiting:
+        if outcome.restarted is not None:
+            replay_state = replay.end_episode(replay_state, outcome.restarted)
+            carry.statistics.restart_failed(outcome.restarted)
+        carry.statistics.add(steps, outcome)
+        step = Step(
+            timestep.observation,
+            acted.action,
+            outcome.r_t,
+            outcome.discount_t,
+            outcome.last,
+            outcome.obs_t,
+            acted.extras,
+            timestep.action_mask,
+            outcome.action_mask_t,
+        )
+        replay_state = replay.add(replay_state, step, outcome.valid)
+    waiting.clear()
+    return carry._replace(replay=replay_state)
 
 
 def learn(
