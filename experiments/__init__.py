@@ -8,11 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .environments.local import Environments
+    from .environments.lanes import Environments
     from .environments.make import adapt, make
     from .environments.types import Environment, EnvironmentFailure, EnvironmentStep
     from .environments.vector import VectorEnvironments
-    from .environments.workers import WorkerEnvironments
     from .loops.carry import Carry, initial_carry, make_replay
     from .loops.evaluation import evaluate
     from .loops.host import host_loop
@@ -27,7 +26,6 @@ __all__ = [
     "Environments",
     "RunConfig",
     "VectorEnvironments",
-    "WorkerEnvironments",
     "adapt",
     "evaluate",
     "host_loop",
@@ -42,10 +40,9 @@ _MODULES = {
     "Environment": "environments.types",
     "EnvironmentFailure": "environments.types",
     "EnvironmentStep": "environments.types",
-    "Environments": "environments.local",
+    "Environments": "environments.lanes",
     "RunConfig": "runs.config",
     "VectorEnvironments": "environments.vector",
-    "WorkerEnvironments": "environments.workers",
     "adapt": "environments.make",
     "evaluate": "loops.evaluation",
     "host_loop": "loops.host",

@@ -1,10 +1,11 @@
 """Episodes of each lane and the actions taken in them, from which a snapshot is made and replayed."""
 
+import functools
 import json
 import operator
 import warnings
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ _KEPT = "kept"  # entry of a snapshot, where an environment keeps anything betwe
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+@functools.lru_cache(maxsize=4096)
 def episode_seed(seed: int, lane: int, episode: int) -> int:
     """Returns the seed with which one episode of one lane is reset, below 2**31.
 
@@ -84,6 +86,26 @@ class History:
     def begin_next(self, lane: int) -> int:
         """Notes that ``lane`` starts its next episode and returns the seed to reset it with."""
         return self.begin(lane, self.episode[lane] + 1)
+
+    def next_seed(self, lane: int) -> int:
+        """Returns the seed that ``lane`` will start its next episode with."""
+        return episode_seed(self.seed, lane, self.episode[lane] + 1)
+
+    def called(self, lane: int, resetting: bool, chosen: Sequence[int] | None) -> str:
+        """Returns where ``lane`` was called, in words for a message.
+
+        Args:
+            lane: Number of the lane.
+            resetting: Whether it was being reset.
+            chosen: Actions of the step; None where episodes were begun.
+        """
+        episode = self.episode[lane]
+        if resetting:
+            return f"environment {lane}, episode {episode if chosen is None else episode + 1}, step 0"
+        if chosen is None:
+            return f"environment {lane}, episode {episode}, while its actions were taken again"
+        number = len(self.actions[lane]) + 1
+        return f"environment {lane}, episode {episode}, step {number}, action {chosen[lane]}"
 
     def place(self, lane: int) -> str:
         """Returns where ``lane`` is, in words for a message."""

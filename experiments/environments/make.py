@@ -11,11 +11,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from .local import Environments
+from .lanes import Environments
+from .local import Local
 from .objects import imported_module, read_kwargs, resolve, text_of
 from .types import EnvironmentFailure, in_short
 from .vector import VectorEnvironments
 from .worker import Recipe
+from .workers import OnFailure, Workers, check_processes
 
 # Namespaces whose environments exist only once a package has been imported: the module, and what pip calls it.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
@@ -46,33 +48,54 @@ def adapt(
     """
     if isinstance(env, gym.vector.VectorEnv):
         return VectorEnvironments(env, seed, action_mask=action_mask)
-    return Environments(env if isinstance(env, Sequence) else [env], seed, action_mask=action_mask)
+    return Environments(Local(env if isinstance(env, Sequence) else [env], action_mask=action_mask), seed)
 
 
-def make(env: str | Recipe, num_envs: int = 1, seed: int = 0, *, action_mask: bool = False) -> Environments:
-    """Returns ``num_envs`` copies of an environment.
+def make(
+    env: str | Recipe,
+    num_envs: int = 1,
+    seed: int = 0,
+    *,
+    action_mask: bool = False,
+    workers: int = 0,
+    timeout: float = 60.0,
+    on_failure: OnFailure = "stop",
+) -> Environments:
+    """Make ``num_envs`` copies of an environment.
 
     Args:
         env: Text or recipe of the environment, see ``recipe``.
-        num_envs: how many, at least 1.
-        seed: the run's seed; lanes and episodes get seeds of their own from it.
-        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        num_envs: Number of environments, at least 1.
+        seed: Seed of the run; lanes and episodes get seeds of their own from it.
+        action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        workers: Number of processes that the environments are spread over, at most ``num_envs``; 0 for this process.
+            The processes import the module of ``"module:Name-v0"``; of a script they know what it registers outside of
+            ``if __name__ == "__main__":``.
+        timeout: Number of seconds that one step of a process may take.
+        on_failure: Consequence of a process that raises, ends or gives no answer in time: ``stop`` for an
+            ``EnvironmentFailure``, ``restart`` for a new process, whose lanes begin new episodes.
 
     Raises:
-        ValueError: where there is no such environment (the closest ids are named), or a package it needs is not
-            installed (the command that installs it is named).
-        EnvironmentFailure: where it raises while it is made.
+        ValueError: if there is no such environment (the closest ids are named), a package it needs is not
+            installed (the command that installs it is named), a number is out of its range, or processes cannot be
+            started.
+        EnvironmentFailure: if it raises while it is made.
 
-    Example:
-        >>> environments = make("CartPole-v1", num_envs=3)
-        >>> environments.reset().first
-        array([ True,  True,  True])
-        >>> environments.close()
+    >>> environments = make("CartPole-v1", num_envs=3)
+    >>> environments.reset().first
+    array([ True,  True,  True])
+    >>> environments.close()
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
+    if workers:
+        check_processes(workers, num_envs)
     found = recipe(env) if isinstance(env, str) else env
-    return Environments([make_one(found) for _ in range(num_envs)], seed, action_mask=action_mask)
+    if not workers:
+        return Environments(Local([make_one(found) for _ in range(num_envs)], action_mask=action_mask), seed)
+    with contextlib.closing(make_one(found)) as one:  # An environment that cannot be made fails here.
+        options: Any = {"workers": workers, "timeout": timeout, "on_failure": on_failure, "action_mask": action_mask}
+        return Environments(Workers(found, one, num_envs, **options), seed)
 
 
 def recipe(env: str, env_kwargs: str = "{}", wrappers: Sequence[str] = (), given: Mapping[str, Any] = {}) -> Recipe:

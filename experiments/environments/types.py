@@ -1,7 +1,7 @@
 """Types that the environment adapters share: one step of many environments, and what an adapter can do.
 
-A lane is one of the ``N`` environments that are stepped together. `environments.local` runs lanes in this process,
-`environments.workers` in other processes, and `environments.vector` those of a Gymnasium vector environment.
+A lane is one of the ``N`` environments that are stepped together: of `environments.lanes`, in this process or in
+others, or of a Gymnasium vector environment in `environments.vector`.
 """
 
 from collections.abc import Mapping

@@ -54,7 +54,7 @@ def _but(own: Any, lanes: np.ndarray, its: Any) -> Any:
 
 
 class VectorEnvironments:
-    """The lanes of a vector environment, with the same methods as `polyak.experiments.environments.local.Environments`.
+    """The lanes of a vector environment, with the same methods as `polyak.experiments.environments.lanes.Environments`.
 
     Environments that write their observations in place are safe in the modes ``DISABLED`` and ``NEXT_STEP``. In
     the mode ``SAME_STEP`` those of a ``SyncVectorEnv`` are wrapped so that they return copies. Those of any other

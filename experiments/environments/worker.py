@@ -18,6 +18,59 @@ OLD_API = (
 )
 
 
+class OldApiError(TypeError):
+    """An environment answered as those of the old Gym API do."""
+
+
+class Job(NamedTuple):
+    """Episode to begin.
+
+    Attributes:
+        seed: Seed to reset the environment with.
+        actions: Actions to take then, as the environment numbers them.
+        kept: What the environment is to keep from the episodes before, as the text of a JSON value; None for what it
+            has.
+    """
+
+    seed: int
+    actions: Sequence[int] = ()
+    kept: str | None = None
+
+
+class Begun(NamedTuple):
+    """Episode that was begun.
+
+    Attributes:
+        seen: Observation, and the action mask, if there is one.
+        reward: Reward of the last action; 0 where none was taken.
+        ended: Whether an action ended the episode; those after it were not taken.
+        kept: What the environment kept from the episodes before.
+    """
+
+    seen: tuple[Any, Any]
+    reward: Any
+    ended: bool
+    kept: str | None
+
+
+class Stepped(NamedTuple):
+    """Step of one environment.
+
+    Attributes:
+        seen: Observation, and the action mask, if there is one.
+        reward: Reward as the environment gave it.
+        terminated: Whether the episode terminated.
+        truncated: Whether the episode was truncated.
+        first: Start of the next episode; None where the episode continues.
+    """
+
+    seen: tuple[Any, Any]
+    reward: Any
+    terminated: bool
+    truncated: bool
+    first: Begun | None
+
+
 class Raised:
     """Exception of an environment, sent to the parent.
 
@@ -121,27 +174,13 @@ def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
         env.close()
 
 
-def begin(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, Sequence[int], str | None] | None]) -> list[Any]:
-    """Resets each environment with its seed and takes its actions; leaves those alone whose job is None.
-
-    A job is the seed, the actions, and what the environment is to keep from the episodes before; None for what it has.
-
-    Returns:
-        ``(seen, reward, ended, kept)`` for each, ``seen`` being the observation and the action mask, if there is one,
-        and the next two those of the last action; where an action ended the episode, those after it were not taken.
-        ``kept`` is what the environment kept from the episodes before.
-    """
-    return [None if job is None else _begin(env, progress, lane, *job) for lane, (env, job) in _each(envs, jobs)]
+def begin(envs: list[Any], progress: Any, jobs: Sequence[Job | None]) -> list[Begun | None]:
+    """Resets each environment with its seed and takes its actions; leaves those alone whose job is None."""
+    return [None if job is None else _begin(env, progress, lane, job) for lane, (env, job) in _each(envs, jobs)]
 
 
-def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> list[Any]:
-    """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode.
-
-    Returns:
-        ``(seen, reward, terminated, truncated, first)`` for each, ``seen`` being the observation and the action mask,
-        if there is one, and ``first`` the same of the next episode's start with what the environment kept from the
-        episodes before, or None where none has begun.
-    """
+def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> list[Stepped]:
+    """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode."""
     results = []
     for lane, (env, (action, seed)) in _each(envs, jobs):
         progress[0], progress[1] = lane, STEPPING
@@ -150,9 +189,8 @@ def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> lis
         if terminated or truncated:
             progress[1] = RESETTING
             seen = copy.deepcopy(seen)  # The reset may write into the same array.
-            kept = kept_state(env)
-            first = _reset(env, seed), kept
-        results.append((seen, reward, terminated, truncated, first))
+            first = _begin(env, progress, lane, Job(seed))
+        results.append(Stepped(seen, reward, terminated, truncated, first))
     return results
 
 
@@ -167,32 +205,30 @@ def _make(envs: list[Any], progress: Any, recipes: Sequence[Recipe]) -> list[Any
     return []
 
 
-def _begin(
-    env: Any, progress: Any, lane: int, seed: int, actions: Sequence[int], state: str | None
-) -> tuple[Any, Any, bool, str | None]:
+def _begin(env: Any, progress: Any, lane: int, job: Job) -> Begun:
     progress[0], progress[1] = lane, RESETTING
-    set_kept_state(env, state)
+    set_kept_state(env, job.kept)
     kept = kept_state(env)
-    seen, reward = _reset(env, seed), 0.0
-    progress[1] = STEPPING
-    for action in actions:
+    seen, reward = _reset(env, job.seed), 0.0
+    for action in job.actions:
+        progress[1] = STEPPING
         seen, reward, terminated, truncated = _step(env, action)
         if terminated or truncated:
-            return seen, reward, True, kept
-    return seen, reward, False, kept
+            return Begun(seen, reward, True, kept)
+    return Begun(seen, reward, False, kept)
 
 
 def _reset(env: Any, seed: int) -> tuple[Any, Any]:
     result = env.reset(seed=seed)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        raise TypeError(f"reset did not return (observation, info). {OLD_API}")
+        raise OldApiError(f"reset did not return (observation, info). {OLD_API}")
     return result[0], result[1].get("action_mask")
 
 
 def _step(env: Any, action: int) -> tuple[tuple[Any, Any], Any, bool, bool]:
     result = env.step(action)
     if not isinstance(result, tuple) or len(result) != 5:
-        raise TypeError(f"step did not return 5 values. {OLD_API}")
+        raise OldApiError(f"step did not return 5 values. {OLD_API}")
     observation, reward, terminated, truncated, info = result
     seen = observation, info.get("action_mask") if isinstance(info, dict) else None
     return seen, reward, bool(terminated), bool(truncated)

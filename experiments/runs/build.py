@@ -15,10 +15,9 @@ from ...networks import Lowering
 from ...replay import Replay
 from ...replay.types import EnvironmentSpec
 from ...updates import rules_by_part
-from ..environments.local import Environments
+from ..environments.lanes import Environments
 from ..environments.make import make, recipe
 from ..environments.worker import Recipe
-from ..environments.workers import WorkerEnvironments
 from ..loops.carry import make_replay
 from ..loops.learning import check_periods
 from ..loops.observations import observation_pipeline
@@ -44,7 +43,7 @@ class Parts:
     config: RunConfig
     recipe: Recipe
     agent: Agent
-    environment: Environments | WorkerEnvironments
+    environment: Environments
     replay: Replay
 
 
@@ -72,17 +71,15 @@ def build(config: RunConfig, folder: pathlib.Path | None = None, given: Mapping[
         raise
 
 
-def _environments(config: RunConfig, found: Recipe) -> Environments | WorkerEnvironments:
-    if not config.workers:
-        return make(found, config.num_envs, config.seed, action_mask=config.action_mask)
-    return WorkerEnvironments(
+def _environments(config: RunConfig, found: Recipe) -> Environments:
+    return make(
         found,
         config.num_envs,
         config.seed,
+        action_mask=config.action_mask,
         workers=config.workers,
         timeout=config.worker_timeout,
         on_failure=config.on_env_failure,
-        action_mask=config.action_mask,
     )
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..environments.local import Environments
-from ..environments.make import make_one
+from ..environments.make import adapt, make_one
 from ..environments.types import EnvironmentFailure
 from ..loops.evaluation import Evaluator, evaluation_seed
 from .build import build
@@ -76,7 +75,7 @@ def record(
             )
         frames.append(frame.copy())
 
-    with contextlib.closing(Environments([env], seed, action_mask=config.action_mask)) as environment:
+    with contextlib.closing(adapt(env, seed, action_mask=config.action_mask)) as environment:
         Evaluator(parts.agent, config.loop)(
             state, environment, episodes=episodes, seed=seed, scaling=scaling, look=look
         )

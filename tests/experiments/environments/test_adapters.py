@@ -7,7 +7,6 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from polyak.experiments.environments.history import episode_seed
-from polyak.experiments.environments.local import Environments
 from polyak.experiments.environments.make import adapt, make
 from polyak.experiments.environments.worker import Recipe
 from polyak.experiments.loops.episodes import EpisodeStatistics
@@ -22,12 +21,12 @@ MODES = list(AutoresetMode)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("num_envs", [1, 2, 3])
 def test_list_equals_plain_rollout(num_envs, dtype):
-    assert_equals_reference(Environments([story(i, dtype=dtype) for i in range(num_envs)]))
+    assert_equals_reference(adapt([story(i, dtype=dtype) for i in range(num_envs)]))
 
 
 def test_a_thousand_environments_equal_plain_rollouts_and_are_counted():
     number = 1000
-    environments = Environments([Story(lane, (1 + lane % 7, 3)) for lane in range(number)])
+    environments = adapt([Story(lane, (1 + lane % 7, 3)) for lane in range(number)])
     counted = EpisodeStatistics.initial(number)
     actions, step = draw(12, number), environments.step
 
@@ -155,7 +154,7 @@ def test_async_without_shared_memory_refuses_the_reset_that_gymnasium_repeats():
 
 
 def test_returned_arrays_are_kept_safe():
-    for environments in (Environments([story(1)]), adapt(SyncVectorEnv([lambda: story(1)], copy=False))):
+    for environments in (adapt([story(1)]), adapt(SyncVectorEnv([lambda: story(1)], copy=False))):
         kept = [environments.reset(), *(environments.step(np.array([0])) for _ in range(6))]
         flat = [jax.tree.leaves(x) for x in kept]
         before = [[np.array(x) for x in leaves] for leaves in flat]
@@ -172,7 +171,7 @@ def test_returned_arrays_are_kept_safe():
 
 
 def one(env):
-    environments = Environments([env])
+    environments = adapt([env])
     return environments, environments.reset(), environments.step(np.array([1]))
 
 
@@ -244,7 +243,7 @@ def test_terminated_wins_over_truncated(ends, discount):
 
 def seeds_of(num_envs, seed, episodes=4):
     envs = [Told(ends=(True, False)) for _ in range(num_envs)]
-    environments = Environments(envs, seed)
+    environments = adapt(envs, seed)
     environments.reset()
     found = [[env.seed for env in envs]]
     for _ in range(episodes):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from polyak.experiments.environments.local import Environments
 from polyak.experiments.environments.make import adapt, make
 from polyak.experiments.environments.types import EnvironmentFailure
 from polyak.experiments.environments.vector import VectorEnvironments
@@ -18,7 +17,7 @@ from scripted_environments import Foreign, Told, Walk
 
 
 def one(env):
-    environments = Environments([env])
+    environments = adapt([env])
     return environments, environments.reset(), environments.step(np.array([1]))
 
 
@@ -53,7 +52,7 @@ def test_non_finite_values_are_refused(value, vector):
 
     def build(**told):
         envs = [Told(space), Told(space, **told)]
-        environments = adapt(SyncVectorEnv([lambda e=e: e for e in envs])) if vector else Environments(envs)
+        environments = adapt(SyncVectorEnv([lambda e=e: e for e in envs])) if vector else adapt(envs)
         return environments, envs[1]
 
     for name in ("reward", "observation"):
@@ -145,7 +144,7 @@ def test_what_an_environment_raises_is_told_with_its_place_and_chained():
                 raise AssertionError
             return 0.0, {}
 
-    environments = Environments([Told(), Broken(reward=1)])
+    environments = adapt([Told(), Broken(reward=1)])
     environments.reset()
     environments.step(np.array([1, 0]))
     message = r"^environment 1, episode 0, step 2, action 1: step raised ValueError: out of fuel$"
@@ -153,7 +152,8 @@ def test_what_an_environment_raises_is_told_with_its_place_and_chained():
         environments.step(np.array([0, 1]))
     assert isinstance(caught.value.__cause__, ValueError)
     assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "step"  # nothing of it is lost
-    assert not caught.value.intact
+    assert caught.value.intact
+    assert environments.snapshot()["length"].tolist() == [1, 1]  # as before the step
     with pytest.raises(EnvironmentFailure, match=r"^environment 0, episode 0, step 0: reset raised AssertionError$"):
         one(Broken(first=None))
 

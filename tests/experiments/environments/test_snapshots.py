@@ -8,7 +8,6 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from polyak.experiments.environments.history import episode_seed
-from polyak.experiments.environments.local import Environments
 from polyak.experiments.environments.make import adapt, make
 from scripted_environments import Told, Walk, draw
 
@@ -22,7 +21,7 @@ def stored(snapshot):
 
 
 BACKENDS = {
-    "list": lambda n, seed: Environments([Walk() for _ in range(n)], seed),
+    "list": lambda n, seed: adapt([Walk() for _ in range(n)], seed),
     "sync": lambda n, seed: adapt(SyncVectorEnv([Walk] * n, autoreset_mode=AutoresetMode.DISABLED), seed),
     "cartpole": lambda n, seed: make("CartPole-v1", n, seed),
 }
@@ -54,7 +53,7 @@ def test_lane_that_cannot_come_back_starts_a_new_episode(vector):
     def build():
         envs = [Walk(), Walk(noise=1.0), Walk()]
         if not vector:
-            return Environments(envs)
+            return adapt(envs)
         return adapt(SyncVectorEnv([lambda e=e: e for e in envs], autoreset_mode=AutoresetMode.DISABLED))
 
     first = build()
@@ -81,7 +80,7 @@ def test_any_difference_counts_as_not_come_back(vector, change):
     def build(**told):
         env = Told(**told)
         if not vector:
-            return Environments([env])
+            return adapt([env])
         return adapt(SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.DISABLED))
 
     first = build()
@@ -114,7 +113,7 @@ def test_snapshot_of_other_environments_is_refused():
     with pytest.raises(ValueError, match=r"snapshot: got observations float32\[1, 4\]; expected float32\[2, 4\]"):
         make("CartPole-v1", 2).restore(snapshot)
     with pytest.raises(ValueError, match=r"expected float32\[1, 2\]"):
-        Environments([Walk()]).restore(snapshot)
+        adapt([Walk()]).restore(snapshot)
     del snapshot["seed"]
     with pytest.raises(ValueError, match="snapshot: got the entries"):
         environments.restore(snapshot)

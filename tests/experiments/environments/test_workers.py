@@ -17,7 +17,6 @@ from polyak.experiments.environments import workers
 from polyak.experiments.environments.history import episode_seed
 from polyak.experiments.environments.make import make
 from polyak.experiments.environments.types import EnvironmentFailure
-from polyak.experiments.environments.workers import WorkerEnvironments
 
 FAULTY = "faulty_environments:Faulty-v0"
 WHAT = {
@@ -42,7 +41,7 @@ def told(lane, action):
 @pytest.fixture(scope="module")
 def environments():
     """Three lanes, the first two in worker 0; a module's tests share the processes."""
-    made = WorkerEnvironments(FAULTY, 3, seed=4, workers=2, timeout=2.0, on_failure="restart")
+    made = make(FAULTY, 3, seed=4, workers=2, timeout=2.0, on_failure="restart")
     yield made
     made.close()
 
@@ -57,7 +56,7 @@ def _no_pauses(monkeypatch):
 
 def test_action_masks_equal_those_of_one_process():
     options = {"seed": 4, "action_mask": True}
-    with contextlib.closing(WorkerEnvironments("faulty_environments:Masked-v0", 3, workers=2, **options)) as spread:
+    with contextlib.closing(make("faulty_environments:Masked-v0", 3, workers=2, **options)) as spread:
         plain = make("faulty_environments:Masked-v0", 3, **options)
         equal(spread.reset(), plain.reset())
         ended_without = 0
@@ -76,7 +75,7 @@ def test_action_masks_equal_those_of_one_process():
 
 
 def test_masks_that_are_not_used_are_warned_of_once():
-    with contextlib.closing(WorkerEnvironments("faulty_environments:Masked-v0", 3, workers=2)) as environments:
+    with contextlib.closing(make("faulty_environments:Masked-v0", 3, workers=2)) as environments:
         with pytest.warns(UserWarning, match="gives action masks, which are not used") as warned:
             environments.reset()
         environments.reset()
@@ -142,7 +141,7 @@ def test_returned_arrays_are_kept_safe(environments):
 def test_the_processes_import_no_jax(environments):
     if not os.path.exists("/proc"):
         return
-    for worker in environments._workers:
+    for worker in environments._backend._workers:
         with open(f"/proc/{worker.process.pid}/maps") as maps:
             assert "jaxlib" not in maps.read()
 
@@ -160,7 +159,7 @@ def test_a_process_that_fails_is_replaced_and_its_lanes_begin_their_next_episode
     environments.reset()
     environments.step(told(2, WALK))
     before = environments.snapshot()
-    other = environments._workers[0].process.pid
+    other = environments._backend._workers[0].process.pid
     with pytest.warns(UserWarning, match=rf"environment 2, episode \d+, step \d, action {fault}: {WHAT[fault]}"):
         step = environments.step(told(2, fault))
     assert step.restarted.tolist() == [False, False, True]
@@ -171,7 +170,7 @@ def test_a_process_that_fails_is_replaced_and_its_lanes_begin_their_next_episode
     seed, episode = int(before["seed"]), before["episode"][2] + 1
     np.testing.assert_array_equal(step.timestep.observation[2], first_of(seed, 2, episode))
     assert environments.snapshot()["episode"][2] == episode
-    assert environments._workers[0].process.pid == other
+    assert environments._backend._workers[0].process.pid == other
     after = environments.step(told(2, WALK))
     assert after.restarted is None
     assert after.valid.all()
@@ -190,7 +189,7 @@ def test_all_lanes_of_a_process_begin_anew_and_the_others_go_on(environments):
 
 def test_a_traceback_is_shown_once(environments):
     environments.reset()
-    environments._traces_shown.clear()
+    environments._backend._traces_shown.clear()
     texts = []
     for _ in range(2):
         with pytest.warns(UserWarning, match="raised ValueError: out of fuel") as warned:
@@ -204,7 +203,7 @@ def test_a_traceback_is_shown_once(environments):
 
 
 def test_with_stop_a_fault_is_an_error_and_everything_stands_as_before_the_step(environments, monkeypatch):
-    monkeypatch.setattr(environments, "_on_failure", "stop")
+    monkeypatch.setattr(environments._backend, "_on_failure", "stop")
     environments.reset()
     environments.step(told(0, WALK))
     before = environments.snapshot()
@@ -217,25 +216,25 @@ def test_with_stop_a_fault_is_an_error_and_everything_stands_as_before_the_step(
     _, restarted = environments.restore(before)
     assert not restarted.any()
     assert environments.step(told(2, WALK)).valid.all()
-    environments._workers[1].failures.clear()
+    environments._backend._workers[1].failures.clear()
 
 
 def test_a_process_that_is_killed_between_two_steps_is_found_at_once(environments):
     environments.reset()
-    os.kill(environments._workers[0].process.pid, signal.SIGKILL)
+    os.kill(environments._backend._workers[0].process.pid, signal.SIGKILL)
     with pytest.warns(UserWarning, match=r"environments \[0, 1\]: worker 0 was killed by SIGKILL"):
         assert environments.step(told(0, WALK)).restarted.tolist() == [True, True, False]
 
 
 def test_a_process_that_fails_at_a_reset_or_a_restore_is_replaced_too(environments):
     environments.reset()
-    os.kill(environments._workers[1].process.pid, signal.SIGKILL)
+    os.kill(environments._backend._workers[1].process.pid, signal.SIGKILL)
     with pytest.warns(UserWarning, match=r"environments \[2\]: worker 1 was killed"):
         timestep = environments.reset()
     assert timestep.first.all()
     environments.step(told(0, WALK))
     snapshot = environments.snapshot()
-    os.kill(environments._workers[1].process.pid, signal.SIGKILL)
+    os.kill(environments._backend._workers[1].process.pid, signal.SIGKILL)
     with pytest.warns(UserWarning, match=r"environments \[2\]: worker 1 was killed"):
         timestep, restarted = environments.restore(snapshot)
     assert restarted.tolist() == [False, False, True]
@@ -246,9 +245,9 @@ def test_a_process_that_fails_at_a_reset_or_a_restore_is_replaced_too(environmen
 
 def test_a_process_that_never_gets_anywhere_ends_the_run_with_its_first_traceback(monkeypatch):
     monkeypatch.setattr(workers, "FAILURES_IN_A_ROW", 1)
-    environments = WorkerEnvironments("faulty_environments:NeverSteps-v0", workers=1, on_failure="restart")
+    environments = make("faulty_environments:NeverSteps-v0", workers=1, on_failure="restart")
     environments.reset()
-    pid = environments._workers[0].process.pid
+    pid = environments._backend._workers[0].process.pid
     with pytest.warns(UserWarning, match="out of fuel"):
         environments.step(np.array([0]))
     with pytest.raises(EnvironmentFailure, match=r"failed 2 times with no step in between; at first, ") as failure:
@@ -269,7 +268,7 @@ def test_an_environment_that_cannot_be_made_in_a_process():
         r"env: 'faulty_environments:OnlyHere-v0': environment 0, while it was made: worker 0 raised OSError: no disp"
     )
     with pytest.raises(EnvironmentFailure, match=message) as failure:
-        WorkerEnvironments("faulty_environments:OnlyHere-v0", workers=1)
+        make("faulty_environments:OnlyHere-v0", workers=1)
     assert str(failure.value).count("Traceback") == 1
 
 
@@ -279,22 +278,22 @@ def test_an_environment_that_only_the_parent_knows():
         with pytest.raises(
             ValueError, match=r"'PolyakTestLocal-v0' is registered here and not in the worker processes"
         ):
-            WorkerEnvironments("PolyakTestLocal-v0", workers=1)
+            make("PolyakTestLocal-v0", workers=1)
     finally:
         del gym.registry["PolyakTestLocal-v0"]
 
 
-@pytest.mark.parametrize("count", [0, 3, True, 1.0])
+@pytest.mark.parametrize("count", [-1, 3, True, 1.0])
 def test_bad_numbers_of_workers(count):
-    with pytest.raises(ValueError, match=r"workers: got .*; expected an integer, 1 <= workers <= num_envs, 2"):
-        WorkerEnvironments("CartPole-v1", 2, workers=count)
+    with pytest.raises(ValueError, match=r"workers: got .*; expected an integer, 0 <= workers <= num_envs, 2"):
+        make("CartPole-v1", 2, workers=count)
 
 
 def test_what_is_wrong_with_the_environment_is_said_as_without_processes():
     with pytest.raises(ValueError, match="The closest ids: CartPole-v1"):
-        WorkerEnvironments("CartPol-v1")
+        make("CartPol-v1", workers=1)
     with pytest.raises(ValueError, match="action_space: got Box"):
-        WorkerEnvironments("Pendulum-v1")
+        make("Pendulum-v1", workers=1)
 
 
 SCRIPT = """
@@ -305,9 +304,9 @@ from faulty_environments import Faulty
 gymnasium.register("Here-v0", Faulty)
 
 def main():
-    from polyak.experiments.environments.workers import WorkerEnvironments
+    from polyak.experiments.environments.make import make
 
-    environments = WorkerEnvironments("Here-v0", workers=1)
+    environments = make("Here-v0", workers=1)
     print(environments.reset().observation.shape, flush=True)
     open_at_exit.append(environments)
 

@@ -16,8 +16,8 @@ import faulty_environments
 from faulty_environments import DIE, RAISE, TRIGGER
 from polyak.experiments import cli
 from polyak.experiments.environments import workers
+from polyak.experiments.environments.lanes import Environments
 from polyak.experiments.environments.make import make
-from polyak.experiments.environments.workers import WorkerEnvironments
 from polyak.experiments.loops.host import host_loop
 from polyak.experiments.reports import progress
 from polyak.experiments.runs import build, checkpoint
@@ -57,17 +57,18 @@ def pull(trigger, kind, step):
 
 
 @pytest.mark.slow
-def test_a_run_whose_worker_fails_is_saved_and_goes_on_as_if_nothing_had_been(
-    tmp_path, trigger, undisturbed, capsys, monkeypatch
+@pytest.mark.parametrize(("workers", "what"), [(0, "step"), (2, r"worker \d")])
+def test_a_run_whose_environment_raises_is_saved_and_continues_as_if_nothing_had_been(
+    workers, what, tmp_path, trigger, undisturbed, capsys, monkeypatch
 ):
     folder = tmp_path / "run"
     monkeypatch.setattr(progress.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
-    assert cli.run(arguments(["train"], folder, env=ONCE, num_envs=3, workers=2)) == 1
+    assert cli.run(arguments(["train"], folder, env=ONCE, num_envs=3, workers=workers)) == 1
     saved = checkpoint.steps_saved(folder / "checkpoints")[-1]
     assert 300 <= saved < 400  # and not 201: what was done since is kept
     said = capsys.readouterr().err
     place = r"polyak: environment \d, episode \d+, step 4, action \d: "
-    assert re.match(place + r"worker \d raised ValueError: out of", said)
+    assert re.match(place + what + r" raised ValueError: out of fuel\n", said)
     assert said.count("Traceback") == 1
     assert "wrappers" not in said  # the environment's own frames alone
     assert f"polyak: the checkpoint of step {saved} is kept; continue with: polyak resume {folder}" in said
@@ -97,7 +98,7 @@ def test_with_restart_the_run_goes_on_and_counts(tmp_path, trigger):
 
 def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
     config = config_of("double_dqn")
-    environment = WorkerEnvironments(ONCE, 2, seed=1, workers=1, on_failure="restart")
+    environment = make(ONCE, 2, seed=1, workers=1, on_failure="restart")
     agent, replay, carry = begin(config, environment)
     taken, restarted, step = set(), [], environment.step
     running, lengths = np.zeros(2, np.int64), []
@@ -133,18 +134,6 @@ def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
     assert record["lengths"] == lengths  # cut-off episodes are not counted
 
 
-def test_an_environment_of_the_runs_own_process_that_raises(tmp_path, trigger, capsys, monkeypatch):
-    folder = tmp_path / "run"
-    monkeypatch.setattr(progress.Progress, "show", lambda self, record: pull(trigger, RAISE, 300)(record))
-    assert cli.run(arguments(["train"], folder, env=ONCE, num_envs=3)) == 1
-    said = capsys.readouterr().err
-    place = r"polyak: environment \d, episode \d+, step 4, action \d: "
-    assert re.match(place + r"step raised ValueError: out of fuel\n", said)
-    assert said.count("Traceback") == 1
-    assert "wrappers" not in said  # the environment's own frames alone
-    assert f"the checkpoint of step 201 is kept; continue with: polyak resume {folder}" in said
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -161,7 +150,7 @@ def test_bad_fields(fields, message):
 
 def test_the_fields_reach_the_environments(monkeypatch):
     given = {}
-    monkeypatch.setattr(build, "WorkerEnvironments", lambda *a, **k: given.update(k) or make(*a))
+    monkeypatch.setattr(build, "make", lambda *a, **k: given.update(k) or make(*a))
     config = config_of(num_envs=3, workers=2, worker_timeout=7.0, on_env_failure="restart", action_mask=True)
     build.build(config).environment.close()
     assert given == {"workers": 2, "timeout": 7.0, "on_failure": "restart", "action_mask": True}
@@ -198,16 +187,16 @@ def test_a_termination_of_all_processes_is_a_ctrl_c(tmp_path, undisturbed, trigg
 
 
 def test_a_termination_that_reaches_the_workers_first(tmp_path, monkeypatch):
-    step, calls, said = WorkerEnvironments.step, [], []
+    step, calls, said = Environments.step, [], []
 
     def terminated(self, actions):
         calls.append(1)
         if len(calls) == 150:
-            os.kill(self._workers[0].process.pid, signal.SIGKILL)
+            os.kill(self._backend._workers[0].process.pid, signal.SIGKILL)
             signal.raise_signal(signal.SIGTERM)
         return step(self, actions)
 
-    monkeypatch.setattr(WorkerEnvironments, "step", terminated)
+    monkeypatch.setattr(Environments, "step", terminated)
     assert runs.train(config_of(env=ONCE, workers=1), tmp_path / "run", silent, said.append) is None
     assert checkpoint.steps_saved(tmp_path / "run" / "checkpoints")[-1] == 149
     assert said[-1].startswith("interrupted at step 149, saved")

@@ -16,7 +16,7 @@ import polyak.__main__ as entry
 from agent_samples import SPEC, make_config, random_sample, random_state
 from polyak.agents import make_agent
 from polyak.experiments import cli
-from polyak.experiments.environments.workers import WorkerEnvironments
+from polyak.experiments.environments.make import make
 from polyak.experiments.loops.learning import UNKNOWN, compile_agent, measured_names, zeros
 from polyak.experiments.runs import files, folders
 from polyak.experiments.runs import train as runs
@@ -95,7 +95,7 @@ def test_output_without_a_letter_has_a_question_mark_in_its_place(interrupted, t
 def test_a_daemonic_process_has_no_workers(monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     with pytest.raises(ValueError, match=r"workers: this is a daemonic process, .*Give workers=0, or start it with"):
-        WorkerEnvironments("CartPole-v1")
+        make("CartPole-v1", workers=1)
 
 
 def test_a_device_that_is_not_there_is_a_line(monkeypatch, capsys):

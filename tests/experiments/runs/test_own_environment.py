@@ -15,7 +15,6 @@ from polyak.__main__ import main
 from polyak.experiments.environments.make import given_environment, make, make_one, recipe
 from polyak.experiments.environments.objects import imported, resolve, text_of
 from polyak.experiments.environments.types import EnvironmentFailure
-from polyak.experiments.environments.workers import WorkerEnvironments
 from polyak.experiments.runs import train as runs
 from scripted_environments import Growing
 from small_runs import config_of
@@ -185,12 +184,12 @@ class Interrupting(Corridor):
 
 def test_worker_processes_make_classes_and_not_what_cannot_be_sent():
     found = recipe("<Corridor>", '{"size": 2}', given={"<Corridor>": Corridor})
-    environments = WorkerEnvironments(recipe("gymnasium.envs.classic_control:CartPoleEnv"), 2, workers=1)
+    environments = make(recipe("gymnasium.envs.classic_control:CartPoleEnv"), 2, workers=1)
     environments.reset()
     assert environments.step(np.array([0, 1])).r_t.tolist() == [1.0, 1.0]
     environments.close()
     with pytest.raises(ValueError, match=r"workers: the environment cannot be sent to other processes .*or workers=0"):
-        WorkerEnvironments(found._replace(target=lambda size: Corridor(size)), workers=1)
+        make(found._replace(target=lambda size: Corridor(size)), workers=1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -213,7 +212,7 @@ def test_what_an_environment_keeps_between_episodes_is_part_of_a_checkpoint(work
 def test_a_state_that_cannot_be_saved_is_told_when_it_is_lost(workers):
     def environments():
         found = recipe("scripted_environments:Secretive")
-        return WorkerEnvironments(found, workers=1) if workers else make(found)
+        return make(found, workers=workers)
 
     with contextlib.closing(environments()) as before:
         before.reset()

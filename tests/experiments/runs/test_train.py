@@ -16,7 +16,7 @@ import pytest
 
 import polyak
 from polyak.experiments import cli
-from polyak.experiments.environments.local import Environments
+from polyak.experiments.environments.lanes import Environments
 from polyak.experiments.runs import build, checkpoint
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.config import RunConfig, from_json

@@ -14,7 +14,7 @@ import polyak
 from polyak.agents import AgentConfig, make_optimizer
 from polyak.agents.optimizer_parts import SGD, Adam, AdamW, RMSProp
 from polyak.experiments import cli
-from polyak.experiments.environments.local import Environments
+from polyak.experiments.environments.lanes import Environments
 from polyak.experiments.runs import build, export, files
 from polyak.experiments.runs import train as runs
 from small_runs import arguments, begin, config_of, records
