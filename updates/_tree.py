@@ -21,6 +21,23 @@ def as_dtype(leaf: Any, dtype: Any) -> Any:
     return leaf if leaf.dtype == dtype else leaf.astype(dtype)
 
 
+def precision_of(dtype: Any) -> Any:
+    """The dtype to average a dtype in: float32 for floats of fewer bits, else its own.
+
+    ``jnp.promote_types`` knows no 8-bit floats, and nothing at all under strict promotion.
+
+    >>> precision_of(jnp.bfloat16), precision_of(jnp.complex64)
+    (dtype('float32'), dtype('complex64'))
+    """
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
+
+
+def as_sharded(leaf: Any, other: Any) -> Any:
+    """The leaf on the explicit mesh axes of another; elsewhere XLA chooses, and the leaf stays as it is."""
+    own, wanted = jax.typeof(leaf).sharding, jax.typeof(other).sharding
+    return leaf if own == wanted or not wanted.mesh.explicit_axes else jax.sharding.reshard(leaf, wanted)
+
+
 def path_text(path: Any) -> str:
     """Path of a leaf as text: ``mlp/~/linear_0/w``; the root of a tree is ``(root)``."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(root)"
@@ -66,6 +83,8 @@ def map_aligned(
         if not jax.tree_util.all_leaves([y]):
             raise ValueError(_structure_message(first, second, names))
         check_leaf(path_text(path), x, y, names, dtypes)
+        # Under jax.disable_jit a Python number is none of JAX's arrays.
+        x, y = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (x, y))
         results.append(function(path_text(path), x, y))
     return jax.tree_util.tree_unflatten(structure, results)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._tree import Tree, as_dtype, is_averaged, leaf_paths, map_aligned, path_text
+from ._tree import Tree, as_dtype, is_averaged, leaf_paths, map_aligned, path_text, precision_of
 from .learner import LearnerState
 from .parts import begins_with, unmatched_message
 
@@ -108,8 +108,10 @@ def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence
     def mixed(old: Any, new: Any) -> Any:
         if not is_averaged(old):
             return old
-        accumulated = jnp.promote_types(old.dtype, jnp.float32)
-        return as_dtype(shrink * jnp.asarray(old, accumulated) + (1 - shrink) * new, old.dtype)
+        accumulated = precision_of(old.dtype)
+        return as_dtype(
+            shrink * jnp.asarray(old, accumulated) + (1 - shrink) * jnp.asarray(new, accumulated), old.dtype
+        )
 
     return _map_parts(mixed, state, fresh, parts)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from . import rule as rules
-from ._tree import Tree, as_dtype, compiled, is_averaged, map_aligned, run
+from ._tree import Tree, as_dtype, as_sharded, compiled, is_averaged, map_aligned, precision_of, run
 from .parts import Partition, Rule, parts_of_leaves, rules_by_part
 from .rule import TargetRule
 from .verbs import check_integer, move
@@ -147,7 +147,7 @@ def _copy(trees: Tree) -> Tree:
     params, state = trees
 
     def accumulator(leaf: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(leaf.dtype, jnp.float32) if is_averaged(leaf) else leaf.dtype
+        dtype = precision_of(leaf.dtype) if is_averaged(leaf) else leaf.dtype
         return jnp.array(leaf, dtype, copy=True)
 
     return jax.tree.map(accumulator, params), jax.tree.map(jnp.copy, state)
@@ -176,7 +176,10 @@ def _update(
     if jax.tree.leaves(state):
         any_fired = jnp.any(jnp.stack([fired & (size > 0) for fired, size in zip(fires, step_sizes, strict=True)]))
         copied = map_aligned(
-            lambda _, new, old: jnp.where(any_fired, new, old), state, target.state, ("state", "target.state")
+            lambda _, new, old: jnp.where(any_fired, as_sharded(new, old), old),
+            state,
+            target.state,
+            ("state", "target.state"),
         )
     return TargetState(moved, target.count + increment, copied)
 

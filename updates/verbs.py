@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._tree import Dtypes, Tree, as_dtype, compiled, is_averaged, map_aligned, run
+from ._tree import Dtypes, Tree, as_dtype, as_sharded, compiled, is_averaged, map_aligned, precision_of, run
 
 Scalar = Any  # a Python or NumPy number, or a jax.Array of shape ()
 
@@ -52,7 +52,7 @@ def incremental_update(
 ) -> Tree:
     """Moves the old tree towards the new one: ``step_size * new + (1 - step_size) * old`` (Polyak averaging).
 
-    Floating-point leaves are averaged (those of 16 bits in float32, then rounded); integers, booleans and PRNG keys
+    Floating-point leaves are averaged (those of 16 bits and fewer in float32, then rounded); integers, booleans and PRNG keys
     are copied from the new tree when ``step_size > 0``. Step size 1 is a copy to the bit, 0 changes nothing, whatever
     either tree holds.
 
@@ -130,9 +130,10 @@ def move(new: jax.Array, old: jax.Array, step_size: jax.Array, fired: Any = True
     ``where`` instead of ``lax.cond``: inside ``scan`` a pass-through branch of ``cond`` makes XLA copy every carried
     buffer, and under ``vmap`` both branches run in any case.
     """
+    new = as_sharded(new, old)
     if not is_averaged(old):
         return jnp.where(fired & (step_size > 0), as_dtype(new, old.dtype), old)
-    precision = jnp.promote_types(old.dtype, jnp.float32)
+    precision = precision_of(old.dtype)
     weight = step_size.astype(jnp.finfo(precision).dtype)
     mixed = weight * new.astype(precision) + (1 - weight) * old.astype(precision)
     moved = jnp.where(weight == 1, as_dtype(new, old.dtype), as_dtype(mixed, old.dtype))
@@ -140,9 +141,18 @@ def move(new: jax.Array, old: jax.Array, step_size: jax.Array, fired: Any = True
 
 
 def _apply(params: Tree, updates: Tree) -> Tree:
-    def add(_: str, p: Any, u: Any) -> Any:
-        has_update = u.dtype != jax.dtypes.float0 and not jnp.issubdtype(p.dtype, jax.dtypes.prng_key)
-        return optax.apply_updates(p, u) if has_update else p
+    def add(path: str, p: Any, u: Any) -> Any:
+        if u.dtype == jax.dtypes.float0 or jnp.issubdtype(p.dtype, jax.dtypes.prng_key):
+            return p
+        try:
+            return optax.apply_updates(p, as_sharded(u, p))
+        except (TypeError, ValueError) as error:
+            if p.dtype == u.dtype:
+                raise
+            raise TypeError(
+                f"{path}: params is {p.dtype} and updates is {u.dtype}, which JAX does not add under the current "
+                "jax_numpy_dtype_promotion. Convert the updates to the dtype of the parameters."
+            ) from error
 
     # The dtypes of updates are optax's business: float32 updates of bfloat16 parameters are usual.
     return map_aligned(add, params, updates, ("params", "updates"), dtypes="any")
@@ -150,6 +160,7 @@ def _apply(params: Tree, updates: Tree) -> Tree:
 
 def _incremental(new: Tree, old: Tree, step_size: Any, *, dtypes: Dtypes) -> Tree:
     _check_scalar(step_size, "step_size")
+    step_size = jnp.asarray(step_size)
     return map_aligned(lambda _, n, o: move(n, o, step_size), new, old, ("new_tensors", "old_tensors"), dtypes)
 
 
@@ -158,7 +169,11 @@ def _periodic(new: Tree, old: Tree, steps: Any, update_period: Any, *, dtypes: D
     _check_scalar(update_period, "update_period")
     fired = jnp.mod(steps, update_period) == 0
     return map_aligned(
-        lambda _, n, o: jnp.where(fired, as_dtype(n, o.dtype), o), new, old, ("new_tensors", "old_tensors"), dtypes
+        lambda _, n, o: jnp.where(fired, as_dtype(as_sharded(n, o), o.dtype), o),
+        new,
+        old,
+        ("new_tensors", "old_tensors"),
+        dtypes,
     )
 
 
