@@ -102,6 +102,11 @@ def test_targets(text, trees):
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {leaf.dtype for leaf in jax.tree.leaves(new)}
 
 
+def test_a_step_below_the_resolution_of_8_bits_is_warned_of():
+    with pytest.warns(UserWarning, match=r"step_size 0.05 is below 0.125, the resolution of float8_e4m3fn"):
+        updates.incremental_update(*plain(FLOAT8), 0.05)
+
+
 def test_a_python_number_is_a_leaf_without_jit_too():
     with jax.disable_jit():
         assert float(updates.incremental_update({"w": 1.0}, {"w": 0.0}, 0.25)["w"]) == 0.25
