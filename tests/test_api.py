@@ -98,6 +98,7 @@ def named_first(text):
     return {name.rstrip("/") for cell in cells for name in cell.split("`")[1::2]}
 
 
+@pytest.mark.slow
 def test_without_a_folder_of_ones_own_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run = polyak.train(out=False, **FIELDS)

@@ -66,6 +66,7 @@ class History:
         seed: Seed of the run.
         episode: Number of each lane's episode; -1 before the first.
         actions: Actions of the agent in each lane's episode, from 0.
+        upcoming: Seed of each lane's next episode.
         kept: What each lane's environment kept from the episodes before, as the text of a JSON value; None for nothing.
     """
 
@@ -75,21 +76,19 @@ class History:
         self.seed = number
         self.episode = [-1] * num_envs
         self.actions = [array("i") for _ in range(num_envs)]
+        self.upcoming = [0] * num_envs
         self.kept: list[str | None] = [None] * num_envs
 
     def begin(self, lane: int, episode: int) -> int:
         """Notes that ``lane`` starts ``episode`` and returns the seed to reset it with."""
         self.episode[lane] = episode
         self.actions[lane] = array("i")
+        self.upcoming[lane] = episode_seed(self.seed, lane, episode + 1)
         return episode_seed(self.seed, lane, episode)
 
     def begin_next(self, lane: int) -> int:
         """Notes that ``lane`` starts its next episode and returns the seed to reset it with."""
         return self.begin(lane, self.episode[lane] + 1)
-
-    def next_seed(self, lane: int) -> int:
-        """Returns the seed that ``lane`` will start its next episode with."""
-        return episode_seed(self.seed, lane, self.episode[lane] + 1)
 
     def called(self, lane: int, resetting: bool, chosen: Sequence[int] | None) -> str:
         """Returns where ``lane`` was called, in words for a message.

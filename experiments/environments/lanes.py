@@ -9,7 +9,7 @@ Where the environments run is a backend's matter: in this process (`local.Local`
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,17 +19,9 @@ from .spaces import Spaces, check_actions, warn_of_mask
 from .types import EnvironmentStep
 from .worker import Begun, Job, Stepped
 
-
-class Outcome(NamedTuple):
-    """What a backend returns of one step.
-
-    Attributes:
-        stepped: Result of each lane; None where its process failed and was replaced.
-        begun: New episode of each lane whose process was replaced, by lane.
-    """
-
-    stepped: Sequence[Stepped | None]
-    begun: Mapping[int, Begun]
+# Of one step: the result of each lane, None where its process failed and was replaced, and by lane the episodes that
+# replaced processes began. A plain tuple, which is made at every step.
+Outcome = tuple[Sequence[Stepped | None], Mapping[int, Begun]]
 
 
 class Backend(Protocol):

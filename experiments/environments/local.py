@@ -44,9 +44,8 @@ class Local:
 
     def step(self, history: History, actions: Sequence[int]) -> Outcome:
         """Take one action in each lane, as the protocol says."""
-        seeds = [history.next_seed(lane) for lane in range(self.num_envs)]
         try:
-            return Outcome(step(self._envs, self._progress, list(zip(actions, seeds, strict=True))), {})
+            return step(self._envs, self._progress, zip(actions, history.upcoming, strict=True)), {}
         except Exception as error:
             chosen = [action - self.spaces.action_start for action in actions]
             raise self._failure(error, history, chosen, True) from error

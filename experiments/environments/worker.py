@@ -8,7 +8,7 @@ import json
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 IDLE, MAKING, RESETTING, STEPPING = range(4)
@@ -176,14 +176,14 @@ def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
 
 def begin(envs: list[Any], progress: Any, jobs: Sequence[Job | None]) -> list[Begun | None]:
     """Resets each environment with its seed and takes its actions; leaves those alone whose job is None."""
-    return [None if job is None else _begin(env, progress, lane, job) for lane, (env, job) in _each(envs, jobs)]
+    return [None if job is None else _begin(envs[lane], progress, lane, job) for lane, job in enumerate(jobs)]
 
 
-def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> list[Stepped]:
+def step(envs: list[Any], progress: Any, jobs: Iterable[tuple[int, int]]) -> list[Stepped]:
     """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode."""
     results = []
-    for lane, (env, (action, seed)) in _each(envs, jobs):
-        progress[0], progress[1] = lane, STEPPING
+    for lane, (action, seed) in enumerate(jobs):
+        progress[0], progress[1], env = lane, STEPPING, envs[lane]
         seen, reward, terminated, truncated = _step(env, action)
         first = None
         if terminated or truncated:
@@ -192,10 +192,6 @@ def step(envs: list[Any], progress: Any, jobs: Sequence[tuple[int, int]]) -> lis
             first = _begin(env, progress, lane, Job(seed))
         results.append(Stepped(seen, reward, terminated, truncated, first))
     return results
-
-
-def _each(envs: list[Any], jobs: Sequence[Any]) -> Any:
-    return enumerate(zip(envs, jobs, strict=True))
 
 
 def _make(envs: list[Any], progress: Any, recipes: Sequence[Recipe]) -> list[Any]:

@@ -97,7 +97,7 @@ class Workers:
 
     def step(self, history: History, actions: Sequence[int]) -> Outcome:
         """Take one action in each lane, as the protocol says."""
-        jobs = [(action, history.next_seed(lane)) for lane, action in enumerate(actions)]
+        jobs = list(zip(actions, history.upcoming, strict=True))
         chosen = [action - self.spaces.action_start for action in actions]
         stepped: list[Any] = [None] * self.num_envs
         begun: dict[int, Begun] = {}
@@ -109,7 +109,7 @@ class Workers:
             worker.failures.clear()
             for lane, result in zip(worker.lanes, answer, strict=True):
                 stepped[lane] = result
-        return Outcome(stepped, begun)
+        return stepped, begun
 
     def close(self) -> None:
         """End the processes, and their environments with them."""

@@ -166,7 +166,7 @@ def sample_of(steps=None, **fields):
     ("steps", "fields"),
     [
         (None, {}),
-        (4, {}),
+        pytest.param(4, {}, marks=pytest.mark.slow),
         pytest.param(None, {"dueling": True, "projection": "streams"}, marks=pytest.mark.slow),
         pytest.param(None, {"projection": "shared"}, marks=pytest.mark.slow),
     ],
@@ -316,7 +316,10 @@ def test_ranks_and_dormant_units_are_numpys():
     assert found["dormant_units"] == pytest.approx(2 / 5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"core": "lstm", "lstm_size": 4, "windows": "sequences", "sequence_period": 5}])
+RECURRENT = {"core": "lstm", "lstm_size": 4, "windows": "sequences", "sequence_period": 5}
+
+
+@pytest.mark.parametrize("fields", [{}, pytest.param(RECURRENT, marks=pytest.mark.slow)])
 def test_a_loop_records_them_once_for_each_record(fields):
     fields = {"self_prediction": "mlp", "hidden_sizes": (4,), "batch_size": 8, "replay_capacity": 100, **fields}
     configs = make_configs("dqn", fields={**fields, "learning_starts": 20})

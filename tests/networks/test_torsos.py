@@ -86,7 +86,9 @@ def test_minatar_has_the_published_parameters() -> None:
     }
 
 
-@pytest.mark.parametrize("torso", ["minatar", "small", pytest.param("impala", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "torso", ["minatar", pytest.param("small", marks=pytest.mark.slow), pytest.param("impala", marks=pytest.mark.slow)]
+)
 def test_lowerings_give_the_same_values_and_gradients(torso: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(2, 7, 6, 2), dtype=np.uint8)
     nets = [

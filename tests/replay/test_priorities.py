@@ -114,7 +114,7 @@ def test_any_order_of_steps_draws_and_updates(
         check_all(record, expected, state)
 
 
-@pytest.mark.parametrize(("num_envs", "per_lane"), [(1, 5), (3, 4)])
+@pytest.mark.parametrize(("num_envs", "per_lane"), [(1, 5), pytest.param(3, 4, marks=pytest.mark.slow)])
 def test_thousands_of_wraps(num_envs: int, per_lane: int) -> None:
     generator = np.random.default_rng(num_envs)
     record, expected, late = Record(num_envs), Priorities(), []

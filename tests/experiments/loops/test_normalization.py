@@ -223,6 +223,7 @@ def test_what_acts_sees_normalised_observations(run, tmp_path):
     assert [act([x, 0, 0, 0]) for x in (-1, 1, 4.9, 5.1, 9)] == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_warm_start_goes_on_with_the_statistics(run, tmp_path):
     with np.load(run.folder / "parameters.npz") as arrays:
         before = {name: arrays[name] for name in arrays.files if name.startswith("normalization/observation")}

@@ -10,10 +10,10 @@ from polyak.agents.byol import make_byol
 from polyak.agents.pretraining import BYOLConfig, Encoder, MLPPredictor, Projector
 from polyak.experiments.loops.pretraining import advance, initial_pretrain_carry, pretraining_loop
 
+OTHER_RULES = ["incremental:0.3", "periodic:2 target/projector=frozen", "none", "frozen"]
 
-@pytest.mark.parametrize(
-    "rule", ["incremental:0.3", "periodic:3", "periodic:2 target/projector=frozen", "none", "frozen"]
-)
+
+@pytest.mark.parametrize("rule", ["periodic:3", *(pytest.param(rule, marks=pytest.mark.slow) for rule in OTHER_RULES)])
 def test_the_churn_of_the_target_is_the_change_of_its_features_in_a_gradient_step(rule):
     """By brute force: the features of the target before and after each step."""
     config = BYOLConfig(Encoder("mlp", (6,)), Projector(8, 4), MLPPredictor(8), target=rule, learning_rate=0.01)

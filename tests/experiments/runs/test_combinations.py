@@ -34,7 +34,7 @@ COMBINATIONS = {
     ),
     "resets": ("n_step_double_dqn", {"resets": "periodic", "reset_period": "60env", "n_steps": "linear(5,1,50%)"}),
 }
-IN_THE_SUITE = ("resets", "self-prediction")  # all in .ci/run
+IN_THE_SUITE = ("resets",)  # all in .ci/run
 
 
 @pytest.mark.parametrize(

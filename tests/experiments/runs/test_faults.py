@@ -186,6 +186,7 @@ def test_a_termination_of_all_processes_is_a_ctrl_c(tmp_path, undisturbed, trigg
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_termination_that_reaches_the_workers_first(tmp_path, monkeypatch):
     step, calls, said = Environments.step, [], []
 
@@ -205,6 +206,7 @@ def test_a_termination_that_reaches_the_workers_first(tmp_path, monkeypatch):
 # Disks
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_metrics_are_written_stops_the_run_and_keeps_the_checkpoint(
     tmp_path, undisturbed, capsys, monkeypatch
 ):

@@ -117,6 +117,7 @@ def test_a_recurrent_core_that_the_source_lacks_is_drawn_with_the_seed(pretraine
     assert "lstm/linear" in carry.agent.params
 
 
+@pytest.mark.slow
 def test_the_encoder_of_an_ordinary_run_starts_another_head(tmp_path):
     fields = {"steps": 60, "log_every": 60, "normalize_observations": True}
     first = polyak.train(config=config_of(**fields), out=tmp_path / "first")

@@ -83,6 +83,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_else(tmp_path, monkeypatch
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_output_without_a_letter_has_a_question_mark_in_its_place(interrupted, tmp_path):
     folder = copied(interrupted / "one", tmp_path / "run")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

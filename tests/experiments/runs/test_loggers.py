@@ -119,6 +119,7 @@ def test_a_metric_that_is_not_finite_or_on_the_device_is_recorded(tmp_path):
     assert read_tensorboard(tmp_path) == {"td": [(5, 0.5)]}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finished):
     silent, said, folder = (lambda _: None), [], tmp_path / "run"
 

@@ -70,7 +70,7 @@ def returns_of(folder):
     return json.loads((folder / "evaluation.json").read_text())["returns"]
 
 
-@pytest.mark.parametrize("env", ["corridors:Corridor", "corridors:Corridor-v0"])
+@pytest.mark.parametrize("env", ["corridors:Corridor", pytest.param("corridors:Corridor-v0", marks=pytest.mark.slow)])
 def test_the_command_line_finds_a_module_of_the_working_directory(corridors, env, monkeypatch):
     words = [
         "--steps",
@@ -118,6 +118,7 @@ class Corridor(gym.Env):
         return np.full(1, self.t, np.float32), 1.0, self.t >= self.size, False, {}
 
 
+@pytest.mark.slow
 def test_a_class_and_an_instance_and_a_function_train(tmp_path):
     size = 4
     for number, (env, kwargs) in enumerate([(Corridor, {"env_kwargs": {"size": 4}}), (Corridor(size), {})]):
@@ -192,7 +193,7 @@ def test_worker_processes_make_classes_and_not_what_cannot_be_sent():
         make(found._replace(target=lambda size: Corridor(size)), workers=1)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_an_environment_keeps_between_episodes_is_part_of_a_checkpoint(workers, tmp_path):
     def interrupting(carry, record):
         if record["step"] == 100:

@@ -134,6 +134,7 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(tmp_path, capsys):
     assert polyak.load(folder).config.steps == 800
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_and_is_extended_has_not_ended_until_it_has(tmp_path):
     config = config_of()
     assert runs.train(config, tmp_path, silent, silent, callbacks=[lambda _, record: record["step"] == 200]) is not None

@@ -51,6 +51,7 @@ def test_a_derived_support_is_recorded_and_exported(derived, tmp_path):
     assert (built_from["v_min"], built_from["v_max"]) == (0, 100)
 
 
+@pytest.mark.slow
 def test_a_derived_support_is_part_of_the_checkpoint(derived, tmp_path, monkeypatch):
     config = config_of("c51", **ATOMS)
     assert runs.train(config, tmp_path / "run", interrupt_at(200), silent) is None

@@ -170,6 +170,7 @@ def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_replay_in_a_file_that_was_damaged_is_refused(tmp_path):
     silent = lambda _: None  # noqa: E731
     config = config_of(replay_storage="mmap", replay_capacity=500, checkpoint_every=20, log_every=20)
@@ -290,6 +291,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(tmp_
     assert "the checkpoint of step 0 is kept" in said[0]
 
 
+@pytest.mark.slow
 def test_killed_in_mid_run_and_resumed_equals_never_stopped(tmp_path, finished):
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "polyak", *arguments(["train"], folder)]

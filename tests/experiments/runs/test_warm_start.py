@@ -98,6 +98,7 @@ def test_a_new_optimizer_state_does_not_depend_on_the_parameters(optimizer):
     assert optax.tree.norm(jax.tree.map(np.asarray, states[0])) == 0
 
 
+@pytest.mark.slow
 def test_learning_goes_on_from_there(first, warm):
     assert warm.config == dataclasses.replace(first.config, initial=str(first.folder))
     # The first 50 steps are random and the same in both; what is learnt from them is not.
