@@ -5,7 +5,7 @@
 A run that was struck and continued must equal one that never was: parameters, evaluation and metrics, to the bit.
 Points are drawn over three agents, 30 by default; a signal comes up to 50 ms after an environment step, so that it
 meets learning, checkpoints and evaluation too, and a disk is full at a size that no file may pass. Writes
-docs/results/faults.jsonl, a line for each point. About five minutes on two cores.
+docs/results/faults.jsonl, a line for each point. About seven minutes on two cores.
 """
 
 import concurrent.futures
