@@ -179,9 +179,9 @@ class Workers:
 
 def _place(fault: Fault, history: History | None, chosen: Sequence[int] | None) -> str:
     """Say where a fault was: in a step with the actions ``chosen``, or (None) while lanes were begun."""
-    if fault.lane is None or history is None:
-        return f"environments {fault.lanes}" if fault.lane is None else f"environment {fault.lane}, while it was made"
-    if fault.phase == MAKING:
+    if fault.lane is None:
+        return f"environments {fault.lanes}"
+    if fault.phase == MAKING or history is None:
         return f"environment {fault.lane}, while it was made"
     return history.called(fault.lane, fault.phase == RESETTING, chosen)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import pickle
 import sys
@@ -20,9 +21,7 @@ from scripted_environments import Growing
 from small_runs import config_of
 
 SMALL = {"steps": 200, "learning_starts": 50, "hidden_sizes": (4,), "evaluation_episodes": 2, "log_every": 100}
-MODULE = '''
-import gymnasium as gym
-import numpy as np
+
 
 class Corridor(gym.Env):
     """An episode of so many steps, each worth 1; the observation tells the time."""
@@ -42,15 +41,24 @@ class Corridor(gym.Env):
         self.t += 1
         return np.full(1, self.t, np.float32), 1.0, self.t >= self.size, False, {}
 
-def doubled(env):
-    return gym.wrappers.TransformReward(env, lambda reward: 2 * reward)
 
 def plus_one(env):
     return gym.wrappers.TransformReward(env, lambda reward: reward + 1)
 
-gym.register("Corridor-v0", entry_point=Corridor)
-number = 3
-'''
+
+def doubled(env):
+    return gym.wrappers.TransformReward(env, lambda reward: 2 * reward)
+
+
+MODULE = "\n".join(
+    [
+        "import gymnasium as gym",
+        "import numpy as np",
+        *(inspect.getsource(each) for each in (Corridor, plus_one, doubled)),
+        'gym.register("Corridor-v0", entry_point=Corridor)',
+        "number = 3\n",
+    ]
+)
 
 
 @pytest.fixture
@@ -99,25 +107,6 @@ def test_the_command_line_finds_a_module_of_the_working_directory(corridors, env
     assert stop.value.code == 0
 
 
-class Corridor(gym.Env):
-    """As that of the module, and counts how often it was made."""
-
-    observation_space, action_space = gym.spaces.Box(0, 99, (1,), np.float32), gym.spaces.Discrete(2, start=3)
-
-    def __init__(self, size=5):
-        self.size = size
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        assert action in self.action_space
-        self.t += 1
-        return np.full(1, self.t, np.float32), 1.0, self.t >= self.size, False, {}
-
-
 @pytest.mark.slow
 def test_a_class_and_an_instance_and_a_function_train(tmp_path):
     size = 4
@@ -129,10 +118,6 @@ def test_a_class_and_an_instance_and_a_function_train(tmp_path):
     local = polyak.train("dqn", env=lambda: Corridor(size), wrappers=[plus_one], out=tmp_path / "local", **SMALL)
     assert local.evaluation["returns"] == [8.0, 8.0]
     assert local.config.env == "<lambda>"
-
-
-def plus_one(env):
-    return gym.wrappers.TransformReward(env, lambda reward: reward + 1)
 
 
 def test_an_instance_is_copied_and_stays_as_it_was(tmp_path):

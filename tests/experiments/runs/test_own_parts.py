@@ -1,6 +1,7 @@
 """A network, terms and an agent of a person's own in a run: trained, resumed, loaded, exported and compared."""
 
 import functools
+import inspect
 import json
 import sys
 
@@ -19,29 +20,40 @@ from polyak.experiments.runs.own_parts import own_maker, own_terms, part_texts
 from small_runs import FIELDS, arguments, config_of, interrupt_at, records, silent
 
 SMALL = {name: value for name, value in FIELDS.items() if name != "hidden_sizes"}
-MODULE = '''
-import haiku as hk
-import jax.numpy as jnp
-import polyak
-from polyak import networks
-from polyak.agents import TermOutput
+
 
 def narrow(spec):
     """A network of one layer of three units, without the config's."""
+
     def encode(observation, is_training):
         return jnp.tanh(hk.Linear(3, name="narrow")(observation))
+
     def value(hidden, observation, is_training):
         return networks.ValueOutput(q_values=hk.Linear(spec.num_actions)(hidden))
+
     return networks.compose(encode, value, draws=False)
+
 
 def calm(key, views):
     """Penalty on large values."""
     values = views.online.tm1.q_values
     return TermOutput(jnp.mean(values**2, axis=(1, 2)), {"size": jnp.mean(values)})
 
-terms = ["calm=0.1*calm_agents:calm"]
-polyak.register_agent("calm_dqn", "dqn", {"learning_rate": 0.01}, network="calm_agents:narrow", terms=terms)
-'''
+
+MODULE = "\n".join(
+    [
+        "import haiku as hk",
+        "import jax.numpy as jnp",
+        "import polyak",
+        "from polyak import networks",
+        "from polyak.agents import TermOutput",
+        inspect.getsource(narrow),
+        inspect.getsource(calm),
+        'terms = ["calm=0.1*calm_agents:calm"]',
+        'fields = {"learning_rate": 0.01}',
+        'polyak.register_agent("calm_dqn", "dqn", fields, network="calm_agents:narrow", terms=terms)\n',
+    ]
+)
 
 
 @pytest.fixture
@@ -51,20 +63,6 @@ def module(tmp_path, monkeypatch):
     yield "calm_agents"
     sys.modules.pop("calm_agents", None)
     AGENTS.pop("calm_dqn", None)
-
-
-def narrow(spec):
-    def encode(observation, is_training):
-        return jnp.tanh(hk.Linear(3, name="narrow")(observation))
-
-    def value(hidden, observation, is_training):
-        return networks.ValueOutput(q_values=hk.Linear(spec.num_actions)(hidden))
-
-    return networks.compose(encode, value, draws=False)
-
-
-def calm(key, views):
-    return TermOutput(jnp.mean(views.online.tm1.q_values**2, axis=(1, 2)))
 
 
 def test_an_agent_of_a_module_is_trained_resumed_and_evaluated_by_name(module, tmp_path, capsys):
