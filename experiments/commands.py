@@ -140,7 +140,7 @@ class CompareCommand:
 
     Attributes:
         runs: Folders of runs, or folders that hold runs.
-        threshold: Training return; with it, the table has the environment steps to reach it.
+        threshold: Return; with it, the table has the environment steps to reach it, in training and by evaluations.
         window: Number of training episodes whose mean is a training return.
         format: Format of the table.
         figure: File for the curves, which ends in .png, .pdf or .svg.

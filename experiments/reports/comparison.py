@@ -47,6 +47,10 @@ class Row(NamedTuple):
         steps_to_threshold: the median over seeds of :func:`steps_to`; infinite where half of them or more did not reach
             it, NaN where it was not asked for.
         reached: how many seeds reached it.
+        evaluated: Number of seeds with evaluations before their end.
+        greedy_steps_to_threshold: Median over these of the environment step of the first evaluation whose mean return
+            is no less than the threshold; infinite and NaN as ``steps_to_threshold``.
+        greedy_reached: Number of these that reached it.
     """
 
     group: str
@@ -57,6 +61,9 @@ class Row(NamedTuple):
     greedy: Estimate
     steps_to_threshold: float = math.nan
     reached: int = 0
+    evaluated: int = 0
+    greedy_steps_to_threshold: float = math.nan
+    greedy_reached: int = 0
 
 
 class Curve(NamedTuple):
@@ -89,7 +96,7 @@ class Comparison(NamedTuple):
         rows: the table; ``all`` rows stand at its end, where two groups or more have several environments.
         curves: the learning curves.
         notes: what was left out and why, a sentence each.
-        threshold: the training return to reach; None for none.
+        threshold: the return to reach, in training and by evaluations; None for none.
         window: the training episodes that a training return is the mean of.
     """
 
@@ -105,7 +112,7 @@ def compare(*folders: str | pathlib.Path, threshold: float | None = None, window
 
     Args:
         *folders: folders of runs, and folders that hold runs.
-        threshold: a training return, for the steps that it takes to reach it.
+        threshold: a return, for the steps that it takes to reach it in training and by the evaluations within a run.
         window: the training episodes that a training return is the mean of.
 
     Raises:
@@ -218,7 +225,11 @@ def steps_to(threshold: float, returns: np.ndarray, ended_at: np.ndarray, window
 def _row(group: str, environment: str, runs: list[FoundRun], threshold: float | None, window: int) -> Row:
     ended = [run for run in runs if run.greedy is not None]
     training, greedy = _scores(ended, window)
-    steps = [] if threshold is None else [steps_to(threshold, run.returns, run.ended_at, window) for run in ended]
+    evaluated = [run for run in ended if len(run.evaluated_at)]
+    steps, greedy_steps = [], []
+    if threshold is not None:
+        steps = [steps_to(threshold, run.returns, run.ended_at, window) for run in ended]
+        greedy_steps = [steps_to(threshold, run.evaluations, run.evaluated_at, window=1) for run in evaluated]
     return Row(
         group,
         environment,
@@ -228,6 +239,9 @@ def _row(group: str, environment: str, runs: list[FoundRun], threshold: float | 
         greedy=estimate([greedy]),
         steps_to_threshold=float(np.median(steps)) if steps else math.nan,
         reached=sum(map(math.isfinite, steps)),
+        evaluated=len(evaluated),
+        greedy_steps_to_threshold=float(np.median(greedy_steps)) if greedy_steps else math.nan,
+        greedy_reached=sum(map(math.isfinite, greedy_steps)),
     )
 
 

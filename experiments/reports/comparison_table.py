@@ -31,7 +31,14 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     ]
     if comparison.threshold is not None:
         header.append(f"steps to {comparison.threshold:g}")
-        rows = [[*cells, _steps(row)] for cells, row in zip(rows, comparison.rows, strict=True)]
+        steps = [_steps(row, row.steps_to_threshold, row.reached, row.seeds) for row in comparison.rows]
+        rows = [[*cells, cell] for cells, cell in zip(rows, steps, strict=True)]
+    if _has_greedy_steps(comparison):
+        header.append(f"greedy steps to {comparison.threshold:g}")
+        steps = [
+            _steps(row, row.greedy_steps_to_threshold, row.greedy_reached, row.evaluated) for row in comparison.rows
+        ]
+        rows = [[*cells, cell] for cells, cell in zip(rows, steps, strict=True)]
     return header, rows
 
 
@@ -43,11 +50,14 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{value} [{'-' if math.isnan(estimate.low) else f'{low}, {high}'}]"
 
 
-def _steps(row: Row) -> str:
-    if row.environment == ALL or not row.seeds:
+def _has_greedy_steps(comparison: Comparison) -> bool:
+    return comparison.threshold is not None and any(row.evaluated for row in comparison.rows)
+
+
+def _steps(row: Row, steps: float, reached: int, seeds: int) -> str:
+    if row.environment == ALL or not seeds:
         return "-"
-    steps = f"{row.steps_to_threshold:,.0f}" if math.isfinite(row.steps_to_threshold) else "-"
-    return f"{steps} ({row.reached}/{row.seeds})"
+    return f"{steps:,.0f} ({reached}/{seeds})" if math.isfinite(steps) else f"- ({reached}/{seeds})"
 
 
 def _caption(comparison: Comparison) -> str:
@@ -61,6 +71,11 @@ def _caption(comparison: Comparison) -> str:
             f"Steps to {comparison.threshold:g}: median over seeds of the environment step at which the mean of "
             f"{comparison.window} training episodes first reached it (seeds that did / seeds)."
         )
+    if _has_greedy_steps(comparison):
+        lines.append(
+            f"Greedy steps to {comparison.threshold:g}: the same of the first evaluation within a run whose mean "
+            "reached it."
+        )
     if any(row.environment == ALL for row in comparison.rows):
         lines.append(f"{ALL}: each environment's returns scaled from 0, its lowest run here, to 1, its highest.")
     return "".join(f"{line}\n" for line in lines)
@@ -70,12 +85,16 @@ def _numbers(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     header = ["group", "environment", "seeds", "unfinished"]
     header += [f"{measure}_{part}" for measure in ("training", "greedy") for part in ("iqm", "low", "high")]
     header += ["threshold", "steps_to_threshold", "reached"]
+    header += ["evaluated", "greedy_steps_to_threshold", "greedy_reached"]
     threshold = math.nan if comparison.threshold is None else comparison.threshold
     rows = []
     for row in comparison.rows:
         asked = row.environment != ALL and comparison.threshold is not None
         numbers = (*row.training, *row.greedy, threshold if asked else math.nan, row.steps_to_threshold)
-        texts = [repr(float(number)) if np.isfinite(number) else "" for number in numbers]
-        reached = str(row.reached) if asked else ""
-        rows.append([row.group, row.environment, str(row.seeds), str(row.unfinished), *texts, reached])
+        *texts, greedy_steps = [
+            repr(float(number)) if np.isfinite(number) else "" for number in (*numbers, row.greedy_steps_to_threshold)
+        ]
+        counts = [str(count) if asked else "" for count in (row.reached, row.evaluated, row.greedy_reached)]
+        group = [row.group, row.environment, str(row.seeds), str(row.unfinished)]
+        rows.append([*group, *texts, *counts[:2], greedy_steps, counts[2]])
     return header, rows

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 import re
 
 import pytest
@@ -28,6 +29,26 @@ def test_csv_has_every_number(two_groups):
     assert (none["steps_to_threshold"], none["reached"]) == ("", "1")
     asked_nothing = next(csv.DictReader(io.StringIO(comparison_table(compare(two_groups), "csv"))))
     assert [asked_nothing[name] for name in ("threshold", "steps_to_threshold", "reached")] == ["", "", ""]
+
+
+def test_steps_by_the_evaluations_within_the_runs(tmp_path):
+    write_run(tmp_path / "0", [1.0] * 4, greedy=9.0, evaluations=(3.0, 5.0), target="none")
+    write_run(tmp_path / "1", [1.0] * 4, greedy=9.0, evaluations=(6.0, 8.0), seed=1, target="none")
+    write_run(tmp_path / "2", [1.0] * 4, greedy=9.0, seed=2, target="none")  # never evaluated before its end
+    write_run(tmp_path / "3", [1.0] * 4, greedy=9.0)
+    comparison = compare(tmp_path, window=1, threshold=5.0)
+    none, periodic = comparison.rows
+    assert (none.evaluated, none.greedy_steps_to_threshold, none.greedy_reached) == (2, (40 + 20) / 2, 2)
+    assert (periodic.evaluated, periodic.greedy_reached) == (0, 0)
+    text = comparison_table(comparison, "markdown")
+    assert "| steps to 5 | greedy steps to 5 |" in text
+    assert "| - (0/3) | 30 (2/2) |" in text
+    assert "| - (0/1) | - |" in text
+    assert "the first evaluation within a run whose mean reached it" in text
+    row = next(csv.DictReader(io.StringIO(comparison_table(comparison, "csv"))))
+    assert (row["evaluated"], row["greedy_steps_to_threshold"], row["greedy_reached"]) == ("2", "30.0", "2")
+    missed = compare(tmp_path, window=1, threshold=7.0).rows[0]
+    assert (missed.greedy_steps_to_threshold, missed.greedy_reached) == (math.inf, 1)
 
 
 @pytest.mark.parametrize("form", ["text", "markdown"])
