@@ -184,10 +184,11 @@ def averages(state):
     ("rule", "module_state"),
     [
         ("periodic:3", "copied"),
-        ("periodic:3", "own"),
-        ("incremental:0.5", "copied"),
-        ("frozen", "own"),
         ("none", "own"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("periodic:3", "own"), ("incremental:0.5", "copied"), ("frozen", "own"))
+        ),
     ],
 )
 def test_batch_norm_under_both_rules_of_module_state(rule, module_state):

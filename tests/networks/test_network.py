@@ -19,7 +19,7 @@ OBSERVATION = random_floats(2, 4)
 
 
 # The others are compiled, operation by operation, in .ci/run.
-QUICK = ("q-dueling-noisy", "categorical", "ensemble")
+QUICK = ("q-dueling-noisy", "ensemble")
 
 
 def cases() -> Iterator[Any]:
@@ -60,7 +60,9 @@ def test_initial_parameters_and_draws_are_those_of_the_first_version(name: str, 
         np.testing.assert_allclose(found, q_values, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [head if head in ("q", "ensemble") else pytest.param(head, marks=pytest.mark.slow) for head in HEADS]
+)
 def test_the_short_way_is_the_same_network(head: Any) -> None:
     arguments = small_arguments(head) | ({} if head == "ensemble" else {"dueling": True, "noisy": True})
     net, short = networks.make_network(3, **arguments), networks.value_network(3, **arguments)

@@ -76,7 +76,13 @@ def test_a_sequence_equals_its_steps(torso: str, shape: Any, lowering: str, duel
     chex.assert_trees_all_close(state, last, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", get_args(networks.HeadName))
+QUICK = ("q", "implicit_quantile")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [head if head in QUICK else pytest.param(head, marks=pytest.mark.slow) for head in get_args(networks.HeadName)],
+)
 def test_every_head_reads_the_hidden_state(head: Any) -> None:
     net = build(**small_arguments(head))
     plain = build(**small_arguments(head) | {"lstm_size": None})

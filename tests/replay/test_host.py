@@ -41,10 +41,10 @@ def scalar_step(obs: list[float], reward: list[float], last: list[bool], discoun
         (1, 2, 1.0),
         (1, 3, 0.5),
         (1, 20, 0.1),
-        (2, 3, 0.3),
+        pytest.param(2, 3, 0.3, marks=pytest.mark.slow),
         (3, 7, 0.2),
-        (4, 12, 0.05),
-        (3, 5, 1.0),
+        pytest.param(4, 12, 0.05, marks=pytest.mark.slow),
+        pytest.param(3, 5, 1.0, marks=pytest.mark.slow),
         (2, 4, 0.0),
     ],
 )

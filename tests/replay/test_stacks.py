@@ -32,7 +32,7 @@ def stacked(num_envs: int, per_lane: int, stack: int, channel: bool = False, **o
     return make(spec, num_envs=num_envs, capacity=num_envs * per_lane, stack=stack, **options)
 
 
-@pytest.mark.parametrize("channel", [False, True])
+@pytest.mark.parametrize("channel", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("num_envs", "per_lane", "stack", "end"),
     [(1, 1, 2, 0.3), (1, 2, 4, 1.0), (1, 20, 4, 0.1), (2, 3, 3, 0.3), (3, 7, 2, 0.2), (3, 5, 4, 1.0), (2, 4, 6, 0.0)],

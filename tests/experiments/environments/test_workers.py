@@ -320,6 +320,7 @@ if "NO_GUARD" in os.environ:
 """
 
 
+@pytest.mark.slow
 def test_a_script_may_register_environments_and_needs_its_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -78,7 +78,7 @@ def test_the_manifest_says_what_the_arrays_are(run, exported):
     assert manifest["network"]["arguments"]["hidden_sizes"] == [8, 6]
 
 
-@pytest.mark.parametrize("kind", ["numpy", "numpy, normalised", "haiku"])
+@pytest.mark.parametrize("kind", ["numpy", "numpy, normalised", pytest.param("haiku", marks=pytest.mark.slow)])
 def test_the_documented_lines_act_as_the_run_does(kind, run, normalised, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained = normalised if "normalised" in kind else run

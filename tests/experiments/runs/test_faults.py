@@ -96,6 +96,7 @@ def test_with_restart_the_run_goes_on_and_counts(tmp_path, trigger):
     assert not trigger.exists()
 
 
+@pytest.mark.slow
 def test_no_transition_joins_what_was_before_a_restart_and_after(trigger):
     config = config_of("double_dqn")
     environment = make(ONCE, 2, seed=1, workers=1, on_failure="restart")

