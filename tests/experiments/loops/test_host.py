@@ -11,6 +11,8 @@ from polyak import updates
 from polyak.agents import ActOutput, Agent, make_configs
 from polyak.agents.parts import replace
 from polyak.experiments.environments.make import adapt
+from polyak.experiments.environments.types import EnvironmentFailure
+from polyak.experiments.loops.host import host_loop
 from polyak.experiments.loops.schedules import total_learner_steps
 from polyak.replay import DrawNumbers, check_valid, host
 from polyak.updates import LossOutput, Target
@@ -213,6 +215,47 @@ def test_stop_yields_the_carry_without_a_record():
     carry, records = run(counting_agent(), stop=stop)
     assert carry.steps == 70
     assert [record.get("step") for record in records] == [50, None]
+
+
+def test_no_step_waits_beyond_a_carry_that_is_yielded():
+    """Steps wait for the next draw, of which there is none here."""
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 91
+
+    environment = adapt([Walk()], seed=0)
+    agent, replay, first = begin(CONFIGS, environment, counting_agent())
+    config = replace(CONFIGS.loop, {"learning_starts": 1_000})
+    options = {"steps": 200, "record_every": 50, "yield_every": 7, "stop": stop}
+    found = []
+    for carry, record in host_loop(agent, environment, replay, config, first, **options):
+        running = int(carry.statistics.running_length.sum())
+        found.append((carry.steps, replay.size(carry.replay), running, record.get("replay_size")))
+    assert [steps for steps, *_ in found] == sorted({*range(7, 91, 7), 50, 90})
+    assert all(size == steps for steps, size, *_ in found)
+    assert [size for *_, size in found if size is not None] == [50]
+    assert all(0 <= running < 9 for _, _, running, _ in found)
+
+
+def test_no_step_waits_beyond_a_failure():
+    class Broken(Walk):
+        steps = 0
+
+        def step(self, action):
+            self.steps += 1
+            if self.steps == 38:
+                raise OSError("out of fuel")
+            return super().step(action)
+
+    environment = adapt([Broken()], seed=0)
+    agent, replay, first = begin(CONFIGS, environment, counting_agent())
+    config = replace(CONFIGS.loop, {"learning_starts": 1_000})
+    loop, found = host_loop(agent, environment, replay, config, first, steps=200), []
+    with pytest.raises(EnvironmentFailure, match="out of fuel"):
+        found.extend((carry.steps, replay.size(carry.replay)) for carry, _ in loop)
+    assert found == [(37, 37)]
 
 
 def test_target_distance_is_a_mean_over_the_window_and_the_age_is_counted():
