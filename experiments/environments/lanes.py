@@ -68,6 +68,9 @@ class Environments:
         spec: Spec for agents and replays.
         num_envs: Number of environments, ``N``.
 
+    Raises:
+        ValueError: if the seed is negative, or 2**63 or more; the backend is closed.
+
     >>> import numpy
     >>> from polyak.experiments import make
     >>> environments = make("CartPole-v1", num_envs=2)
@@ -86,7 +89,11 @@ class Environments:
         self._backend: Backend | None = backend
         self.spaces, self.num_envs = backend.spaces, backend.num_envs
         self.spec = self.spaces.spec
-        self._history = History(seed, self.num_envs)
+        try:
+            self._history = History(seed, self.num_envs)
+        except BaseException:
+            backend.close()  # its processes would wait for ever
+            raise
         self._timestep: TimeStep | None = None
         self._floating = self.spec.observation.dtype.kind == "f"
         # What is legal now in each lane, written in place; None where masks are not used.

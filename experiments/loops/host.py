@@ -139,9 +139,9 @@ class Waiting(NamedTuple):
 
     Attributes:
         steps: Number of environment steps before it.
-        timestep: What was seen.
-        acted: What was done.
-        outcome: What came of it.
+        timestep: Time step that the agent acted on.
+        acted: Output of the agent.
+        outcome: Step of the environments.
     """
 
     steps: int

@@ -13,7 +13,7 @@ import pytest
 
 import faulty_environments
 from faulty_environments import DIE, EXIT, HANG, RAISE, WALK
-from polyak.experiments.environments import workers
+from polyak.experiments.environments import local, workers
 from polyak.experiments.environments.history import episode_seed
 from polyak.experiments.environments.make import make
 from polyak.experiments.environments.types import EnvironmentFailure
@@ -287,6 +287,17 @@ def test_an_environment_that_only_the_parent_knows():
 def test_bad_numbers_of_workers(count):
     with pytest.raises(ValueError, match=r"workers: got .*; expected an integer, 0 <= workers <= num_envs, 2"):
         make("CartPole-v1", 2, workers=count)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_bad_seed_leaves_no_environment_open(count, monkeypatch):
+    closed = []
+    backend = workers.Workers if count else local.Local
+    close = backend.close
+    monkeypatch.setattr(backend, "close", lambda self: (closed.append(1), close(self)))
+    with pytest.raises(ValueError, match=r"seed: got -1; expected an integer, 0 <= seed"):
+        make("CartPole-v1", seed=-1, workers=count)
+    assert closed == [1]
 
 
 def test_what_is_wrong_with_the_environment_is_said_as_without_processes():
