@@ -53,18 +53,29 @@ def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any],
     elif isinstance(observation_space, gym.spaces.Discrete):
         start = int(observation_space.start)
         observation = jax.ShapeDtypeStruct((int(observation_space.n),), np.float32)
-    elif observation_space.is_np_flattenable:
+    elif _is_flattenable(observation_space):
         raise ValueError(
             f"observation_space: got {observation_space}; expected Box or Discrete. "
             "Wrap the environment in gymnasium.wrappers.FlattenObservation."
         )
     else:
+        entries = observation_space.items() if isinstance(observation_space, gym.spaces.Dict) else ()
+        boxes = [name for name, space in entries if isinstance(space, gym.spaces.Box)]
         raise ValueError(
             f"observation_space: got {observation_space}, whose elements have no fixed shape; expected Box or "
-            "Discrete. Turn them into arrays of one shape with gymnasium.wrappers.TransformObservation."
+            "Discrete. Turn them into arrays of one shape with gymnasium.wrappers.TransformObservation"
+            + (f", for example into the entry {boxes[0]!r}." if boxes else ".")
         )
     spec = EnvironmentSpec(observation, int(action_space.n), action_mask)
     return Spaces(spec, start, int(action_space.start))
+
+
+def _is_flattenable(space: gym.Space[Any]) -> bool:
+    """Whether Gymnasium can flatten a space; spaces that packages define may not implement the property."""
+    try:
+        return bool(space.is_np_flattenable)
+    except NotImplementedError:
+        return False
 
 
 def encode(spaces: Spaces, values: Any, leading: tuple[int, ...] = ()) -> np.ndarray:

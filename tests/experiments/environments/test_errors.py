@@ -16,6 +16,10 @@ from polyak.experiments.environments.worker import Recipe
 from scripted_environments import Foreign, Told, Walk
 
 
+class Mission(gym.Space):
+    """Space of a package, as MiniGrid defines one: it does not say whether it can be flattened."""
+
+
 def one(env):
     environments = adapt([env])
     return environments, environments.reset(), environments.step(np.array([1]))
@@ -30,6 +34,8 @@ def one(env):
         (gym.spaces.Sequence(gym.spaces.Discrete(2)), "no fixed shape"),
         (gym.spaces.Graph(gym.spaces.Discrete(2), None), "no fixed shape"),
         (gym.spaces.Text(3), "expected Box or Discrete"),
+        (Mission(), "no fixed shape"),
+        (gym.spaces.Dict(image=gym.spaces.Box(0, 1, (2,)), mission=Mission()), "TransformObservation.*'image'"),
     ],
 )
 def test_observation_space_is_refused(space, hint):
