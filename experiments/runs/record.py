@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from ..environments.make import adapt, make_one
@@ -67,7 +68,10 @@ def record(
     frames: list[np.ndarray] = []
 
     def look() -> None:
-        frame: Any = env.render()
+        try:
+            frame: Any = env.render()
+        except gym.error.Error as error:  # a package that draws is not installed
+            raise ValueError(f"env: {config.env} cannot be rendered: {error}") from error
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.dtype != np.uint8:
             raise ValueError(
                 f"env: {config.env} rendered {type(frame).__name__}; expected an array [H, W, 3] of bytes, under "

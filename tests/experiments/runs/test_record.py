@@ -34,6 +34,13 @@ class Painted(gym.Env):
         return np.full((6, 7, 3), 40 * self.t, np.uint8) if self.render_mode else None
 
 
+class Unequipped(Painted):
+    """An environment whose pictures need a package that is not installed."""
+
+    def render(self):
+        raise gym.error.DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[toy-text]"`')
+
+
 class Dark(Painted):
     """An environment that renders nothing."""
 
@@ -77,6 +84,11 @@ def test_an_environment_that_renders_nothing_is_explained(run):
         record(run, given={"<Painted>": Dark})
     with pytest.raises(ValueError, match=r"An environment is recorded that takes render_mode='rgb_array'"):
         record(run, given={"<Painted>": lambda: Painted()})
+
+
+def test_a_package_that_is_missing_for_rendering_is_named(run):
+    with pytest.raises(ValueError, match=r"cannot be rendered: pygame is not installed.*gymnasium\[toy-text\]"):
+        record(run, given={"<Painted>": Unequipped})
 
 
 def test_from_the_command_line(tmp_path, capsys):
