@@ -71,6 +71,8 @@ class Parsed(Exception):  # noqa: N818 (nothing is wrong)
 @pytest.mark.parametrize("arguments", shell_lines("polyak"))
 def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["polyak", *arguments])
+    if "minigrid" in str(arguments):
+        pytest.importorskip("minigrid", reason="needs the extra minigrid")
     if arguments[0] == "train" and "--help" not in arguments:  # environment, target and every number are allowed
         config, _ = parse_run(arguments[1:], cli.TrainCommand, "")
         build.build(config).environment.close()
