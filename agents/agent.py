@@ -155,7 +155,7 @@ def make_targets(
     """Make the targets of an agent: the main target, and the encoder and the Polyak average if the config has them.
 
     Raises:
-        ValueError: if a rule does not parse, or targets exclude each other; the message names the field.
+        ValueError: if a rule does not parse or does not fit the config; the message names the field.
 
     >>> {name: str(target.rule) for name, target in make_targets(AgentConfig(average="incremental:0.001")).items()}
     {'q': 'periodic:200', 'average': 'incremental:0.001'}

@@ -75,7 +75,7 @@ def shift_and_intensity(key: jax.Array, images: jax.Array) -> jax.Array:
         images: ``[B, H, W, C]`` of any dtype.
 
     Returns:
-        float32 images of the same shape; integer images are divided by 255, and the networks do not scale them again.
+        float32 images of the same shape; uint8 images are divided by 255, and the networks do not scale them again.
 
     >>> shift_and_intensity(jax.random.key(0), jnp.full((1, 9, 9, 1), 255, jnp.uint8)).dtype
     dtype('float32')

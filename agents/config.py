@@ -276,7 +276,7 @@ class AgentConfig(Part):
     Attributes:
         network: Torso and core of the network.
         head: Head of the network: its output for each action, and the loss of that output.
-        bootstrap: Bootstrap policy: greedy (the value of one next action) or munchausen (a soft value of all).
+        bootstrap: Bootstrap policy: greedy (the value of one next action) or munchausen (a soft value of all actions).
         augmentation: Augmentation of sampled images: shift (by up to 4 pixels, DrQ), shift_and_intensity, none, or auto
             (shift for images, otherwise none).
         optimizer: Optimizer of the parameters.

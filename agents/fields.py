@@ -117,7 +117,7 @@ class Part:
     NumPy scalars become Python numbers.
 
     Raises:
-        TypeError: if a value is of another type than the field's.
+        TypeError: if a value has another type than its field.
         ValueError: if a value is out of range, or is not one of the choices.
 
     >>> @dataclasses.dataclass(frozen=True)

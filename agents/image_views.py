@@ -14,7 +14,7 @@ Views = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [B, H, W, C]) -> [B
 def make_views(config: ImageViews) -> Views:
     """Make the function from a key and images ``[B, H, W, C]`` to one random float32 view per image.
 
-    Integer images are scaled to [0, 1]. The key is consumed.
+    uint8 images are scaled to [0, 1]. The key is consumed.
 
     >>> views = make_views(ImageViews())
     >>> views(jax.random.key(0), jnp.zeros((2, 8, 8, 1), jnp.uint8)).shape

@@ -206,7 +206,7 @@ AGENTS: dict[str, AgentEntry] = {
     "zp": AgentEntry(
         "n_step_double_dqn",
         {"self_prediction": "mlp"},
-        "features predict a target network's next features (ZP)",
+        "self-prediction of a target network's next features (ZP)",
         (ZP,),
         "on n-step double DQN, feed-forward unless --core lstm; the paper uses TD3 for vector observations",
     ),

@@ -117,6 +117,6 @@ class BYOLConfig(Part):
             raise ValueError("learning_rate: got 0, with which nothing is learnt; expected a number > 0.")
         if not self.stop_gradient and self.target.strip() != "none":
             raise ValueError(
-                f"stop_gradient: got False with target {self.target!r}, but only the online network has a gradient; "
-                "expected the target none. Try --target none."
+                f"stop_gradient: got False with the target {self.target!r}, but only the online network has a "
+                "gradient; expected the target none. Try --target none."
             )

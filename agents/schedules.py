@@ -1,4 +1,4 @@
-"""Schedules: numbers that change over a run, with a string form, as target rules have. Imports nothing heavy.
+"""Schedules: numbers that change over a run, each with a string form. The module imports nothing heavy.
 
 =============================  =====================================================================
 text                           value at a step

@@ -10,7 +10,7 @@ from .. import networks
 from ..updates import LearnerState
 from .config import GIVE_SUPPORT, AgentConfig, Categorical, HLGauss, check_bounded
 
-_TAIL = 0.05  # share of the steps with a more extreme reward, which counts once instead of at every step
+_TAIL = 0.05  # smallest share of the steps from which a reward is assumed to repeat at every step
 _MARGIN = 0.05  # extension at each end, as a share of the support
 
 

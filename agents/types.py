@@ -98,7 +98,8 @@ class Latents(NamedTuple):
     Attributes:
         online: ``[B, T, H]``, online features of the observations acted on.
         predicted: ``[B, T, K, H]``, predicted features of the next ``K`` observations.
-        wanted: ``[B, T, K, H]``, features to predict, from the target network.
+        wanted: ``[B, T, K, H]``, features to predict, from the target network, or from the online network without
+            stop_gradient.
         valid: ``[B, T, K]`` bool, whether there is something to predict.
     """
 

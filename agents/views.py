@@ -81,7 +81,11 @@ def values_tm1(network: Network, variables: Variables, sample: Sample, burn_in: 
 
 
 def features_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> tuple[Array, Array]:
-    """Compute the features ``[B * T, H]`` of the observations acted on, without noise, and the mask of valid ones."""
+    """Compute the features of the observations acted on, without noise.
+
+    Returns:
+        Features ``[B * T, H]``, and ``[B * T]`` bool, whether a step is learnt from.
+    """
     learns, drawn = steps_of(sample, burn_in)[0].learns, sample.transition
     if isinstance(drawn, Sequence):
         features = _unroll_hidden(network, variables, drawn, burn_in)[:, :-1]

@@ -23,8 +23,8 @@ _BATCHED = ValueOutput(*(None if field == "atoms" else 0 for field in ValueOutpu
 def make_value_term(config: AgentConfig) -> Term:
     """Make the value term of an agent.
 
-    The loss of a sequence is the mean over its steps without the burn-in; the loss of a step is that of the
-    ``n_steps`` window that begins at the step, and 0 for padding. The priority of a sequence is
+    The loss of a step is the loss of the ``n_steps`` window that begins at the step. The loss of a sequence is the sum
+    over the steps that are learnt from, divided by the length without the burn-in. The priority of a sequence is
     ``0.9 * largest + 0.1 * mean`` of the priorities of its steps; a sequence that is not complete yet gets the largest
     priority of the batch.
 
