@@ -1,6 +1,6 @@
-"""polyak.agents: how to act and how to learn.
+"""Agents: their configs, the table of agents, and the functions that act and learn.
 
-Configs and the table of agents are light; names that need JAX are imported when they are first used.
+Configs and the table import nothing heavy. Names that need JAX are imported on first use.
 """
 
 import importlib
@@ -51,12 +51,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the module of a public name at its first use."""
+    """Import the module of a public name on first use."""
     if name in _MODULES:
         return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    """The public names, those that are not imported yet included."""
+    """Return the public names, including names that are not imported yet."""
     return list(__all__)

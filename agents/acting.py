@@ -1,4 +1,4 @@
-"""Acting: the legal action of the largest value, and one member of an ensemble for an episode."""
+"""Acting: the legal action with the largest value; an ensemble acts with one member per episode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +17,9 @@ Array = Any
 
 
 def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
-    """Q-values to choose an action by: those of illegal actions are the dtype's lowest number.
+    """Replace the Q-values of illegal actions by the lowest number of the dtype.
 
-    Where no action is legal, as at a termination, action 0 is chosen, whose own value is a finite one.
+    If no action is legal, as at a termination, the greedy action is 0, and its unmasked value is finite.
 
     >>> int(mask_values(jnp.array([5.0, 1.0, 2.0]), jnp.array([False, True, True])).argmax())
     2
@@ -31,7 +31,7 @@ def mask_values(q_values: jax.Array, action_mask: Any) -> jax.Array:
 
 
 def greedy_action(q_values: jax.Array, action_mask: Any) -> jax.Array:
-    """The legal action of the largest value, ``[...]`` int32 of values ``[..., A]``; the lowest index of equal ones."""
+    """Return the legal actions ``[...]`` int32 with the largest values ``[..., A]``; ties go to the lowest index."""
     return jnp.argmax(mask_values(q_values, action_mask), axis=-1).astype(jnp.int32)
 
 
@@ -42,7 +42,7 @@ def forward(
     timestep: TimeStep,
     core_state: Any,
 ) -> tuple[ValueOutput, Any]:
-    """Values of one time step ``[N, ...]`` outside of training, and the recurrent state after it."""
+    """Compute the values of one time step ``[N, ...]`` in evaluation mode, and the recurrent state after it."""
 
     def step(features: jax.Array) -> tuple[jax.Array, Any]:
         assert network.core is not None
@@ -58,20 +58,21 @@ def forward(
 def make_acting(
     config: AgentConfig, network: Network, target: Target | None = None
 ) -> tuple[Callable[..., Any], Callable[..., ActOutput], Callable[..., ActOutput], Callable[..., jax.Array]]:
-    """Make the functions with which an agent begins, acts in training, and acts when it is evaluated.
+    """Make the functions that initialise an agent's recurrent state, act in training, and act in evaluation.
 
-    An ensemble acts by one member for a whole episode (Osband et al., 2016, algorithm 1), drawn where the episode
-    begins, and keeps with each step which members learn from it; evaluated, it acts by the mean of its members. Noisy
-    layers draw in training alone, and implicit quantiles never: they act on evenly spaced fractions.
+    An ensemble acts with one member, sampled at the start of an episode (Osband et al., 2016, algorithm 1), and stores
+    with each step the members that learn from it; in evaluation it acts with the mean of its members. Noisy layers
+    sample noise only in training. Implicit quantile heads never sample to act: their fractions are evenly spaced.
 
     Args:
         config: Config of the agent.
-        network: Network to act with.
-        target: Main target, where the target network acts in training; None for the online network. An agent that is
-            evaluated acts with ``params`` (see :func:`polyak.agents.evaluation_state`).
+        network: Network that acts.
+        target: Main target if the target network acts in training; None for the online network. In evaluation an agent
+            acts with ``params`` (see :func:`polyak.agents.evaluation_state`).
 
     Returns:
-        ``initial_recurrent_state``, ``act``, ``evaluate_act`` and ``q_values`` of an :class:`polyak.agents.Agent`.
+        Fields ``initial_recurrent_state``, ``act``, ``evaluate_act`` and ``q_values`` of an
+        :class:`polyak.agents.Agent`.
     """
     ensemble = config.head if isinstance(config.head, Ensemble) else None
     noisy = network.draws and (not isinstance(config.head, ImplicitQuantile) or config.head.noisy_sigma is not None)
@@ -87,7 +88,7 @@ def make_acting(
         return RecurrentState(network.initial_recurrent_state(num_envs), member)
 
     def core_of(recurrent_state: Any, first: jax.Array) -> Any:
-        """Recurrent state of the network, zeros where an episode begins."""
+        """Return the recurrent state of the network, zeros at the start of an episode."""
         if not has_core:
             return ()
         return jax.tree.map(lambda leaf: jnp.where(first[:, None], 0.0, leaf), recurrent_state.core)

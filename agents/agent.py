@@ -1,4 +1,4 @@
-"""The one maker of agents: a network, the terms of a loss, an optimizer and named targets, from a config."""
+"""Make an agent from a config: a network, the terms of a loss, an optimizer and named targets."""
 
 import functools
 import math
@@ -42,32 +42,32 @@ def make_agent(
     module_state: Literal["copied", "own"] = "copied",
     terms: Mapping[str, tuple[float, Term]] = {},
 ) -> Agent:
-    """Makes an agent.
+    """Make an agent.
 
-    The loss is the value term plus the weighted sum of ``terms``, each weighted by the sample's importance weights.
+    The loss is the value term plus the weighted sum of ``terms``, all weighted by the sample's importance weights.
 
     Args:
         config: Config of the agent.
-        spec: Observations as the agent sees them, frames stacked, and the number of actions.
+        spec: Observations of the agent, after frame stacking, and the number of actions.
         total_learner_steps: Number of learner steps of the run, over which schedules of the learning rate and of target
             rules change.
-        environment_steps_per_learner_step: Number of environment steps for each learner step, by which periods of
-            target rules in environment steps, such as ``500env``, are converted.
+        environment_steps_per_learner_step: Number of environment steps per learner step, which converts periods in
+            environment steps, such as ``500env``.
         lowering: Lowering of convolutions (see :class:`polyak.networks.Conv2D`).
-        network: Network in the place of the built-in one: the result of :func:`polyak.networks.compose`, or a Haiku
-            transform of ``observation -> ValueOutput``. By default :func:`polyak.networks.make_network` from the
+        network: Network that replaces the built-in network: the result of :func:`polyak.networks.compose`, or a Haiku
+            transform of ``observation -> ValueOutput``. The default is :func:`polyak.networks.make_network` with the
             config.
-        module_state: Module state of the target network: ``copied`` with the parameters, or its ``own``, from its own
-            forward passes. That of a target ``encoder`` is copied.
-        terms: Name to weight and term, added to the value term.
+        module_state: Source of the target network's module state: ``copied`` with the parameters, or ``own``, from the
+            target network's own forward passes. The module state of a target ``encoder`` is always copied.
+        terms: Mapping from name to weight and term, added to the value term.
 
     Raises:
-        ValueError: if a part of the config does not suit the observations, the text of a rule or of a period does not
-            parse, a part that is reset is none of the network's, the network's output does not fit the head or the
-            actions, a field is set that a given network does not read, a term has the name of one of the agent's own, a
-            weight is not finite, or a term does not return ``[B]`` losses.
-        TypeError: if the network returns something other than a ``ValueOutput``, ``terms`` has something other than
-            weights and terms, or a term returns something other than a ``TermOutput``.
+        ValueError: if a part of the config does not fit the observations, a rule or a period does not parse, a part to
+            reset is not in the network, the network's output does not fit the head or the actions, a field is set that
+            a given network does not read, a term has the name of a built-in term, a weight is not finite, or a term
+            does not return ``[B]`` losses.
+        TypeError: if the network does not return a ``ValueOutput``, ``terms`` contains anything but weights and terms,
+            or a term does not return a ``TermOutput``.
 
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
     >>> agent = make_agent(AgentConfig(target="incremental:0.005"), spec, total_learner_steps=1000)
@@ -125,7 +125,7 @@ def make_agent(
     acts_with = MAIN_TARGET if config.act_with == "target" else None
     acting_target = None if acts_with is None else named[acts_with]
     initial_recurrent_state, act, evaluate_act, q_values = make_acting(config, acting_network, acting_target)
-    # A run asks for their shapes before it compiles them: jax.jit remembers a trace, and inlines it where it is called.
+    # A run evaluates their shapes before it compiles them; jax.jit caches the trace and inlines it in the caller.
     learn, greedy = (jax.jit(function, inline=True) for function in (learner.step, greedy_actions))
     return Agent(
         init,
@@ -152,10 +152,10 @@ def make_targets(
     environment_steps_per_learner_step: Fraction | None = None,
     module_state: Literal["copied", "own"] = "copied",
 ) -> dict[str, Target]:
-    """Targets of an agent: the main one, and the Polyak average to evaluate with where the config asks for one.
+    """Make the targets of an agent: the main target, and the encoder and the Polyak average if the config has them.
 
     Raises:
-        ValueError: if a rule's text does not parse; the message names the field.
+        ValueError: if a rule does not parse or does not fit the config; the message names the field.
 
     >>> {name: str(target.rule) for name, target in make_targets(AgentConfig(average="incremental:0.001")).items()}
     {'q': 'periodic:200', 'average': 'incremental:0.001'}
@@ -171,17 +171,17 @@ def make_targets(
     except ValueError as error:
         if prediction is None and f"the name '{ENCODER}'" in str(error):
             raise ValueError(
-                f"{error} Self-prediction alone reads an {ENCODER}: leave it out of the target, or set self_prediction."
+                f"{error} Only self-prediction reads an {ENCODER}: leave it out of the target, or set self_prediction."
             ) from None
         raise
     if MAIN_TARGET not in rules:
         raise ValueError(
-            f"target: got {config.target!r}, which has no rule of {MAIN_TARGET}, the target that values are learnt "
-            f"from. Write it before the others, as in 'periodic:200 {config.target}'."
+            f"target: got {config.target!r}, which has no rule for {MAIN_TARGET}, the target that values are learnt "
+            f"from. Write this rule first, as in 'periodic:200 {config.target}'."
         )
     if ENCODER in rules and prediction is not None and not prediction.stop_gradient:
         raise ValueError(
-            f"target: got {config.target!r} without stop_gradient, where the online network's features are predicted "
+            f"target: got {config.target!r}, but without stop_gradient the online network's features are predicted "
             f"and no {ENCODER} is read. Leave the {ENCODER} out, or set stop_gradient."
         )
     targets = {MAIN_TARGET: Target(rules[MAIN_TARGET], module_state=module_state)}
@@ -194,7 +194,7 @@ def make_targets(
         raise ValueError(f"average: {error}") from None
     if config.act_with == "target" and not updates.is_none(average):
         raise ValueError(
-            f"act_with: got 'target', and average is {config.average!r}, which would be evaluated in the place of the "
+            f"act_with: got 'target', and average is {config.average!r}, which would be evaluated instead of the "
             "network that acts; expected one of the two. Try --average none, or --act-with online."
         )
     if config.act_with == "target" and str(rules[MAIN_TARGET]) in ("none", "frozen"):
@@ -206,11 +206,11 @@ def make_targets(
 
 
 def encoder_of(tree: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
-    """Modules below the head, with which features are computed.
+    """Select the modules that compute features, which are below the head.
 
     Args:
         tree: Parameters or module state, by module.
-        also: Names of further modules, such as those that features are projected by.
+        also: Names of further modules, such as the modules of a projection.
 
     >>> sorted(encoder_of({"torso/linear": {}, "head/mlp/~/linear_0": {}, "head/q_values": {}}))
     ['torso/linear']
@@ -229,8 +229,8 @@ def _check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
     for own in (_VALUE, _SELF_PREDICTION):
         if own in terms:
             raise ValueError(
-                f"terms: got the name {own!r}, which is that of the agent's own {own.replace('_', '-')} term; expected "
-                "another name. Rename the term; it is added to the agent's own."
+                f"terms: got the name {own!r}, which is the name of the agent's own {own.replace('_', '-')} term; "
+                "expected another name. Rename the term; it is added to the agent's own terms."
             )
     for name, pair in terms.items():
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
@@ -246,7 +246,7 @@ def _check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
 def _sum_terms(
     weighted: Mapping[str, tuple[float, Term]], key: jax.Array, views: Views
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Weighted sum ``[B]`` of all terms, the priorities of the value term, and all metrics."""
+    """Compute the weighted sum ``[B]`` of all terms; return it with the value term's priorities and all metrics."""
     batch, metrics = len(views.sample.weights), dict[str, jax.Array]()
     total: Any = 0.0
     priorities: Any = ()

@@ -1,4 +1,4 @@
-"""Network of an agent, from its config: the built-in one, or a given one that is checked."""
+"""Network of an agent: the built-in network of its config, or a given network, which is checked."""
 
 import functools
 from typing import Any
@@ -15,10 +15,10 @@ from .acting import forward
 from .config import AgentConfig, ConvPrediction, Ensemble, ImplicitQuantile, LinearPrediction, MLPPrediction
 from .heads import HEADS
 
-# Fields of the config's network that the built-in network alone reads.
+# Fields of the config's network that only the built-in network reads.
 _OF_BUILT_IN_NETWORK = ("torso", "torso_width", "hidden_sizes", "activation", "normalize_features")
 _TRANSITIONS = {LinearPrediction: "linear", MLPPrediction: "mlp", ConvPrediction: "conv"}
-# Fields of heads that the built-in network alone reads, and the values at which a given network is as they say.
+# Fields of heads that only the built-in network reads, and the values that a given network allows.
 _OF_BUILT_IN_HEADS = {
     "dueling": (False,),
     "noisy_sigma": (None,),
@@ -34,16 +34,16 @@ def make_networks(
     network: Network | hk.Transformed | hk.TransformedWithState | None,
     lowering: networks.Lowering,
 ) -> tuple[Network, Network]:
-    """Network to learn with and network to act with; the built-in one acts on fractions that are evenly spaced.
+    """Make the network that learns and the network that acts; the built-in one acts on evenly spaced fractions.
 
     Args:
         config: Config of the agent.
         spec: Observations and number of actions.
-        network: Network in the place of the built-in one; None for that one.
+        network: Network that replaces the built-in network; None keeps the built-in network.
         lowering: Lowering of convolutions.
 
     Raises:
-        ValueError: if a part of the config does not suit the observations or the network, or a field is set that a
+        ValueError: if a part of the config does not fit the observations or the network, or if a field is set that a
             given network does not read.
     """
     if network is None:
@@ -70,26 +70,26 @@ def make_networks(
 
 
 def _check_features(config: AgentConfig, spec: EnvironmentSpec) -> None:
-    """Check that features that are scaled are not the observation itself, of which little would be left."""
+    """Check that normalize_features scales features of the network and not the observation itself."""
     network = config.network
     if not network.normalize_features or network.core is not None or torso_name(config, spec) != "mlp":
         return
     if len(network.hidden_sizes) == 1 and _head_has_hidden_layer(config):
         raise ValueError(
-            f"hidden_sizes: got {network.hidden_sizes}, whose layer is the head's, so that normalize_features would "
-            "scale the observation itself; expected two layers or more. Try --hidden-sizes 120 84, or "
+            f"hidden_sizes: got {network.hidden_sizes}, but this layer belongs to the head, and normalize_features "
+            "would scale the observation itself; expected two layers or more. Try --hidden-sizes 120 84, or "
             "--no-normalize-features."
         )
 
 
 def _head_has_hidden_layer(config: AgentConfig) -> bool:
-    """Whether the last hidden layer is one of the head's."""
+    """Return whether the last hidden layer belongs to the head."""
     has_own = getattr(config.head, "dueling", False) or isinstance(config.head, ImplicitQuantile)
     return has_own or _projection(config) != "none"
 
 
 def _prediction_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:
-    """Arguments of :func:`polyak.networks.make_network` for self-prediction, which nothing but learning needs."""
+    """Return the arguments of :func:`polyak.networks.make_network` for self-prediction, which only learning needs."""
     prediction = config.self_prediction
     if prediction is None:
         return {}
@@ -105,19 +105,20 @@ def _prediction_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[st
 
 
 def _feature_map(config: AgentConfig, spec: EnvironmentSpec) -> tuple[int, int, int]:
-    """Shape of the map of features that convolutions predict."""
+    """Return the shape of the feature map that convolutions predict."""
     network, torso = config.network, torso_name(config, spec)
     if torso == "mlp":
         raise ValueError(
             f"self_prediction: got 'conv' and observations of shape {spec.observation.shape} with the torso mlp, whose "
-            "features are no map. Try --self-prediction mlp, or a torso of images."
+            "features have no spatial shape. Try --self-prediction mlp, or a torso for images."
         )
     has_own = _head_has_hidden_layer(config)
     if len(network.hidden_sizes) > 1 or not has_own:
         raise ValueError(
-            f"self_prediction: got 'conv' with hidden_sizes {network.hidden_sizes}, of which "
-            f"{'the first are' if has_own else 'all are'} between the convolutions and the features; expected one "
-            "layer, which is the head's. Try --projection shared and one layer, such as --hidden-sizes 512."
+            f"self_prediction: got 'conv' with hidden_sizes {network.hidden_sizes}, but "
+            f"{'the first layers are' if has_own else 'these layers are'} between the convolutions and the features; "
+            "expected one layer, which belongs to the head. Try --projection shared and one layer, such as "
+            "--hidden-sizes 512."
         )
     return networks.feature_map_shape(torso, spec.observation.shape, network.torso_width)
 
@@ -127,7 +128,7 @@ def _projection(config: AgentConfig) -> Any:
 
 
 def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
-    """Raises ValueError if a field is set that the built-in network alone reads, and a network is given."""
+    """Raise ValueError if a field is set that only the built-in network reads."""
     plain = type(config.network)()
     fields: list[tuple[str, Any, tuple[Any, ...]]] = [
         (name, getattr(config.network, name), (getattr(plain, name),)) for name in _OF_BUILT_IN_NETWORK
@@ -147,13 +148,13 @@ def _refuse_unread(config: AgentConfig, lowering: networks.Lowering) -> None:
     for name, value, allowed in [*fields, ("lowering", lowering, ("convolution",))]:
         if value not in allowed:
             raise ValueError(
-                f"{name}: got {value!r}, which only the built-in network reads, and network= replaces that one; "
-                f"expected {' or '.join(map(repr, allowed))}. Build {name} into the network, and leave the field out."
+                f"{name}: got {value!r}, which only the built-in network reads, and network= replaces it; expected "
+                f"{' or '.join(map(repr, allowed))}. Build {name} into the network, and leave the field out."
             )
 
 
 def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, Any]:
-    """Arguments of :func:`polyak.networks.make_network` for an agent, in JSON's own types.
+    """Return the arguments of :func:`polyak.networks.make_network` for an agent, as JSON types.
 
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), num_actions=2)
     >>> network_arguments(AgentConfig(), spec)
@@ -181,11 +182,11 @@ def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, A
 
 
 def torso_name(config: AgentConfig, spec: EnvironmentSpec) -> str:
-    """Name of the torso, with ``auto`` decided by the observations.
+    """Return the name of the torso; the observations decide ``auto``.
 
     Raises:
-        ValueError: if a torso of images is to see observations of another shape than ``[H, W, C]``, or one without
-            convolutions has a width.
+        ValueError: if a torso for images gets observations of another shape than ``[H, W, C]``, or if ``torso_width``
+            is set for a torso without convolutions.
 
     >>> torso_name(AgentConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((84, 84, 4), jnp.uint8), num_actions=2))
     'nature'
@@ -194,24 +195,24 @@ def torso_name(config: AgentConfig, spec: EnvironmentSpec) -> str:
     if torso not in ("auto", "mlp") and len(shape) != 3:
         raise ValueError(
             f"torso: got {torso!r} and observations of shape {shape}; expected images, [height, width, channels]. Try "
-            "--torso auto, which is mlp for these."
+            "--torso auto, which is mlp for this shape."
         )
     if torso == "auto":
         torso = "nature" if len(shape) == 3 else "mlp"
     if torso == "mlp" and width != 1:
         raise ValueError(
             f"torso_width: got {width} with the torso mlp, which has no convolutions; expected 1. Try --hidden-sizes, "
-            "or a torso of images."
+            "or a torso for images."
         )
     return torso
 
 
 def check_output(config: AgentConfig, network: Network, spec: EnvironmentSpec) -> None:
-    """Checks that a network's output fits the actions and the head, without computing anything.
+    """Check that a network's output fits the actions and the head, without computing it.
 
     Raises:
-        ValueError: if it does not.
-        TypeError: if it is no ``ValueOutput``.
+        ValueError: if the output does not fit.
+        TypeError: if the output is not a ``ValueOutput``.
     """
     observation = jax.ShapeDtypeStruct((1, *spec.observation.shape), spec.observation.dtype)
 

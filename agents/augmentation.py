@@ -16,10 +16,10 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [B, H, W, C]) -> 
 
 
 def make_augmentation(name: str, shape: tuple[int, ...]) -> Augment | None:
-    """Make the augmentation of a name for observations of a shape; None for no augmentation.
+    """Make the augmentation with a name for observations of a shape; None means no augmentation.
 
     Args:
-        name: Name in the config: none, auto, shift or shift_and_intensity.
+        name: Name of the augmentation: none, auto, shift or shift_and_intensity.
         shape: Shape of one observation.
 
     Raises:
@@ -40,7 +40,7 @@ def make_augmentation(name: str, shape: tuple[int, ...]) -> Augment | None:
 
 
 def shift(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Shift each image by up to 4 pixels along each axis, with its border repeated.
+    """Shift each image by up to 4 pixels along each axis and repeat its border pixels.
 
     Yarats et al., 2021, section 3.1.
 
@@ -75,7 +75,7 @@ def shift_and_intensity(key: jax.Array, images: jax.Array) -> jax.Array:
         images: ``[B, H, W, C]`` of any dtype.
 
     Returns:
-        float32 images of the same shape; bytes are divided by 255, and the networks do not scale them again.
+        float32 images of the same shape; uint8 images are divided by 255, and the networks do not scale them again.
 
     >>> shift_and_intensity(jax.random.key(0), jnp.full((1, 9, 9, 1), 255, jnp.uint8)).dtype
     dtype('float32')
@@ -87,12 +87,12 @@ def shift_and_intensity(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def augment_sample(augment: Augment | None, keys: Sequence[jax.Array], sample: Sample) -> Sample:
-    """The sample with its images augmented, each of a transition's observations by itself.
+    """Augment the images of a sample, with independent draws for the two observations of a transition.
 
     Args:
-        augment: Augmentation; None returns the sample.
-        keys: Two keys; consumed.
-        sample: Transitions, with their future where they have one, or sequences.
+        augment: Augmentation; None returns the sample unchanged.
+        keys: Two random keys, consumed.
+        sample: Transitions, with or without a future, or sequences.
 
     >>> from polyak.replay import Transition
     >>> images = jnp.zeros((1, 8, 8, 1))

@@ -1,4 +1,4 @@
-"""Bootstrap policy: weights of the next actions, an entropy bonus of their value, and a bonus of the reward."""
+"""Bootstrap policy: weights of the next actions, an entropy bonus on their value, and a reward bonus."""
 
 from typing import Any, NamedTuple
 
@@ -12,13 +12,12 @@ Array = Any
 
 
 class NextPolicy(NamedTuple):
-    """Policy whose value is bootstrapped, of one transition.
+    """Bootstrap policy of one transition.
 
     Attributes:
-        weights: ``[A]`` float32, the probability of each next action; or, of a greedy policy, its action, an int32
-            scalar.
-        entropy_bonus: Scalar added to the value of the next observation.
-        reward_bonus: Scalar added to the reward.
+        weights: ``[A]`` float32, probabilities of the next actions; for a greedy policy the action, an int32 scalar.
+        entropy_bonus: Entropy bonus, a scalar added to the value of the next observation.
+        reward_bonus: Reward bonus, a scalar added to the reward.
     """
 
     weights: Array
@@ -29,19 +28,19 @@ class NextPolicy(NamedTuple):
 def next_policy(
     bootstrap: Bootstrap, selector_t: Array, target_tm1: Array, a_tm1: Array, mask_tm1: Array = (), mask_t: Array = ()
 ) -> NextPolicy:
-    """Bootstrap policy of one transition.
+    """Compute the bootstrap policy of one transition.
 
-    Greedy: the legal action of the largest ``selector_t``. Munchausen (Vieillard et al., 2020, equation 5):
-    the softmax policy of the target network at temperature τ, whose entropy, τ times it, is added to the value, and
-    whose scaled log-probability of ``a_tm1``, clipped, is added to the reward.
+    Greedy: the legal action with the largest ``selector_t``. Munchausen (Vieillard et al., 2020, equation 5): the
+    softmax policy π of the target network at temperature τ. Its entropy times τ is added to the value, and its scaled
+    log-probability τ log π(``a_tm1``), clipped and weighted, is added to the reward.
 
     Args:
-        bootstrap: Part of the config.
-        selector_t: ``[A]``, values of ``obs_t`` by which next actions are chosen.
+        bootstrap: Bootstrap part of the config.
+        selector_t: ``[A]``, values of ``obs_t`` that choose the next action.
         target_tm1: ``[A]``, the target network's values of ``obs_tm1``.
         a_tm1: Action, an int32 scalar.
-        mask_tm1: ``[A]`` bool, legal actions at ``obs_tm1``; ``()`` for all.
-        mask_t: ``[A]`` bool, legal actions at ``obs_t``; ``()`` for all.
+        mask_tm1: ``[A]`` bool, legal actions at ``obs_tm1``; ``()`` if all are legal.
+        mask_t: ``[A]`` bool, legal actions at ``obs_t``; ``()`` if all are legal.
 
     >>> from polyak.agents.config import Greedy
     >>> int(next_policy(Greedy(), jnp.array([1.0, 3.0]), jnp.zeros(2), jnp.int32(0)).weights)
@@ -51,7 +50,7 @@ def next_policy(
     if not isinstance(bootstrap, Munchausen):
         return NextPolicy(jnp.argmax(legal_t), 0.0, 0.0)
     temperature = bootstrap.munchausen_temperature
-    weights = jax.nn.softmax(mask_values(selector_t / temperature, mask_t))  # masked last: finite without a legal one
+    weights = jax.nn.softmax(mask_values(selector_t / temperature, mask_t))  # masked last: finite if no action is legal
     entropy_bonus = soft_maximum(legal_t, temperature) - mix(weights, selector_t)
     legal_tm1 = mask_values(target_tm1, mask_tm1)
     scaled_log_policy = legal_tm1[a_tm1] - soft_maximum(legal_tm1, temperature)
@@ -60,7 +59,7 @@ def next_policy(
 
 
 def mix(weights: Array, values: Array) -> Array:
-    """Mean of ``[..., A]`` values over the actions of a policy, ``[...]``; an action of weight 0 is not read.
+    """Compute the mean ``[...]`` of values ``[..., A]`` under a policy; a value with weight 0 is not read.
 
     >>> float(mix(jnp.array([0.5, 0.5, 0.0]), jnp.array([1.0, 2.0, jnp.inf]))), float(mix(1, jnp.array([1.0, 2.0])))
     (1.5, 2.0)
@@ -72,7 +71,7 @@ def mix(weights: Array, values: Array) -> Array:
 
 
 def soft_maximum(q_values: Array, temperature: float) -> Array:
-    """``temperature * logsumexp(q / temperature)`` of ``[A]`` values, exact for any temperature.
+    """Compute ``temperature * logsumexp(q / temperature)`` of ``[A]`` values, without overflow at any temperature.
 
     >>> round(float(soft_maximum(jnp.array([1.0, 1.0]), 0.5)), 4)
     1.3466

@@ -1,4 +1,4 @@
-"""BYOL on images: two views of each, an online network that predicts the target network's projection of the other."""
+"""BYOL on images: from one view of an image, predict the target network's projection of another view."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,15 +21,16 @@ _PREDICTOR = "predictor"
 
 
 class BYOL(NamedTuple):
-    """Functions of BYOL; pure, none of them jitted but ``init``.
+    """Pure functions of BYOL; only ``init`` is jitted.
 
     Attributes:
         init: ``key -> LearnerState``.
-        learner: Learner whose batch is images ``[B, H, W, C]``.
+        learner: Learner on batches of images ``[B, H, W, C]``.
         encode: ``(LearnerState, images) -> features [B, D]`` of the online encoder.
-        encode_by_target: The same of the target's encoder; under the rule ``none`` that is the online encoder.
-        read: ``(key, LearnerState, images) -> metrics``: readings of the features of one view of each image.
-        targets: Name to target.
+        encode_by_target: ``(LearnerState, images) -> features [B, D]`` of the target encoder, which is the online
+            encoder under the rule ``none``.
+        read: ``(key, LearnerState, images) -> metrics``, readings of the features of one view per image.
+        targets: Mapping from name to target.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -49,19 +50,19 @@ def make_byol(
 ) -> BYOL:
     """Make BYOL for images of a shape and dtype.
 
-    Both views of a batch go through each network together, as one batch ``[2 B]``, so that BatchNorm's statistics are
-    over both (Grill et al. take them over each view). The module state of the target network is its own: that of its
-    own forward pass. Under the rule ``none`` there is no second pass: the projections that are predicted are the
-    online network's (SimSiam, Chen and He, 2021).
+    Each network processes both views of a batch as one batch ``[2 B]``, so that BatchNorm's statistics are over both
+    views (Grill et al. compute them for each view). The target network has its own module state, from its own forward
+    pass. Under the rule ``none`` there is no second pass, because the online network's projections are predicted
+    (SimSiam, Chen and He, 2021).
 
     Args:
         config: Config of BYOL.
         image: Shape ``[H, W, C]`` and dtype of one image.
-        total_learner_steps: Number of gradient steps of the run, over which the learning rate and a cosine rule change.
+        total_learner_steps: Number of gradient steps of the run, over which schedules and a cosine rule change.
         lowering: Lowering of convolutions (see :class:`polyak.networks.Conv2D`).
 
     Raises:
-        ValueError: if the images do not suit the torso, or the text of the target does not parse.
+        ValueError: if the images do not fit the torso, or the rule of the target does not parse.
 
     >>> config = BYOLConfig(target="incremental:cosine(0.01)")
     >>> byol = make_byol(config, jax.ShapeDtypeStruct((8, 8, 1), jnp.uint8), total_learner_steps=100)
@@ -103,10 +104,10 @@ def make_byol(
 
 
 def make_byol_targets(config: BYOLConfig, total_learner_steps: int | None = None) -> dict[str, Target]:
-    """The only target: encoder and projector, with a module state of its own.
+    """Make the only target: encoder and projector, with their own module state.
 
     Raises:
-        ValueError: if the text of the rule does not parse.
+        ValueError: if the rule does not parse.
 
     >>> str(make_byol_targets(BYOLConfig(), 100)["target"].rule)
     'incremental:cosine(0.01,100)'
@@ -116,13 +117,13 @@ def make_byol_targets(config: BYOLConfig, total_learner_steps: int | None = None
 
 
 def byol_loss(predicted: Array, projected: Array) -> jax.Array:
-    """Mean over both directions of ``2 - 2 * cosine``, from the predictions of one view to the other's projections.
+    """Compute the mean of ``2 - 2 * cosine`` between the predictions of one view and the other view's projections.
 
-    Grill et al., 2020, equation 2, which sums the two directions.
+    Grill et al., 2020, equation 2; this is the mean of the two directions, theirs is the sum.
 
     Args:
-        predicted: ``[2 B, P]``, predictions from the first views and then from the second ones.
-        projected: ``[2 B, P]``, projections of the first views and then of the second ones.
+        predicted: ``[2 B, P]``, predictions from the first views, then from the second views.
+        projected: ``[2 B, P]``, projections of the first views, then of the second views.
 
     >>> one, other = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
     >>> [float(byol_loss(jnp.stack([one, one]), jnp.stack([to, to]))) for to in (one, other, -one)]
@@ -159,5 +160,5 @@ def _make_loss(
 
 
 def _below_predictor(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Modules of encoder and projector, which the target network consists of."""
+    """Select the modules of the target network: encoder and projector."""
     return {name: leaves for name, leaves in tree.items() if name.split("/")[0] != _PREDICTOR}

@@ -1,6 +1,6 @@
-"""Config of an agent: parts, each a frozen dataclass; where one of several is chosen, a union of parts.
+"""Config of an agent: a tree of parts, each a frozen dataclass; a choice between several parts is a union.
 
-It imports nothing heavy, so that help and the table of agents do not wait for JAX. The config of a loop is in
+The module imports nothing heavy, so that help and the table of agents do not wait for JAX. The config of a loop is in
 :mod:`polyak.agents.loop_config`.
 """
 
@@ -20,9 +20,9 @@ class LSTM(Part):
     """Recurrent core (R2D2): an LSTM between torso and head, trained on sequences with stored recurrent state.
 
     Attributes:
-        lstm_size: Number of units.
-        burn_in: Number of steps before those that are learnt from, which only bring the recurrent state up to date; no
-            step is burnt in where a sequence begins with its episode.
+        lstm_size: Number of LSTM units.
+        burn_in: Number of steps at the start of a sequence that only update the recurrent state; a sequence that starts
+            with its episode learns from these steps too.
     """
 
     lstm_size: int = at_least(1, 64)
@@ -34,15 +34,15 @@ class Network(Part):
     """Torso and core of the network.
 
     Attributes:
-        torso: Layers below the head: mlp, nature (convolutions of Mnih et al., 2015), impala (residual ones of Espeholt
-            et al., 2018), minatar (a single one, Young and Tian, 2019), small (three of 3x3, for small images), or
-            auto, which is nature for images, else mlp.
-        torso_width: Factor of the number of filters of each convolution of the torso.
-        hidden_sizes: Number of units of each dense layer.
+        torso: Layers below the head: mlp, nature (convolutions of Mnih et al., 2015), impala (residual convolutions of
+            Espeholt et al., 2018), minatar (one convolution, Young and Tian, 2019), small (three 3x3 convolutions, for
+            small images), or auto (nature for images, otherwise mlp).
+        torso_width: Multiplier of the number of filters in each convolution of the torso.
+        hidden_sizes: Number of units in each dense layer.
         activation: Activation function of the dense layers.
-        normalize_features: Whether the features of an observation, the output of the torso, are scaled to [0, 1] by
-            their smallest and their largest (SPR).
-        core: Recurrent core, or none.
+        normalize_features: Whether to scale the torso's features of each observation to [0, 1] by their minimum and
+            maximum (SPR).
+        core: Recurrent core between torso and head: lstm, or none.
     """
 
     torso: Literal["auto", "mlp", "nature", "impala", "minatar", "small"] = "auto"
@@ -58,9 +58,9 @@ class Streams(Part):
     """Last layers of a head.
 
     Attributes:
-        dueling: Whether the head has a stream for the value and one for the advantages (Wang et al., 2016).
-        noisy_sigma: Initial scale of the learnt noise in the last layers, which explores (Fortunato et al., 2018); a
-            layer of n inputs begins with noisy_sigma / sqrt(n). None for no noise. Evaluation is without noise.
+        dueling: Whether to split the head into a value stream and an advantage stream (Wang et al., 2016).
+        noisy_sigma: Initial scale of the learnt exploration noise in the last layers (Fortunato et al., 2018); None
+            disables the noise. A layer with n inputs starts at noisy_sigma / sqrt(n). Evaluation is without noise.
     """
 
     dueling: bool = False
@@ -69,13 +69,14 @@ class Streams(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Support(Part):
-    """Support of a distribution of returns.
+    """Support of a return distribution.
 
     Attributes:
-        num_atoms: Number of atoms, or of bins.
+        num_atoms: Number of atoms or bins of the support.
         v_min: Lowest return of the support: the first atom, or the lower edge of the first bin; None derives it from
             the rewards of the first steps.
-        v_max: Highest return of the support: the last atom, or the upper edge of the last bin; None derives it as well.
+        v_max: Highest return of the support: the last atom, or the upper edge of the last bin; None derives it from
+            the rewards of the first steps.
     """
 
     num_atoms: int = at_least(2, 51)
@@ -83,7 +84,7 @@ class Support(Part):
     v_max: float | None = number(None)
 
     def __post_init__(self) -> None:
-        """Check the fields, and that both ends are given or neither."""
+        """Check the fields, and that both ends of the support are numbers or both are None."""
         super().__post_init__()
         if (self.v_min is None) != (self.v_max is None):
             raise ValueError(
@@ -98,11 +99,11 @@ class Support(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Scalar(Streams):
-    """Scalar head: one value of each action (DQN).
+    """Scalar head: one Q-value per action (DQN).
 
     Attributes:
-        error: Loss of a TD error: squared, or huber, which is linear beyond 1.
-        value_rescaling: Whether values are learnt as sign(x) * (sqrt(abs(x) + 1) - 1) + x / 1000, with which rewards
+        error: Loss of the TD error: squared, or huber, which is linear beyond an error of 1.
+        value_rescaling: Whether to learn rescaled values, sign(x) * (sqrt(abs(x) + 1) - 1) + x / 1000, so that rewards
             need no clipping (Pohlen et al., 2018).
     """
 
@@ -112,17 +113,17 @@ class Scalar(Streams):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(Streams, Support):
-    """Categorical head: probabilities of returns at fixed atoms (C51, Bellemare et al., 2017)."""
+    """Categorical head: probabilities of fixed returns, the atoms (C51, Bellemare et al., 2017)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HLGauss(Streams, Support):
-    """Histogram head, learnt from a Gaussian around the bootstrap target (HL-Gauss, Farebrother et al., 2024)."""
+    """Histogram head, trained on a Gaussian around the bootstrap target (HL-Gauss, Farebrother et al., 2024)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantile(Streams):
-    """Quantile head: returns at fixed fractions (QR-DQN, Dabney et al., 2018a).
+    """Quantile head: quantiles of the return at fixed fractions (QR-DQN, Dabney et al., 2018a).
 
     Attributes:
         num_quantiles: Number of quantiles.
@@ -133,10 +134,11 @@ class Quantile(Streams):
 
 @dataclasses.dataclass(frozen=True)
 class ImplicitQuantile(Streams):
-    """Implicit quantile head: returns at drawn fractions (IQN, Dabney et al., 2018b).
+    """Implicit quantile head: quantiles of the return at sampled fractions (IQN, Dabney et al., 2018b).
 
     Attributes:
-        num_quantiles: Number of fractions drawn for an observation; acting uses as many evenly spaced ones.
+        num_quantiles: Number of fractions sampled per observation; acting uses the same number of evenly spaced
+            fractions.
     """
 
     num_quantiles: int = at_least(1, 8)
@@ -144,15 +146,15 @@ class ImplicitQuantile(Streams):
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble(Part):
-    """Ensemble head: values of several members, one of which acts for an episode.
+    """Ensemble head: Q-values of several members; one member acts during an episode.
 
     Bootstrapped DQN, Osband et al., 2016.
 
     Attributes:
-        num_members: Number of members.
+        num_members: Number of ensemble members.
         mask_probability: Probability that a member learns from a step.
-        prior_scale: Weight of the fixed random network that is added to each member (Osband et al., 2018); 0 for none.
-        error: Loss of a TD error: squared, or huber, which is linear beyond 1.
+        prior_scale: Weight of the fixed random prior network in each member (Osband et al., 2018), or 0 for no prior.
+        error: Loss of the TD error: squared, or huber, which is linear beyond an error of 1.
     """
 
     num_members: int = at_least(1, 10)
@@ -166,8 +168,8 @@ class Greedy(Part):
     """Greedy bootstrap: the value of one next action.
 
     Attributes:
-        double: Whether the online network chooses that action, as in double Q-learning (van Hasselt et al., 2016); else
-            the target network does.
+        double: Whether the online network chooses the next action, as in double Q-learning (van Hasselt et al., 2016);
+            otherwise the target network chooses it.
     """
 
     double: bool = False
@@ -175,14 +177,14 @@ class Greedy(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Munchausen(Part):
-    """Munchausen bootstrap: a soft value of all next actions, and the log-policy added to the reward.
+    """Munchausen bootstrap: the soft value of all next actions, with the log-policy added to the reward.
 
     Vieillard et al., 2020.
 
     Attributes:
         munchausen_weight: Weight of the log-policy in the reward.
-        munchausen_temperature: Temperature of the softmax policy of the target network.
-        munchausen_clip: Lowest value of temperature * log-policy that is added.
+        munchausen_temperature: Temperature of the target network's softmax policy.
+        munchausen_clip: Lower bound of temperature * log-policy in the reward.
     """
 
     munchausen_weight: float = at_least(0, 0.9)
@@ -192,23 +194,23 @@ class Munchausen(Part):
 
 @dataclasses.dataclass(frozen=True)
 class SelfPrediction(Part):
-    """Self-prediction: the features of later observations are predicted, as a target network sees them (BYOL).
+    """Self-prediction: the online network predicts the target network's features of later observations (BYOL).
 
-    A model of one step is applied again and again.
+    A one-step transition model is applied once for each step of the horizon.
 
     Attributes:
-        horizon: Number of steps that are predicted, one after another.
-        prediction_weight: Weight of the loss of the predictions; that of the values has weight 1.
-        prediction_error: Loss of a prediction: squared, the squared distance, or cosine, which is 2 - 2 * cosine.
-        action_conditional: Whether the model sees the action.
-        projection: Projection of the features before they are compared, with a linear predictor on the online side:
-            none, streams, the first layers of both streams of a dueling head (SPR), or shared, the hidden layer of the
-            head, which its streams then share (SR-SPR, BBF).
-        predictor_rate: Learning rate of the model and of the predictor, in units of learning_rate.
-        stop_gradient: Whether the gradient stops at the features that are predicted; without it they are those of the
-            online network, which can make them all alike.
-        isotropy: Weight, within the loss of the predictions, of a penalty on features that are alike: the mean squared
-            distance of their correlations from the identity.
+        horizon: Number of future steps to predict.
+        prediction_weight: Weight of the prediction loss; the value loss has weight 1.
+        prediction_error: Loss of a prediction: squared (squared distance) or cosine (2 - 2 * cosine similarity).
+        action_conditional: Whether the transition model takes the action as an input.
+        projection: Projection of the features before they are compared: none, streams (the first layers of both streams
+            of a dueling head, as in SPR), or shared (the hidden layer of the head, which its streams then share, as in
+            SR-SPR and BBF). With a projection, the online network has a linear predictor.
+        predictor_rate: Learning rate of the transition model and the predictor, as a multiple of learning_rate.
+        stop_gradient: Whether to stop the gradient at the features to predict; otherwise they are the online network's
+            own features, which can collapse to a constant.
+        isotropy: Weight, within the prediction loss, of a penalty on correlated features: the mean squared difference
+            of the features' correlations from the identity.
     """
 
     horizon: int = number(1, Range(1, 100))
@@ -223,15 +225,15 @@ class SelfPrediction(Part):
 
 @dataclasses.dataclass(frozen=True)
 class LinearPrediction(SelfPrediction):
-    """Self-prediction by a matrix, or by one for each action (Khetarpal et al., 2025)."""
+    """Self-prediction with a linear model: one matrix, or one matrix per action (Khetarpal et al., 2025)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MLPPrediction(SelfPrediction):
-    """Self-prediction by dense layers, which see the action as a one-hot vector (Ni et al., 2024).
+    """Self-prediction with dense layers, which take the action as a one-hot vector (Ni et al., 2024).
 
     Attributes:
-        transition_sizes: Number of units of each hidden layer.
+        transition_sizes: Number of units in each hidden layer of the transition model.
     """
 
     transition_sizes: tuple[int, ...] = at_least(1, (128,))
@@ -239,20 +241,21 @@ class MLPPrediction(SelfPrediction):
 
 @dataclasses.dataclass(frozen=True)
 class ConvPrediction(SelfPrediction):
-    """Self-prediction by two convolutions on the map of features, which see the action as planes (SPR)."""
+    """Self-prediction with two convolutions on the feature map, which take the action as one-hot planes (SPR)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Resets(Part):
-    """Periodic resets, which keep a network able to learn where it is trained for long (D'Oro et al., 2023).
+    """Periodic resets, which keep a network able to learn in long training (D'Oro et al., 2023).
 
     Attributes:
         reset_period: Period of the resets in learner steps, such as 40000, or in environment steps, such as 20000env;
-            there is none in the last period of a run.
-        reset_parts: Parts of the network that are initialised again, and their optimizer state: prefixes of module
-            paths, such as head, with spaces between several; empty for none.
-        shrink_parts: Parts of the network that move towards newly initialised parameters; empty for none.
-        shrink: Weight of the old parameters where they move.
+            the last period of a run has no reset.
+        reset_parts: Parts of the network to initialise again with their optimizer state, as prefixes of module paths
+            with spaces between them, such as 'head predictor'; empty for no part.
+        shrink_parts: Parts of the network to move towards newly initialised parameters, as prefixes of module paths
+            with spaces between them; empty for no part.
+        shrink: Weight of the old parameters in shrink_parts; the new parameters have weight 1 - shrink.
     """
 
     reset_period: str = "40000"
@@ -272,24 +275,24 @@ class AgentConfig(Part):
 
     Attributes:
         network: Torso and core of the network.
-        head: Output of the network for each action, and its loss.
-        bootstrap: Bootstrap policy: the next action or policy whose value is bootstrapped.
-        augmentation: Augmentation of images as the learner sees them: shift by up to 4 pixels (DrQ),
-            shift_and_intensity, none, or auto, which is shift for images, else none.
+        head: Head of the network: its output for each action, and the loss of that output.
+        bootstrap: Bootstrap policy: greedy (the value of one next action) or munchausen (a soft value of all actions).
+        augmentation: Augmentation of sampled images: shift (by up to 4 pixels, DrQ), shift_and_intensity, none, or auto
+            (shift for images, otherwise none).
         optimizer: Optimizer of the parameters.
         learning_rate: Learning rate, a number or a schedule over learner steps.
-        max_gradient_norm: Global norm to which gradients are clipped; None for no clipping.
-        skip_nonfinite: Whether a learner step that comes out NaN or infinite is undone and counted in the metric
-            skipped; without it, such a step ends the run.
+        max_gradient_norm: Global norm to which gradients are clipped; None disables clipping.
+        skip_nonfinite: Whether to undo a learner step whose result is NaN or infinite, and count it in the metric
+            skipped; otherwise such a step ends the run.
         target: Rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are learner
-            steps; 500env is in environment steps. q/torso=none after it gives a part of the network its own rule, and
-            encoder=incremental:0.01 gives self-prediction a target of its own.
-        average: Rule of a Polyak average of the parameters to evaluate with, such as incremental:0.001; none evaluates
-            the online parameters.
-        act_with: Network that acts, in training and where it is evaluated: online, or target, that of the main rule.
-        self_prediction: Self-prediction of features as a second term of the loss, by a linear model of a step, by an
-            mlp, or by convolutions of images' features, conv; or none.
-        resets: Periodic resets of parts of the network, or none.
+            steps; 500env is a period in environment steps. Append q/torso=none to give a part of the network its own
+            rule, or encoder=incremental:0.01 to give self-prediction its own target.
+        average: Rule of the Polyak average to evaluate with, such as incremental:0.001, or none to evaluate the network
+            that acts.
+        act_with: Network that acts, in training and in evaluation: online, or target (the main target network).
+        self_prediction: Transition model of the self-prediction loss: linear, mlp, conv (for images), or none for no
+            such loss.
+        resets: Resets of parts of the network: periodic, or none.
     """
 
     network: Network = Network()
@@ -334,8 +337,8 @@ class AgentConfig(Part):
         parts = "" if self.resets is None else f"{self.resets.reset_parts} {self.resets.shrink_parts}"
         if isinstance(self.head, Ensemble) and any(part.split("/")[0] == "prior" for part in parts.split()):
             raise ValueError(
-                "reset_parts: got 'prior', the fixed prior of the ensemble, which online and target network have in "
-                "common; expected other parts. Leave it out of reset_parts and shrink_parts."
+                "reset_parts: got 'prior', the fixed prior of the ensemble, which the online and target networks "
+                "share; expected other parts. Leave it out of reset_parts and shrink_parts."
             )
         self._check_projection()
         if isinstance(self.bootstrap, Munchausen) and isinstance(self.head, Scalar) and self.head.value_rescaling:
@@ -345,24 +348,24 @@ class AgentConfig(Part):
             )
 
     def _check_projection(self) -> None:
-        """Check that the head has the layers of the projection, and that convolutions predict features of a torso."""
+        """Check that the head has the layers of the projection, and that conv predicts features of a torso."""
         prediction = self.self_prediction
         if prediction is None:
             return
         if prediction.projection == "streams" and not getattr(self.head, "dueling", False):
             raise ValueError(
-                "projection: got 'streams', but the head has none; expected none or shared. Try --dueling, or "
+                "projection: got 'streams', but the head is not dueling; expected none or shared. Try --dueling, or "
                 "--projection shared."
             )
         if prediction.projection != "none" and isinstance(self.head, ImplicitQuantile):
             raise ValueError(
-                f"projection: got {prediction.projection!r}, but the hidden layer of an implicit quantile head follows "
-                "the fractions; expected none. Try --projection none, or --head quantile."
+                f"projection: got {prediction.projection!r}, but the hidden layer of an implicit quantile head depends "
+                "on the quantile fractions; expected none. Try --projection none, or --head quantile."
             )
         if isinstance(prediction, ConvPrediction) and self.network.core is not None:
             raise ValueError(
-                "self_prediction: got 'conv', but the features of a recurrent core are no map. Try --self-prediction "
-                "mlp, or --core none."
+                "self_prediction: got 'conv', but the features of a recurrent core have no spatial shape. Try "
+                "--self-prediction mlp, or --core none."
             )
 
     @property
@@ -372,12 +375,12 @@ class AgentConfig(Part):
 
     @property
     def burn_in(self) -> int:
-        """Number of steps of a sequence that only bring the recurrent state up to date; 0 without a core."""
+        """Number of burn-in steps of a sequence, which only update the recurrent state; 0 without a core."""
         return 0 if self.network.core is None else self.network.core.burn_in
 
 
 def check_bounded(discount: float) -> None:
-    """Check that returns have a bound, from which a support can be derived.
+    """Check that returns are bounded, so that a support can be derived from rewards.
 
     Raises:
         ValueError: if the discount is not in [0, 1).

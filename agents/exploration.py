@@ -9,18 +9,18 @@ from ..replay.types import Array
 
 
 def epsilon_greedy(uniform: Array, action: Array, epsilon: Any, num_actions: int, action_mask: Array = ()) -> Array:
-    """Epsilon-greedy actions: with probability ``epsilon`` a uniform legal action, else the agent's.
+    """Choose epsilon-greedy actions: with probability ``epsilon`` a uniform legal action, otherwise the agent's action.
 
-    Loops explore, agents do not, so a host loop need not compute the agent's actions where all environments explore.
-    NumPy arrays give NumPy arrays, JAX arrays give JAX arrays, and both give the same actions.
+    The loop explores, not the agent, so that a host loop can skip the agent's actions if all environments explore.
+    NumPy inputs give NumPy outputs, and JAX inputs give JAX outputs with the same actions.
 
     Args:
         uniform: ``[2, ..., N]`` float32 in [0, 1): random numbers that decide whether to explore, and the action.
         action: ``[..., N]`` int32, actions of the agent.
         epsilon: Probability of a random action, a scalar or an array that broadcasts to ``action``.
         num_actions: Number of actions ``A``.
-        action_mask: ``[..., N, A]`` bool, True for legal actions, or ``()`` if all are legal. A random action is 0
-            where no action is legal.
+        action_mask: ``[..., N, A]`` bool, True for legal actions, or ``()`` if all are legal. If no action is legal, a
+            random action is 0.
 
     Returns:
         ``[..., N]`` int32, actions to take.

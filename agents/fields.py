@@ -1,4 +1,4 @@
-"""Fields of a config: ranges in their metadata, and the base class whose parts check them.
+"""Fields of a config: their ranges as metadata, and the base class of parts, which checks them.
 
 A part of a config is a frozen dataclass that inherits from :class:`Part`. This module imports nothing heavy.
 """
@@ -18,12 +18,12 @@ from .schedules import Schedule
 
 
 class Range(NamedTuple):
-    """Numbers that a field may have.
+    """Range of the numbers that a field accepts.
 
     Attributes:
         lowest: Lowest number.
         highest: Highest number.
-        exclusive: Whether ``lowest`` itself is out of range.
+        exclusive: Whether ``lowest`` itself is excluded.
     """
 
     lowest: float = -math.inf
@@ -31,7 +31,7 @@ class Range(NamedTuple):
     exclusive: bool = False
 
     def holds(self, number: float) -> bool:
-        """Whether a number is finite and in range.
+        """Return whether a number is finite and in range.
 
         >>> Range(0, 1).holds(1), Range(0, exclusive=True).holds(0), Range(1).holds(math.inf)
         (True, False, False)
@@ -40,7 +40,7 @@ class Range(NamedTuple):
         return math.isfinite(number) and above and number <= self.highest
 
     def describe(self, name: str, is_integer: bool) -> str:
-        """Description of the range, for error messages.
+        """Describe the range for error messages.
 
         >>> Range(1).describe("n", True), Range(0, 1).describe("p", False), Range(1, 9).describe("n", True)
         ('an integer >= 1', '0 <= p <= 1', 'an integer, 1 <= n <= 9')
@@ -56,57 +56,57 @@ class Range(NamedTuple):
 
 
 def number(default: Any, within: Range = Range()) -> Any:
-    """Field of a number, or of a tuple of numbers, in a range."""
+    """Make a field for a number, or for a tuple of numbers, in a range."""
     return dataclasses.field(default=default, metadata={"range": within})
 
 
 def at_least(lowest: float, default: Any) -> Any:
-    """Field of a number from ``lowest`` on."""
+    """Make a field for a number that is at least ``lowest``."""
     return number(default, Range(lowest))
 
 
 def above(lowest: float, default: Any) -> Any:
-    """Field of a number above ``lowest``."""
+    """Make a field for a number above ``lowest``."""
     return number(default, Range(lowest, exclusive=True))
 
 
 def unit(default: Any) -> Any:
-    """Field of a number in [0, 1]."""
+    """Make a field for a number in [0, 1]."""
     return number(default, Range(0, 1))
 
 
 def scheduled(default: float | str, within: Range, whole: bool = False, restarts: bool = False) -> Any:
-    """Field of a :class:`Schedule` whose numbers are all in a range.
+    """Make a field for a :class:`Schedule` whose numbers are all in a range.
 
     Args:
-        default: Number or text.
+        default: Number or string.
         within: Range of the numbers.
-        whole: Whether they are integers.
-        restarts: Whether the schedule may begin again at each reset of the agent.
+        whole: Whether the numbers are integers.
+        restarts: Whether the schedule may restart at each reset of the agent.
     """
     metadata = {"range": within, "whole": whole, "restarts": restarts}
     return dataclasses.field(default=Schedule.of(default), metadata=metadata)
 
 
 def one_of(kinds: Mapping[str, type | None], default: Any, keeps: tuple[str, ...] = ()) -> Any:
-    """Field of a union: one of several parts, by the names of their kinds; None stands for no part.
+    """Make a field for a union: one of several parts, each with a name, its kind; None stands for no part.
 
     Args:
-        kinds: Name to type of each part.
-        default: Part.
-        keeps: Names of leaves that a part of another kind takes over from the part that it replaces.
+        kinds: Mapping from kind to the type of its part.
+        default: Default part.
+        keeps: Names of leaves that a part of another kind copies from the part that it replaces.
     """
     return dataclasses.field(default=default, metadata={"kinds": dict(kinds), "keeps": keeps})
 
 
 def kinds_of(field: dataclasses.Field[Any]) -> Mapping[str, type | None]:
-    """Name to type of the parts of a union; empty for another field."""
+    """Return the mapping from kind to part type of a union; empty for any other field."""
     kinds: Mapping[str, type | None] = field.metadata.get("kinds", {})
     return kinds
 
 
 def kind_of(field: dataclasses.Field[Any], part: Any) -> str:
-    """Name of the kind of a part of a union."""
+    """Return the kind of a union's part."""
     return next(name for name, kind in kinds_of(field).items() if kind is (None if part is None else type(part)))
 
 
@@ -114,11 +114,11 @@ def kind_of(field: dataclasses.Field[Any], part: Any) -> str:
 class Part:
     """Part of a config: a frozen dataclass that checks every field by its annotation and its range.
 
-    NumPy's numbers become Python's.
+    NumPy scalars become Python numbers.
 
     Raises:
-        TypeError: if a value is of another type than the field's.
-        ValueError: if a value is out of range, or is none of the choices.
+        TypeError: if a value has another type than its field.
+        ValueError: if a value is out of range, or is not one of the choices.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Batch(Part):
@@ -129,7 +129,7 @@ class Part:
     """
 
     def __post_init__(self) -> None:
-        """Check the fields; a part that checks more calls it first."""
+        """Check the fields; a part that checks more calls this method first."""
         kind: Any = type(self)
         annotations = annotations_of(kind)
         for field in dataclasses.fields(self):
@@ -138,13 +138,13 @@ class Part:
 
 
 def is_part_type(annotation: Any) -> bool:
-    """Whether the type of a field is a part, neither a leaf nor a union."""
+    """Return whether the type of a field is a part, that is, neither a leaf nor a union."""
     return isinstance(annotation, type) and issubclass(annotation, Part)
 
 
 @functools.cache
 def annotations_of(part: Any) -> Mapping[str, Any]:
-    """Name to type of the fields of a part."""
+    """Return the mapping from field name to type of a part."""
     return typing.get_type_hints(part)
 
 
@@ -152,7 +152,7 @@ def check_name(name: Any, names: Iterable[str], what: str) -> str:
     """Return ``name`` if it is one of ``names``.
 
     Raises:
-        ValueError: if it is none of them; the message begins with ``what`` and names the closest.
+        ValueError: if it is not; the message begins with ``what`` and suggests the closest name.
 
     >>> check_name("dqm", ["dqn", "c51"], "agent")
     Traceback (most recent call last):
@@ -165,7 +165,7 @@ def check_name(name: Any, names: Iterable[str], what: str) -> str:
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """Hint at the closest of ``names``; empty where none is close.
+    """Return a hint with the closest of ``names``; empty if no name is close.
 
     >>> did_you_mean("bach_size", ["batch_size", "burn_in"])
     " Did you mean 'batch_size'?"
@@ -185,8 +185,8 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if kinds := kinds_of(field):
         if (None if value is None else type(value)) not in kinds.values():
             raise TypeError(
-                f"{name}: got {value!r} ({type(value).__name__}); expected one of {', '.join(kinds)}, as a part of "
-                "that kind."
+                f"{name}: got {value!r} ({type(value).__name__}); expected a part of one of the "
+                f"kinds {', '.join(kinds)}."
             )
         return value
     if is_part_type(annotation):
@@ -210,7 +210,7 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if annotation is bool:
         return _of_type(name, value, bool, "True or False")
     if annotation is str:
-        return _of_type(name, value, str, f"a text, such as {field.default!r}" if field.default else "a text")
+        return _of_type(name, value, str, f"a string, such as {field.default!r}" if field.default else "a string")
     return _number(name, value, annotation is int, within)
 
 
@@ -232,13 +232,13 @@ def _number(name: str, value: Any, is_integer: bool, within: Range) -> Any:
 
 
 def _tuple(name: str, value: Any, item: Any, within: Range) -> tuple[Any, ...]:
-    names = typing.get_args(item)  # of a tuple of names, which may be empty; else it has a size for each layer
+    names = typing.get_args(item)  # choices of a tuple of names, which may be empty; any other tuple has layer sizes
     if not isinstance(value, tuple | list):
-        expected = "texts" if item is str else "names" if names else "a size for each layer"
+        expected = "strings" if item is str else "names" if names else "a size for each layer"
         example = "my_module:name" if item is str else names[0] if names else 64
         raise TypeError(f"{name}: got {value!r}; expected {expected}, such as {(example,)}.")
     if item is str:
-        return tuple(_of_type(name, text, str, "a tuple of texts") for text in value)
+        return tuple(_of_type(name, text, str, "a tuple of strings") for text in value)
     if names:
         return tuple(check_name(choice, names, name) for choice in value)
     if not value:

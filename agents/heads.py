@@ -1,8 +1,9 @@
-"""Heads: the loss of one transition for each kind of action values; batched by the value term.
+"""Losses of the heads on one transition; the value term batches them.
 
-Each function takes the head's part of the config, the online network's output on ``obs_tm1``, the target network's on
-``obs_t``, the policy to bootstrap with, and the action, reward and discount of the transition. ``A`` is the number of
-actions, ``M`` of atoms or quantiles, ``K`` of ensemble members. Gradients flow through the online output alone.
+Each loss takes the head's part of the config, the online network's output on ``obs_tm1``, the target network's output
+on ``obs_t``, the bootstrap policy, and the action, reward and discount of the transition. ``A`` is the number of
+actions, ``M`` the number of atoms or quantiles, ``K`` the number of ensemble members. Gradients flow through the online
+output only.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +19,9 @@ from .bootstrap import NextPolicy, mix
 from .config import Categorical, Ensemble, Error, Head, HLGauss, ImplicitQuantile, Quantile, Scalar
 
 Array = Any
-# Sigma of HL-Gauss in widths of a bin (Farebrother et al., 2024).
+# Standard deviation of the Gaussian of HL-Gauss, in bin widths (Farebrother et al., 2024).
 _SIGMA_IN_BINS = 0.75
-# The largest priority that a distribution's loss can give, as its authors had it.
+# Largest priority of a distributional loss, as in its authors' code.
 _MAX_PRIORITY = 100.0
 
 
@@ -29,10 +30,10 @@ class ActionRewardDiscount(NamedTuple):
 
     Attributes:
         a_tm1: Action, an int32 scalar.
-        r_t: Reward, summed over the steps of the transition.
+        r_t: Discounted sum of the rewards of the transition.
         discount_t: Factor of the bootstrap value.
-        member_mask: ``[K]`` float32, 1 for the members of an ensemble that learn from the transition; ``()`` without
-            one.
+        member_mask: ``[K]`` float32, 1 for the ensemble members that learn from the transition; ``()`` without an
+            ensemble.
     """
 
     a_tm1: Array
@@ -45,10 +46,10 @@ class TransitionLoss(NamedTuple):
     """Loss, TD error and priority of one transition.
 
     Attributes:
-        loss: Scalar that is minimised.
-        td_error: Bootstrap target minus value, of the values.
-        priority: New priority of the transition, not negative.
-        clipped: Share of the bootstrap target that lies outside of the support; 0 where there is none.
+        loss: Loss to minimise, a scalar.
+        td_error: Bootstrap target minus online value; of a distribution, the difference of means.
+        priority: New priority of the transition, at least 0.
+        clipped: Share of the bootstrap target outside the support; 0 for heads without a support.
     """
 
     loss: Array
@@ -64,13 +65,13 @@ def learn_transition(
     policy: NextPolicy,
     transition: ActionRewardDiscount,
 ) -> TransitionLoss:
-    """Loss of one transition under the head's rule.
+    """Compute the loss of one transition for a head.
 
     Args:
-        head: Part of the config.
+        head: Head's part of the config.
         online: Output of the online network on ``obs_tm1``.
         target: Output of the target network on ``obs_t``.
-        policy: Bootstrap policy; of an ensemble one for each member, leaves ``[K, ...]``.
+        policy: Bootstrap policy; for an ensemble, one policy per member, with leaves ``[K, ...]``.
         transition: Action, reward and discount.
 
     >>> from polyak.agents.bootstrap import NextPolicy
@@ -89,8 +90,8 @@ def scalar(
 ) -> TransitionLoss:
     """Q-learning and double Q-learning (Mnih et al., 2015; van Hasselt et al., 2016, equation 4).
 
-    ``error(h(r_t + discount_t * h^-1(v_t)) - q(obs_tm1, a_tm1))`` with ``v_t`` the value of the bootstrap policy and
-    ``h`` the identity, or the value rescaling of Pohlen et al. (2018).
+    The loss is ``error(h(r_t + discount_t * h^-1(v_t)) - q(obs_tm1, a_tm1))``. ``v_t`` is the value of the bootstrap
+    policy, and ``h`` is the identity or the value rescaling of Pohlen et al. (2018).
     """
     pair = rlax.SIGNED_HYPERBOLIC_PAIR if head.value_rescaling else rlax.IDENTITY_PAIR
     v_t = pair.apply_inv(mix(policy.weights, target.q_values)) + policy.entropy_bonus
@@ -102,7 +103,7 @@ def categorical(
     head: Categorical, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
 ) -> TransitionLoss:
     """C51 (Bellemare et al., 2017, algorithm 1): cross-entropy with the projection of the target's distribution."""
-    del head  # its numbers are those of the network's output
+    del head  # the network's output has the atoms
     probabilities_t = mix(policy.weights, jax.nn.softmax(target.logits).T)
     moved = t.r_t + t.discount_t * (target.atoms + policy.entropy_bonus)
     projection = jax.lax.stop_gradient(rlax.categorical_l2_project(moved, probabilities_t, online.atoms))
@@ -125,7 +126,7 @@ def hl_gauss(
 
 
 def bin_edges(centres: Array) -> Array:
-    """The ``[M + 1]`` edges of ``M`` bins of one width, from their centres.
+    """Compute the ``[M + 1]`` edges of ``M`` bins of equal width from their centres.
 
     >>> bin_edges(jnp.array([0.0, 1.0])).tolist()
     [-0.5, 0.5, 1.5]
@@ -135,10 +136,10 @@ def bin_edges(centres: Array) -> Array:
 
 
 def gaussian_histogram(value: Array, edges: Array) -> Array:
-    """Probabilities ``[M]`` that a Gaussian around ``value`` gives to bins; sigma is three quarters of a bin's width.
+    """Compute the probabilities ``[M]`` of bins under a Gaussian around ``value``; sigma is 0.75 of a bin's width.
 
-    Mass beyond the first and the last edge is left out and the rest divided by its sum; a value outside of the edges
-    counts as the nearest edge.
+    The mass between the first and the last edge is normalised to 1. A value outside the edges is clipped to the nearest
+    edge.
 
     >>> edges = jnp.linspace(-2.0, 2.0, 5)
     >>> [round(float(p), 3) for p in gaussian_histogram(jnp.float32(0.0), edges)]
@@ -156,9 +157,9 @@ def quantiles(
     policy: NextPolicy,
     t: ActionRewardDiscount,
 ) -> TransitionLoss:
-    """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression with Huber's loss.
+    """QR-DQN (Dabney et al., 2018a, equation 10) and IQN (2018b, equation 3): quantile regression with the Huber loss.
 
-    The quantiles of a soft bootstrap policy are mixed fraction by fraction (Vieillard et al., 2020, M-IQN).
+    A soft bootstrap policy averages the quantiles of the actions at each fraction (Vieillard et al., 2020, M-IQN).
     """
     del head
     mixed_t = mix(policy.weights, target.quantiles) + policy.entropy_bonus
@@ -171,7 +172,7 @@ def quantiles(
 def ensemble(
     head: Ensemble, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
 ) -> TransitionLoss:
-    """Bootstrapped DQN (Osband et al., 2016): each member learns by its own target, from the steps of its mask."""
+    """Bootstrapped DQN (Osband et al., 2016): each member has its own bootstrap target and mask."""
     v_t = jax.vmap(mix)(policy.weights, target.members) + policy.entropy_bonus
     errors = jax.lax.stop_gradient(t.r_t + t.discount_t * v_t) - online.members[:, t.a_tm1]
     size = jnp.mean(jnp.abs(errors))
@@ -179,7 +180,7 @@ def ensemble(
 
 
 def penalty(error: Error, td_error: Array) -> Array:
-    """Half the square of a TD error, or Huber's.
+    """Compute half the square of a TD error, or its Huber loss.
 
     >>> float(penalty("squared", jnp.float32(2.0))), float(penalty("huber", jnp.float32(2.0)))
     (2.0, 1.5)
@@ -189,7 +190,7 @@ def penalty(error: Error, td_error: Array) -> Array:
 
 
 def _td_error(online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount) -> Array:
-    """TD error of the values, the means of the distributions."""
+    """Compute the TD error of the Q-values, which are the means of distributions."""
     v_t = mix(policy.weights, target.q_values) + policy.entropy_bonus
     return jax.lax.stop_gradient(t.r_t + t.discount_t * v_t) - online.q_values[t.a_tm1]
 
@@ -199,14 +200,14 @@ def _clip_priority(loss: Array) -> Array:
 
 
 class HeadKind(NamedTuple):
-    """Kind of head: its name for the network, its loss, and the output of the network that the loss reads.
+    """Kind of head: its name in the network, its loss, and the network output that the loss reads.
 
     Attributes:
-        name: Name of the head of :func:`polyak.networks.make_network`.
+        name: Name of the head in :func:`polyak.networks.make_network`.
         loss: ``(head, online, target, policy, transition) -> TransitionLoss``.
-        size: Field of the part that gives the number ``M`` of atoms, quantiles or members; None without one.
-        fields: Fields of ``ValueOutput`` that the loss reads beside ``q_values``, to their shapes for one observation,
-            ``(A, M) -> shape``.
+        size: Name of the part's field with the number ``M`` of atoms, quantiles or members; None without such a field.
+        fields: Mapping from the fields of ``ValueOutput`` that the loss reads besides ``q_values`` to functions
+            ``(A, M) -> shape``, the shape for one observation.
     """
 
     name: HeadName

@@ -1,4 +1,4 @@
-"""Random views of images: each rotated, scaled and shifted, with a rectangle erased; all of it on the device."""
+"""Random views of images, made on the device: rotate, scale, shift, and erase a rectangle."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ Views = Callable[[jax.Array, jax.Array], jax.Array]  # (key, [B, H, W, C]) -> [B
 
 
 def make_views(config: ImageViews) -> Views:
-    """Make the function from a key and images ``[B, H, W, C]`` to one random view of each, float32.
+    """Make the function from a key and images ``[B, H, W, C]`` to one random float32 view per image.
 
-    Bytes are scaled to [0, 1]. The key is consumed.
+    uint8 images are scaled to [0, 1]. The key is consumed.
 
     >>> views = make_views(ImageViews())
     >>> views(jax.random.key(0), jnp.zeros((2, 8, 8, 1), jnp.uint8)).shape
@@ -34,7 +34,7 @@ def make_views(config: ImageViews) -> Views:
 
 
 def affine(images: jax.Array, rotation: jax.Array, scaling: jax.Array, shift: jax.Array) -> jax.Array:
-    """Rotate, scale and shift each image about its centre, by bilinear interpolation; the border is repeated.
+    """Rotate, scale and shift each image about its centre, with bilinear interpolation and repeated borders.
 
     Args:
         images: ``[B, H, W, C]`` float32.
@@ -52,7 +52,7 @@ def affine(images: jax.Array, rotation: jax.Array, scaling: jax.Array, shift: ja
     batch, height, width, channels = images.shape
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    # Pixel by pixel, the place in the image that is seen there.
+    # Position in the image from which each pixel of the view is read.
     down = rows.reshape(1, -1) - middle_row - shift[:, :1]
     right = columns.reshape(1, -1) - middle_column - shift[:, 1:]
     cosine, sine = (jnp.cos(rotation) / scaling)[:, None], (jnp.sin(rotation) / scaling)[:, None]
@@ -78,7 +78,7 @@ def erase(key: jax.Array, images: jax.Array, probability: float, side: float) ->
         key: Random key, consumed.
         images: ``[B, H, W, C]``.
         probability: Probability for each image.
-        side: Largest height and width of a rectangle, as parts of the image's; its place is uniform.
+        side: Largest height and width of a rectangle, as fractions of the image's; its position is uniform.
 
     >>> erased = erase(jax.random.key(0), jnp.ones((1, 8, 8, 1)), 1.0, 0.5)
     >>> 64 - 16 <= float(erased.sum()) < 64

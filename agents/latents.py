@@ -1,4 +1,4 @@
-"""Predictions of later features, and the features that are predicted, for all steps of a sample."""
+"""Predicted features of later observations, and the features to predict, for all steps of a sample."""
 
 from typing import Any
 
@@ -24,27 +24,30 @@ def predict_latents(
     hidden_of_target: Array,
     learns: Array,
 ) -> Latents:
-    """Predict the features of the next ``horizon`` observations from those of each observation acted on.
+    """Predict the features of the next ``horizon`` observations from the features of each observation acted on.
 
-    Where the network has a projection, both are projected. A step is predicted until its episode or its sequence ends:
-    the observation at a termination is predicted too, none after it is.
+    If the network has a projection, the predicted features and the features to predict are both projected. Predictions
+    end with the episode or the sequence: the observation at a termination is predicted, later ones are not.
 
     Args:
-        config: Self-prediction.
+        config: Self-prediction part of the config.
         network: Network of the agent.
         online: Online parameters and module state.
-        slow: Parameters and module state that the features to be predicted are computed with.
+        slow: Parameters and module state that compute the features to predict.
         sample: Transitions with their future, or sequences.
         hidden: ``[B, T, H]``, online features of the observations acted on.
-        hidden_of_target: ``[B, T + 1, H]``, features of all observations of sequences; not read for transitions, whose
-            later observations are encoded here.
-        learns: ``[B, T]`` bool, steps that are learnt from.
+        hidden_of_target: ``[B, T + 1, H]``, features of all observations of sequences computed with ``slow``. For
+            transitions it is not read, because this function encodes their later observations.
+        learns: ``[B, T]`` bool, whether a step is learnt from.
+
+    Raises:
+        ValueError: if a sample of transitions does not have a future of ``horizon`` steps.
     """
     assert network.predict is not None
     drawn, horizon = sample.transition, config.horizon
     if isinstance(drawn, Sequence):
         length = drawn.valid.shape[1]
-        at = jnp.arange(length)[:, None] + jnp.arange(horizon)[None]  # [T, K], the steps that are gone through
+        at = jnp.arange(length)[:, None] + jnp.arange(horizon)[None]  # [T, K], numbers of the predicted steps
         within = jnp.minimum(at, length - 1)
         hidden_of_target = _project(network, slow, hidden_of_target)
         valid = learns[..., None] & drawn.valid[:, within] & (at < length)[None]  # padding comes last

@@ -1,6 +1,6 @@
-"""Config of a loop: draws from the replay, cadence of learning, exploration and normalization.
+"""Config of a loop: replay and sampling, cadence of learning, exploration and normalization.
 
-It imports nothing heavy.
+The module imports nothing heavy.
 """
 
 import dataclasses
@@ -12,16 +12,16 @@ from .schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Transitions(Part):
-    """Transitions: one action, the rewards of n_steps, and the observation after them."""
+    """Transitions: an action, the rewards of n_steps steps, and the observation after them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequences(Part):
-    """Sequences of steps of one episode; returns over n_steps are summed within them.
+    """Sequences of steps of one episode; n-step returns are summed within a sequence.
 
     Attributes:
-        sequence_length: Number of steps of a sequence that are learnt from.
-        sequence_period: Number of steps of an episode between two places where a sequence can begin.
+        sequence_length: Number of steps of a sequence to learn from, without the burn-in.
+        sequence_period: Number of steps between the possible starts of two sequences in an episode.
     """
 
     sequence_length: int = at_least(1, 20)
@@ -32,7 +32,7 @@ class Sequences(Part):
         if self.sequence_period > self.sequence_length:
             raise ValueError(
                 f"sequence_period: got {self.sequence_period}; expected at most sequence_length, "
-                f"{self.sequence_length}, or steps between two sequences would never be learnt from. Try "
+                f"{self.sequence_length}, because the steps between two sequences would never be learnt from. Try "
                 f"--sequence-period {self.sequence_length}."
             )
 
@@ -47,9 +47,9 @@ class Prioritized(Part):
     """Prioritized sampling (Schaul et al., 2016).
 
     Attributes:
-        priority_exponent: Power of the priority in proportion to which rows are drawn. The priority is an error of a
-            step, or 0.9 * largest + 0.1 * mean of the errors of a sequence.
-        importance_exponent: Power of the importance weights, a number or a schedule.
+        priority_exponent: Exponent of the priority in the sampling probability. The priority is the error of a
+            transition, or 0.9 * largest + 0.1 * mean of the errors of a sequence.
+        importance_exponent: Exponent of the importance-sampling weights, a number or a schedule.
     """
 
     priority_exponent: float = unit(0.6)
@@ -63,15 +63,14 @@ class Prioritized(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Draw(Part):
-    """Draws from the replay.
+    """Sampling from the replay.
 
     Attributes:
-        batch_size: Number of transitions or sequences of a learner step.
-        n_steps: Number of environment steps whose rewards are summed before the bootstrap value, a number or a
-            schedule.
-        discount: Discount of one environment step, a number or a schedule.
-        windows: Windows that are drawn: transitions or sequences.
-        sampling: Sampling of the windows: uniform or prioritized.
+        batch_size: Number of transitions or sequences in the batch of a learner step.
+        n_steps: Number of environment steps in an n-step return, a number or a schedule.
+        discount: Discount factor per environment step, a number or a schedule.
+        windows: Type of the sampled windows: transitions or sequences.
+        sampling: Sampling distribution over the windows: uniform or prioritized.
     """
 
     batch_size: int = at_least(1, 128)
@@ -82,7 +81,7 @@ class Draw(Part):
 
     @property
     def schedules(self) -> dict[str, Schedule]:
-        """Name to schedule of the numbers of a draw."""
+        """Mapping from name to schedule of the scheduled numbers."""
         found = {"n_steps": self.n_steps, "discount": self.discount}
         if isinstance(self.sampling, Prioritized):
             found["importance_exponent"] = self.sampling.importance_exponent
@@ -100,11 +99,11 @@ class Draw(Part):
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig(Part):
-    """Size of the replay, and the frames of an observation.
+    """Capacity of the replay and frame stacking.
 
     Attributes:
-        replay_capacity: Number of environment steps that are kept (the end of each episode takes one more).
-        frame_stack: Number of frames that are shown as one observation; the replay keeps each frame once.
+        replay_capacity: Number of environment steps that the replay holds (each episode's end takes one more).
+        frame_stack: Number of frames stacked into one observation; the replay stores each frame once.
     """
 
     replay_capacity: int = at_least(1, 20_000)
@@ -118,7 +117,7 @@ class Cadence(Part):
     Attributes:
         learning_starts: Number of environment steps before the first learner step.
         train_every: Number of environment steps between two rounds of learning.
-        learner_steps: Number of learner steps of a round, in one dispatch.
+        learner_steps: Number of learner steps in a round, all in one dispatch.
     """
 
     learning_starts: int = at_least(0, 1_000)
@@ -142,10 +141,10 @@ class Normalization(Part):
     """Normalization of observations and rewards.
 
     Attributes:
-        normalize_observations: Whether observations are centred and divided by their standard deviation, element by
-            element, and clipped to [-10, 10]; not for images, which the networks scale.
-        normalize_rewards: Whether rewards are divided by the standard deviation of the discounted return, and, summed
-            over n_steps, clipped to [-10, 10].
+        normalize_observations: Whether to normalize each element of the observations by its running mean and standard
+            deviation, and clip it to [-10, 10]; not for images, which the networks scale.
+        normalize_rewards: Whether to divide rewards by the standard deviation of the discounted return, and clip their
+            n-step sums to [-10, 10].
     """
 
     normalize_observations: bool = False
@@ -157,8 +156,8 @@ class LoopConfig(Part):
     """Config of a loop.
 
     Attributes:
-        draw: Draws from the replay.
-        replay: Size of the replay, and the frames of an observation.
+        draw: Sampling from the replay.
+        replay: Capacity of the replay and frame stacking.
         cadence: Cadence of learning.
         exploration: Epsilon-greedy exploration.
         normalization: Normalization of observations and rewards.
@@ -189,16 +188,16 @@ class LoopConfig(Part):
             )
         if self.normalization.normalize_observations and self.replay.frame_stack > 1:
             raise ValueError(
-                "normalize_observations: got True, but frames that are stacked are images, which the networks scale. "
+                "normalize_observations: got True, but stacked frames are images, which the networks scale. "
                 "Try --no-normalize-observations."
             )
 
     @property
     def environment_steps_per_learner_step(self) -> Fraction:
-        """Number of environment steps for each learner step, which converts a target's period."""
+        """Number of environment steps per learner step, which converts periods in environment steps."""
         return Fraction(self.cadence.train_every, self.cadence.learner_steps)
 
     @property
     def prioritized(self) -> bool:
-        """Whether rows are drawn by priority."""
+        """Whether sampling is prioritized."""
         return isinstance(self.draw.sampling, Prioritized)

@@ -1,4 +1,4 @@
-"""Optimizers of a config: parts of a union. The module imports nothing heavy."""
+"""Config parts of the optimizers. The module imports nothing heavy."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ class Adam(Part):
     """Adam (Kingma and Ba, 2015).
 
     Attributes:
-        optimizer_epsilon: Constant in the denominator.
+        optimizer_epsilon: Constant added to the denominator.
     """
 
     optimizer_epsilon: float = above(0, 1e-8)
@@ -21,8 +21,8 @@ class AdamW(Part):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 
     Attributes:
-        optimizer_epsilon: Constant in the denominator.
-        weight_decay: Decay of the weights in a step, in units of the learning rate; biases are not decayed.
+        optimizer_epsilon: Constant added to the denominator.
+        weight_decay: Weight decay per step, as a multiple of the learning rate; biases are not decayed.
     """
 
     optimizer_epsilon: float = above(0, 1e-8)
@@ -34,7 +34,7 @@ class RMSProp(Part):
     """Centred RMSProp with a decay of 0.95 (Mnih et al., 2015).
 
     Attributes:
-        optimizer_epsilon: Constant in the denominator.
+        optimizer_epsilon: Constant added to the denominator.
     """
 
     optimizer_epsilon: float = above(0, 1e-8)

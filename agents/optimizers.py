@@ -1,4 +1,4 @@
-"""Optimizers of an agent and of BYOL, from their configs."""
+"""Make the optimizers of an agent and of BYOL from their configs."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from .schedules import Schedule
 
 
 def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
-    """Clipping by global norm, the optimizer under its learning-rate schedule, and the predictor's own rate.
+    """Make the optimizer of an agent: gradient clipping, learning-rate schedule, and the predictor's own rate.
 
     Args:
         config: Config of the agent.
-        total_learner_steps: Number of learner steps of the run, for schedules over a part of it.
+        total_learner_steps: Number of learner steps of the run, for schedules over a fraction of it.
 
     Raises:
-        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given.
+        ValueError: if the learning rate changes over a fraction of the run and ``total_learner_steps`` is not given.
 
     >>> from polyak.agents.config import AgentConfig
     >>> optimizer = make_optimizer(AgentConfig(learning_rate="linear(0.001,0,100%)"), total_learner_steps=100)
@@ -43,14 +43,14 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
 
 
 def make_byol_optimizer(config: BYOLConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
-    """The optimizer of BYOL under its learning-rate schedule; biases and BatchNorm are not decayed.
+    """Make the optimizer of BYOL with its learning-rate schedule; biases and BatchNorm are not decayed.
 
     Args:
         config: Config of BYOL.
-        total_learner_steps: Number of gradient steps of the run, for schedules over a part of it.
+        total_learner_steps: Number of gradient steps of the run, for schedules over a fraction of it.
 
     Raises:
-        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given.
+        ValueError: if the learning rate changes over a fraction of the run and ``total_learner_steps`` is not given.
 
     >>> optimizer = make_byol_optimizer(BYOLConfig(optimizer=LARS()), total_learner_steps=100)
     """
@@ -68,26 +68,26 @@ def make_byol_optimizer(config: BYOLConfig, total_learner_steps: int | None = No
 
 
 def _decays(params: Any) -> Any:
-    """Whether each leaf is decayed: matrices and kernels are, biases are not."""
+    """Return a mask of the leaves with weight decay: matrices and kernels, but not biases."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def _is_predictor(params: Any) -> Any:
-    """Whether each leaf is one of the model or of the predictor with which features are predicted."""
+    """Return a mask of the leaves of the transition model and the predictor."""
     of_predictor = {module: module.split("/")[0] in ("transition", "predictor") for module in params}
     return {module: dict.fromkeys(leaves, of_predictor[module]) for module, leaves in params.items()}
 
 
 def learning_rate_of(schedule: Schedule, total_learner_steps: int | None) -> optax.ScalarOrSchedule:
-    """Learning rate of optax: a number, or a function of the learner step.
+    """Convert a learning rate to optax: a number, or a function of the learner step.
 
     Args:
-        schedule: Learning rate of a config.
-        total_learner_steps: Number of learner steps of the run, for schedules over a part of it.
+        schedule: Learning rate in a config.
+        total_learner_steps: Number of learner steps of the run, for schedules over a fraction of it.
 
     Raises:
-        ValueError: if the learning rate changes over a part of the run and ``total_learner_steps`` is not given, or a
-            cosine begins at 0.
+        ValueError: if the learning rate changes over a fraction of the run and ``total_learner_steps`` is not given, or
+            if a cosine begins at 0.
 
     >>> round(float(learning_rate_of(Schedule.of("linear(0.001,0,100%)"), 10)(5)), 6)
     0.0005

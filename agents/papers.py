@@ -1,4 +1,4 @@
-"""Papers of more than one agent. The module imports nothing heavy."""
+"""Papers of the agents. The module imports nothing heavy."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ class Paper(NamedTuple):
 
     Attributes:
         authors: Authors and year.
-        url: Address.
-        part: Part of the agent that it describes; empty for all of it.
+        url: URL.
+        part: Part of the agent that the paper describes; empty for the whole agent.
     """
 
     authors: str

@@ -1,8 +1,8 @@
-"""Trees of parts by the flat names of their leaves: read, replaced, written as JSON and read back.
+"""Configs as trees of parts: read and replace leaves by their flat names, convert to JSON and back.
 
 A config is a part (:class:`polyak.agents.fields.Part`) whose fields are leaves, parts, or unions of parts
-(:func:`polyak.agents.fields.one_of`). Leaf names are unique in a config, so that one name says which leaf is meant.
-This module imports nothing heavy.
+(:func:`polyak.agents.fields.one_of`). Leaf names are unique in a config, so that a name identifies one leaf.
+The module imports nothing heavy.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ Config = TypeVar("Config", bound=Part)
 
 
 def leaves(config: Any) -> dict[str, Any]:
-    """Name to value of all leaves; the name of a union is a leaf too, whose value is the name of the part's kind.
+    """Return the mapping from name to value of all leaves; a union is a leaf too, and its value is a kind.
 
     >>> from polyak.agents.config import Network
     >>> list(leaves(Network()).items())[-3:]
@@ -34,19 +34,19 @@ def leaves(config: Any) -> dict[str, Any]:
 
 
 def replace(config: Config, fields: Mapping[str, Any]) -> Config:
-    """Replace leaves by name, and parts of unions by the name of their kind or by a part.
+    """Replace leaves by name, and parts of unions by a kind or by a part.
 
-    A part of another kind keeps the leaves that the union names, such as ``dueling`` (``keeps`` of
+    A part of another kind keeps some leaves of the part it replaces, such as ``dueling`` (``keeps`` of
     :func:`polyak.agents.fields.one_of`).
 
     Args:
         config: Tree of parts; not changed.
-        fields: Name to value.
+        fields: Mapping from name to new value.
 
     Raises:
-        ValueError: if a name is unknown (the message names the closest), or belongs to a part that is not there (the
-            message names the field that brings it); or where a part refuses a value.
-        TypeError: if a value is of another type than the leaf's.
+        ValueError: if a name is unknown (the message suggests the closest name), if it belongs to a part that the
+            config does not have (the message names the flag that adds the part), or if a value is out of range.
+        TypeError: if a value has another type than its leaf.
 
     >>> from polyak.agents.config import AgentConfig, Categorical
     >>> replace(AgentConfig(), {"head": "categorical", "num_atoms": 21}).head.num_atoms
@@ -64,7 +64,7 @@ def replace(config: Config, fields: Mapping[str, Any]) -> Config:
 
 
 def bringers(config_type: Any) -> dict[str, dict[str, list[str]]]:
-    """Leaf name to the unions that bring it: union name to the kinds that have the leaf.
+    """Return the mapping from leaf name to the unions that can add the leaf: union name to the kinds that have it.
 
     >>> from polyak.agents.config import AgentConfig
     >>> bringers(AgentConfig)["burn_in"]
@@ -83,15 +83,15 @@ def bringers(config_type: Any) -> dict[str, dict[str, list[str]]]:
 
 
 def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
-    """Part of a union for the name of a kind, with the leaves that the union keeps from the part before.
+    """Make the part of a kind, with the leaves that its union keeps from the current part.
 
     Args:
         field: Field of the union.
-        before: Part that the union has.
+        before: Current part of the union.
         value: Name of a kind; any other value is returned unchanged.
 
     Raises:
-        ValueError: if no kind has that name; the message names the closest.
+        ValueError: if no kind has that name; the message suggests the closest name.
     """
     if not isinstance(value, str):
         return value
@@ -103,13 +103,13 @@ def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
 
 
 def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any) -> str:
-    """Message about a leaf that a config does not have: the flag which brings its part, or the closest name.
+    """Return the error message for a leaf that a config does not have, with the flag that adds it or the closest name.
 
     Args:
         config_type: Type of the config.
-        current: Leaves that the config has.
+        current: Leaves of the config.
         name: Name of the leaf.
-        value: Value that was given.
+        value: Given value.
 
     >>> from polyak.agents.config import Network
     >>> absent(Network, leaves(Network()), "lstm_size", 8)
@@ -126,7 +126,7 @@ def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any)
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Convert a tree to JSON's types; the part of a union has its kind as ``"kind"``, and no part is null.
+    """Convert a config to JSON types; a union's part has its kind as ``"kind"``, and None becomes null.
 
     >>> from polyak.agents.config import Network
     >>> list(to_json(Network()).items())[2:]
@@ -145,11 +145,11 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(default: Config, values: Mapping[str, Any], path: str = "") -> Config:
-    """Read a tree from JSON; the inverse of :func:`to_json`. A field that is absent has its value in ``default``.
+    """Read a config from JSON, the inverse of :func:`to_json`; an absent field has its value in ``default``.
 
     Raises:
         ValueError: if a field or a kind is unknown, or a value is out of range; the message has the path.
-        TypeError: if a value is of another type than the field's.
+        TypeError: if a value has another type than its field.
 
     >>> from polyak.agents.config import Network
     >>> from_json(Network(), {"core": {"kind": "lstm", "lstm_size": 8}}).core
@@ -173,7 +173,7 @@ def _fields(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 
 
 def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
-    """Replace values from below, and make each part once; adds the names that the tree has to ``used``."""
+    """Replace values from the leaves up, make each part once, and add the names that the tree has to ``used``."""
     found: dict[str, Any] = {}
     for field, value in _fields(config):
         if field.name in values:

@@ -1,7 +1,7 @@
-"""Table of agents, each a named difference from the agent it begins with, and the config of an agent under a preset.
+"""Table of agents, each a named difference from a base agent, and the configs of an agent under a preset.
 
-The module imports nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff dqn rainbow`` the
-difference of two.
+The module imports nothing heavy. ``polyak agents`` prints the table, and ``polyak agents --diff dqn rainbow`` prints
+the difference between two agents.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class AgentEntry(NamedTuple):
     """Row of the table of agents.
 
     Attributes:
-        begins_with: Name of the agent that it differs from; None for the first.
-        difference: Leaves that differ, by name.
+        begins_with: Name of the base agent; None for the first agent.
+        difference: Mapping from name to value of the leaves that differ from the base agent.
         summary: Description on one line.
-        papers: Papers.
+        papers: Papers of the agent.
         remarks: Differences from the papers besides the settings of a preset.
-        own: Leaves of a run that an agent of a person's own brings: ``network``, ``terms`` and ``maker``, as texts.
+        own: Leaves of a run that a registered agent sets: ``network``, ``terms`` and ``maker``, as strings.
     """
 
     begins_with: str | None
@@ -84,58 +84,58 @@ AGENTS: dict[str, AgentEntry] = {
     "n_step_double_dqn": AgentEntry(
         "double_dqn",
         {"n_steps": 10},
-        "double Q-learning over 10 steps: the quickstart",
+        "double Q-learning with 10-step returns: the default agent",
         (DOUBLE, N_STEP._replace(part="n steps")),
-        "returns are uncorrected for the policy, as in Rainbow",
+        "no off-policy correction of the returns, as in Rainbow",
     ),
     "dueling_dqn": AgentEntry(
         "double_dqn",
         {"dueling": True},
-        "a stream for the value and one for the advantages",
+        "value and advantage streams, on double DQN",
         (DUELING,),
-        "gradients below the streams are not rescaled",
+        "the gradient below the streams is not rescaled",
     ),
     "n_step_dqn": AgentEntry(
         "dqn",
         {"n_steps": 5},
-        "returns of several steps before the bootstrap value",
+        "DQN with n-step returns",
         (N_STEP, RAINBOW._replace(part="in a DQN")),
-        "5 steps, uncorrected for the policy, as in Rainbow",
+        "5 steps, without off-policy correction, as in Rainbow",
     ),
     "prioritized_dqn": AgentEntry(
         "double_dqn",
         {"sampling": "prioritized", "priority_exponent": 0.6, "importance_exponent": "linear(0.4,1,100%)"},
-        "double Q-learning from steps drawn by their error",
+        "double Q-learning with prioritized sampling by TD error",
         (PRIORITIZED, DOUBLE._replace(part="double")),
-        "importance weights are divided by the largest of the batch",
+        "importance weights are divided by the largest weight of the batch",
     ),
     "c51": AgentEntry(
         "dqn",
         {"head": "categorical", "num_atoms": 51},
-        "probabilities of 51 returns",
+        "distributional: probabilities of 51 fixed returns",
         (C51,),
-        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it",
+        "without --v-min and --v-max, the support is derived from the rewards of the first steps",
     ),
     "qr_dqn": AgentEntry(
         "dqn",
         {"head": "quantile", "num_quantiles": 50},
-        "quantiles of the return at fixed fractions",
+        "distributional: quantiles of the return at fixed fractions",
         (Paper("Dabney et al., 2018a", "https://arxiv.org/abs/1710.10044"),),
         "50 quantiles (200)",
     ),
     "iqn": AgentEntry(
         "dqn",
         {"head": "implicit_quantile", "num_quantiles": 8},
-        "quantiles of the return at drawn fractions",
+        "distributional: quantiles of the return at sampled fractions",
         (Paper("Dabney et al., 2018b", "https://arxiv.org/abs/1806.06923"),),
-        "8 fractions everywhere (64); acts on evenly spaced ones, not on drawn ones",
+        "8 fractions everywhere (64); acts on evenly spaced fractions, not on sampled ones",
     ),
     "noisy_dqn": AgentEntry(
         "dqn",
         {"noisy_sigma": 0.5, "epsilon": 0},
-        "learnt noise in the last layers explores",
+        "exploration by learnt noise in the last layers",
         (NOISY,),
-        "noise in the last hidden layer and the head alone; evaluated without noise",
+        "noise only in the last hidden layer and the head; evaluated without noise",
     ),
     "rainbow": AgentEntry(
         "c51",
@@ -149,34 +149,34 @@ AGENTS: dict[str, AgentEntry] = {
             "noisy_sigma": 0.5,
             "epsilon": 0,
         },
-        "double, dueling, n-step, prioritized, categorical and noisy",
+        "C51 with double, dueling, n-step, prioritized and noisy parts",
         (RAINBOW,),
         "the priority is the cross-entropy (the KL divergence); evaluated without noise",
     ),
     "munchausen_dqn": AgentEntry(
         "dqn",
         {"bootstrap": "munchausen"},
-        "the log-probability of the action is added to the reward",
+        "log-policy added to the reward, soft bootstrap value",
         (Paper("Vieillard et al., 2020", "https://arxiv.org/abs/2007.14430"),),
         "none",
     ),
     "hl_gauss": AgentEntry(
         "dqn",
         {"head": "hl_gauss", "num_atoms": 51},
-        "values as histograms, learnt as a classification",
+        "values as histograms, trained by classification",
         (Paper("Farebrother et al., 2024", "https://arxiv.org/abs/2403.03950"),),
-        "the support is derived from the rewards of the first steps where --v-min and --v-max do not give it; the "
-        "preset atari has the Adam settings of c51, not checked against the paper",
+        "without --v-min and --v-max, the support is derived from the rewards of the first steps; the preset atari has "
+        "the Adam settings of c51, not checked against the paper",
     ),
     "bootstrapped_dqn": AgentEntry(
         "double_dqn",
         {"head": "ensemble", "num_members": 10, "epsilon": 0},
-        "an ensemble, one member for an episode, each with a fixed prior",
+        "ensemble with fixed priors; one member acts per episode",
         (
             Paper("Osband et al., 2016", "https://arxiv.org/abs/1602.04621"),
             Paper("Osband et al., 2018", "https://arxiv.org/abs/1806.03335", "priors, --prior-scale"),
         ),
-        "members share the torso, and the priors one of their own; evaluated by their mean (a vote)",
+        "the members share one torso and the priors another; evaluated by the members' mean (a vote)",
     ),
     "r2d2": AgentEntry(
         "dueling_dqn",
@@ -189,38 +189,38 @@ AGENTS: dict[str, AgentEntry] = {
             "value_rescaling": True,
             "n_steps": 5,
         },
-        "an LSTM, trained on sequences with stored recurrent state",
+        "LSTM, trained on sequences with stored recurrent state",
         (
             Paper("Kapturowski et al., 2019", "https://openreview.net/forum?id=r1lyTjAqYX"),
             Paper("Pohlen et al., 2018", "https://arxiv.org/abs/1805.11593", "value rescaling"),
         ),
-        "one actor with one epsilon; no burn-in where an episode begins",
+        "one actor with one epsilon; no burn-in at the start of an episode",
     ),
     "drq": AgentEntry(
         "n_step_double_dqn",
         {"dueling": True, "augmentation": "auto"},
-        "images shifted by a few pixels for the learner (vectors are not)",
+        "random shifts of sampled images (none for vectors)",
         (Paper("Yarats et al., 2021", "https://arxiv.org/abs/2004.13649"),),
-        "shifts alone (and intensity), one for the value and one for the target (K = M = 1)",
+        "only shifts (and intensity); one augmentation for the value and one for the target (K = M = 1)",
     ),
     "zp": AgentEntry(
         "n_step_double_dqn",
         {"self_prediction": "mlp"},
-        "features predict the next ones of a slow copy (ZP)",
+        "self-prediction of a target network's next features (ZP)",
         (ZP,),
-        "on double DQN over n steps, feed-forward unless --core lstm; the paper's agents of vectors are TD3",
+        "on n-step double DQN, feed-forward unless --core lstm; the paper uses TD3 for vector observations",
     ),
     "byol_pi": AgentEntry(
         "zp",
         {"self_prediction": "linear", "action_conditional": False, "predictor_rate": 10.0},
-        "features predict the next ones by one matrix (BYOL-Pi)",
+        "ZP with one linear transition for all actions (BYOL-Pi)",
         (KHETARPAL,),
-        "the ratio of the learning rates and the agent around it are ours",
+        "the ratio of the learning rates and the underlying agent are polyak's choice",
     ),
     "byol_ac": AgentEntry(
         "byol_pi",
         {"action_conditional": True},
-        "features predict the next ones by a matrix for each action (BYOL-AC)",
+        "ZP with one linear transition per action (BYOL-AC)",
         (KHETARPAL,),
         "as byol_pi",
     ),
@@ -236,9 +236,10 @@ AGENTS: dict[str, AgentEntry] = {
             "normalize_features": True,
             "augmentation": "auto",
         },
-        "Rainbow whose features predict those of the next 5 observations",
+        "Rainbow with self-prediction over 5 steps",
         (SPR,),
-        "no batch normalization in the transition, no dropout, one norm for all gradients; projections without noise",
+        "no batch normalization in the transition model, no dropout, one gradient norm for all parameters; projections "
+        "without noise",
     ),
     "sr_spr": AgentEntry(
         "spr",
@@ -252,9 +253,9 @@ AGENTS: dict[str, AgentEntry] = {
             "shrink_parts": "torso transition",
             "shrink": 0.8,
         },
-        "SPR with resets, and a slow target network that acts",
+        "SPR with resets; the target network acts",
         (SR_SPR,),
-        "a reset keeps the optimizer's count of steps; priorities are those of rainbow",
+        "a reset keeps the optimizer's step count; priorities as in rainbow",
     ),
     "bbf": AgentEntry(
         "sr_spr",
@@ -265,9 +266,9 @@ AGENTS: dict[str, AgentEntry] = {
             "n_steps": "exponential(10,3,10000)@resets",
             "discount": "horizon(0.97,0.997,10000)@resets",
         },
-        "SR-SPR with n steps and a discount that change after each reset",
+        "SR-SPR with n and discount schedules that restart at resets",
         (BBF,),
-        "as sr_spr; the wide torso is one of the preset atari",
+        "as sr_spr; only the preset atari has the wide torso",
     ),
 }
 
@@ -282,20 +283,20 @@ def register_agent(
     terms: Sequence[str] = (),
     maker: str = "none",
 ) -> None:
-    """Add an agent of one's own to the table, under which ``polyak train NAME`` and ``polyak.train(NAME)`` find it.
+    """Add a custom agent to the table, for ``polyak train NAME`` and ``polyak.train(NAME)``.
 
     Args:
         name: Name of the agent.
-        begins_with: Name of the agent that it differs from.
-        fields: Leaves of the agent and of the loop that differ, by name.
+        begins_with: Name of the base agent.
+        fields: Mapping from name to value of the leaves that differ from the base agent.
         summary: Description on one line.
         network: Import path of a network, see :class:`polyak.experiments.runs.config.RunConfig`.
-        terms: Texts of terms, ``NAME=WEIGHT*module:term``.
+        terms: Terms of the loss, as strings ``NAME=WEIGHT*module:term``.
         maker: Import path of a function that makes the agent.
 
     Raises:
-        ValueError: if the name is taken by another agent, or ``begins_with`` or a field does not exist.
-        TypeError: if a value is of another type than the field's.
+        ValueError: if another agent has the name, or if ``begins_with`` or a field does not exist.
+        TypeError: if a value has another type than its field.
 
     >>> register_agent("quick_dqn", "dqn", {"learning_rate": 0.01}, summary="DQN in a hurry")
     >>> make_configs("quick_dqn").agent.learning_rate.initial
@@ -307,13 +308,13 @@ def register_agent(
     own = {leaf: value for leaf, value in found.items() if value not in ("none", ())}
     entry = AgentEntry(begins_with, dict(fields), summary or f"as {begins_with}", (), "none", own)
     if AGENTS.get(name, entry) != entry or not name.isidentifier():
-        raise ValueError(f"name: got {name!r}; expected letters, digits and _, and a name that no other agent has.")
-    replace(make_configs(begins_with), fields)  # raises where a field is wrong
+        raise ValueError(f"name: got {name!r}; expected a name of letters, digits and _ that no other agent has.")
+    replace(make_configs(begins_with), fields)  # raises if a field is wrong
     AGENTS[name] = entry
 
 
 def own_leaves(name: str) -> dict[str, Any]:
-    """Leaves of a run that an agent brings, those of the agents that it begins with among them.
+    """Return the leaves of a run that a registered agent sets, including those of its base agents.
 
     >>> own_leaves("rainbow")
     {}
@@ -322,7 +323,7 @@ def own_leaves(name: str) -> dict[str, Any]:
 
 
 def lineage(name: str) -> list[str]:
-    """Names of the agents that an agent is made from, from the first one to itself.
+    """Return the names of an agent's base agents, first to last, and its own.
 
     Raises:
         ValueError: if no agent has that name.
@@ -335,16 +336,16 @@ def lineage(name: str) -> list[str]:
 
 
 def make_configs(name: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields: Mapping[str, Any] = {}) -> Configs:
-    """Configs of an agent: its difference, the settings of a preset, and then the given fields.
+    """Make the configs of an agent from its difference, then the settings of a preset, then the given fields.
 
     Args:
         name: Name of the agent.
         preset: Name of the preset.
-        fields: Leaves by name, and unions by the name of a kind or by a part.
+        fields: Mapping from name to value; the value of a union is a kind or a part.
 
     Raises:
-        ValueError: if a name is unknown, or a value out of range.
-        TypeError: if a value is of another type than the field's.
+        ValueError: if a name is unknown, or a value is out of range.
+        TypeError: if a value has another type than its field.
 
     >>> configs = make_configs("rainbow", fields={"num_atoms": 21})
     >>> configs.agent.head.num_atoms, configs.loop.draw.most_steps
@@ -357,7 +358,7 @@ def make_configs(name: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields
 
 
 def differences(name: str, other: str, preset: str = DEFAULT_PRESET) -> list[tuple[str, Any, Any]]:
-    """Leaves in which two agents differ: name, value of the first and of the second; "-" where one has no such leaf.
+    """List the leaves in which two agents differ: name, first value, second value; "-" stands for no such leaf.
 
     >>> differences("dqn", "munchausen_dqn")[:2]
     [('bootstrap', 'greedy', 'munchausen'), ('double', False, '-')]

@@ -1,4 +1,4 @@
-"""Config of pretraining: the parts of BYOL on images. It imports nothing heavy."""
+"""Config of BYOL pretraining on images. The module imports nothing heavy."""
 
 import dataclasses
 from typing import Literal
@@ -13,10 +13,10 @@ class Encoder(Part):
     """Encoder: the torso of an agent.
 
     Attributes:
-        torso: Layers of the encoder: small (three convolutions of 3x3, for small images), nature (convolutions of Mnih
-            et al., 2015, for 36 pixels and more), impala (residual ones of Espeholt et al., 2018), minatar (a single
-            one, Young and Tian, 2019), or mlp.
-        hidden_sizes: Number of units of each dense layer after them; the output of the last is the features.
+        torso: Layers of the encoder: small (three 3x3 convolutions, for small images), nature (convolutions of Mnih et
+            al., 2015, for 36 pixels and more), impala (residual convolutions of Espeholt et al., 2018), minatar (one
+            convolution, Young and Tian, 2019), or mlp.
+        hidden_sizes: Number of units in each dense layer after the torso; the last layer's output is the features.
         activation: Activation function of the dense layers.
     """
 
@@ -27,11 +27,11 @@ class Encoder(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Projector(Part):
-    """Projector, between the features and the vectors that are predicted.
+    """Projector: an MLP from the features to the projection.
 
     Attributes:
-        projector_hidden: Number of units of the hidden layer, which has BatchNorm.
-        projection_size: Length of a projection.
+        projector_hidden: Number of units in the projector's hidden layer, which has BatchNorm.
+        projection_size: Number of elements of a projection.
     """
 
     projector_hidden: int = at_least(1, 512)
@@ -40,10 +40,10 @@ class Projector(Part):
 
 @dataclasses.dataclass(frozen=True)
 class MLPPredictor(Part):
-    """Predictor of the form of the projector.
+    """Predictor: an MLP with the layers of the projector.
 
     Attributes:
-        predictor_hidden: Number of units of the hidden layer, which has BatchNorm.
+        predictor_hidden: Number of units in the predictor's hidden layer, which has BatchNorm.
     """
 
     predictor_hidden: int = at_least(1, 512)
@@ -51,14 +51,14 @@ class MLPPredictor(Part):
 
 @dataclasses.dataclass(frozen=True)
 class ImageViews(Part):
-    """Views of an image: two random ones of each image, each rotated, scaled, shifted, and with a rectangle erased.
+    """Random views, two per image: each is rotated, scaled and shifted, and a rectangle is erased.
 
     Attributes:
-        max_rotation: Largest rotation in degrees, to either side.
-        max_scaling: Largest change of the size; 0.2 for 1 / 1.2 to 1.2.
-        max_shift: Largest shift along each axis, as a part of the image's side.
+        max_rotation: Largest rotation in degrees, in either direction.
+        max_scaling: Largest relative change of size; 0.2 scales by a factor between 1 / 1.2 and 1.2.
+        max_shift: Largest shift along each axis, as a fraction of the image's side.
         erase_probability: Probability that a rectangle of a view is erased.
-        erase_side: Largest side of the rectangle, as a part of the image's side.
+        erase_side: Largest side of the erased rectangle, as a fraction of the image's side.
     """
 
     max_rotation: float = number(15.0, Range(0, 180))
@@ -70,12 +70,12 @@ class ImageViews(Part):
 
 @dataclasses.dataclass(frozen=True)
 class LARS(Part):
-    """Layer-wise adaptive rates (You et al., 2017); biases and BatchNorm are neither adapted nor decayed.
+    """Layer-wise adaptive rate scaling (You et al., 2017); biases and BatchNorm are neither scaled nor decayed.
 
     Attributes:
-        momentum: Decay of the velocity.
-        weight_decay: Decay of the weights in a step, added to the gradient.
-        trust_coefficient: Size of a layer's step, relative to the norm of its weights.
+        momentum: Momentum, the decay of the velocity per step.
+        weight_decay: Weight decay, added to the gradient as weight_decay * weights.
+        trust_coefficient: Trust coefficient: norm of a layer's step relative to the norm of its weights.
     """
 
     momentum: float = unit(0.9)
@@ -89,16 +89,16 @@ class BYOLConfig(Part):
 
     Attributes:
         encoder: Encoder: the torso of an agent.
-        projector: Projector, between the features and the vectors that are predicted.
-        predictor: Predictor of the target's projection: an mlp, or none, without which the projections collapse.
-        views: Views of an image.
+        projector: Projector: an MLP from the features to the projection.
+        predictor: Predictor of the target network's projection: mlp, or none, with which the projections collapse.
+        views: Random views of an image.
         optimizer: Optimizer of the parameters.
         learning_rate: Learning rate, a number or a schedule over gradient steps.
-        target: Rule of the target network, such as incremental:cosine(0.01), incremental:0.01, frozen or none, which is
-            SimSiam. Periods are gradient steps. target/projector=none after it gives a part of the network its own
+        target: Rule of the target network, such as incremental:cosine(0.01), incremental:0.01, frozen or none
+            (SimSiam). Periods are gradient steps. Append target/projector=none to give a part of the network its own
             rule.
-        stop_gradient: Whether the gradient stops at the target's projections; without it, which goes with the target
-            none alone, the projections collapse.
+        stop_gradient: Whether to stop the gradient at the target's projections; without it, the projections collapse,
+            and the target must be none.
     """
 
     encoder: Encoder = Encoder()
@@ -117,6 +117,6 @@ class BYOLConfig(Part):
             raise ValueError("learning_rate: got 0, with which nothing is learnt; expected a number > 0.")
         if not self.stop_gradient and self.target.strip() != "none":
             raise ValueError(
-                f"stop_gradient: got False with the target {self.target!r}; a gradient goes through the online network "
-                "alone. Try --target none with it."
+                f"stop_gradient: got False with the target {self.target!r}, but only the online network has a "
+                "gradient; expected the target none. Try --target none."
             )

@@ -1,4 +1,4 @@
-"""Readings of features: how many directions they have, and how many units say nothing."""
+"""Readings of features: their rank and the fraction of dormant units."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ READINGS = (*(f"feature_rank/{tolerance}" for tolerance in TOLERANCES), "dormant
 
 
 def read_features(features: Array, valid: Array) -> dict[str, Array]:
-    """Rank of features at three tolerances, and the part of dormant units; the names are ``READINGS``.
+    """Compute the rank of features at three tolerances and the fraction of dormant units, with ``READINGS`` as names.
 
-    The rank at a tolerance is the number of singular values above that part of the largest. A unit is dormant where its
-    mean absolute activity is at most 0.1 of the mean over all units (Sokar et al., 2023, definition 3.1; the number is
-    ours).
+    The rank at a tolerance is the number of singular values above that fraction of the largest one. A unit is dormant
+    if its mean absolute activity is at most 0.1 of the mean over all units (Sokar et al., 2023, definition 3.1; the
+    threshold 0.1 is polyak's choice).
 
     Args:
         features: ``[N, H]``.
-        valid: ``[N]`` bool, rows that count.
+        valid: ``[N]`` bool, True for the rows that count.
 
     >>> features = jnp.array([[1.0, 0.0, 0.0], [1.0, 0.05, 0.0], [9.0, 9.0, 9.0]])
     >>> found = read_features(features, jnp.array([True, True, False]))

@@ -18,18 +18,18 @@ def make_resets(
     total_learner_steps: int | None = None,
     environment_steps_per_learner_step: Fraction | None = None,
 ) -> dict[str, Periodic]:
-    """Makes the periodic operations of an agent: its resets, where the config has them.
+    """Make the periodic operations of an agent: its resets, if the config has them.
 
     As in the code of SR-SPR and BBF (D'Oro et al., 2023; Schwarzer et al., 2023), parameters and targets are
-    initialised again, from two keys, the optimizer's state of what only moves is kept, and there is no reset in the
-    last period of a run. What the optimizer counts is kept too, where their code begins again.
+    initialised again from two keys, the optimizer state of ``shrink_parts`` is kept, and the last period of a run has
+    no reset. The optimizer's step count is kept too, while their code sets it to 0.
 
     Args:
         config: Config of the agent.
-        init: ``init`` of the agent.
+        init: Function ``init`` of the agent.
         total_learner_steps: Number of learner steps of the run; None for a run without an end.
-        environment_steps_per_learner_step: Number of environment steps for each learner step, by which a period in
-            environment steps is converted.
+        environment_steps_per_learner_step: Number of environment steps per learner step, which converts a period in
+            environment steps.
 
     Raises:
         ValueError: if the period does not parse, or a prefix matches no parameter; the message names the field.

@@ -1,19 +1,18 @@
-"""Numbers that change over a run: data with a text, as target rules are. This module imports nothing heavy.
+"""Schedules: numbers that change over a run, each with a string form. The module imports nothing heavy.
 
 =============================  =====================================================================
 text                           value at a step
 =============================  =====================================================================
 ``0.99``                       constant
-``linear(1,0.05,25%)``         falls (or rises) linearly over the first 25 % of the run, then constant
-``linear(5,1,10000)``          falls linearly over the first 10 000 steps, then constant
-``exponential(10,3,10000)``    geometric interpolation: the ratio of two steps is constant
+``linear(1,0.05,25%)``         linear over the first 25 % of the run, then constant
+``linear(5,1,10000)``          linear over the first 10 000 steps, then constant
+``exponential(10,3,10000)``    geometric interpolation: the ratio of successive values is constant
 ``horizon(0.97,0.997,10000)``  geometric interpolation of 1 / (1 - value), the horizon of a discount
-``cosine(0.001,0,100%)``       half a cosine
-``…@resets``                   begins again at each reset of the agent, and counts learner steps
+``cosine(0.001,0,100%)``       half a period of a cosine
+``…@resets``                   restarts at each reset of the agent, and counts learner steps
 =============================  =====================================================================
 
-Steps are environment steps, except for a learning rate and for a schedule that begins again, whose steps are learner
-steps.
+Steps are environment steps. The steps of a learning rate, and of a schedule that restarts, are learner steps.
 """
 
 import dataclasses
@@ -38,11 +37,11 @@ class Schedule:
 
     Attributes:
         initial: Value at step 0.
-        final: Value from the end of the change on.
-        over: Length of the change: a number of steps, or a fraction of the run where ``relative``.
+        final: Value after the change; None for a constant.
+        over: Length of the change: a number of steps, or a fraction of the run if ``relative``.
         relative: Whether ``over`` is a fraction of the run.
         kind: Shape of the change.
-        restarts: Whether the change begins again at each reset of the agent.
+        restarts: Whether the schedule restarts at each reset of the agent.
 
     >>> str(Schedule(0.99)), str(Schedule.of("linear(1, 0.05, 25%)"))
     ('0.99', 'linear(1,0.05,25%)')
@@ -57,15 +56,15 @@ class Schedule:
 
     @classmethod
     def of(cls, value: Any, name: str = "schedule") -> "Schedule":
-        """Read a schedule from a number, a text or a schedule.
+        """Read a schedule from a number, a string or a schedule.
 
         Args:
-            value: Number, text or schedule.
+            value: Number, string or schedule.
             name: Name of the field, for error messages.
 
         Raises:
-            ValueError: if a text does not parse, or a number in it is out of range.
-            TypeError: if ``value`` is of another type.
+            ValueError: if a string does not parse, or a number in it is out of range.
+            TypeError: if ``value`` has another type.
 
         >>> Schedule.of(3).value_at(100, total=1000).item(), Schedule.of("linear(1,0,50%)").value_at(100, 1000).item()
         (3.0, 0.8)
@@ -90,15 +89,15 @@ class Schedule:
             raise ValueError(f"{name}: got {value!r}; expected {expected} as its last number, such as 25%.")
         if kind == "exponential" and min(initial, final) <= 0:
             raise ValueError(
-                f"{name}: got {value!r}; expected numbers > 0, between which an exponential can interpolate. Try "
+                f"{name}: got {value!r}; expected numbers > 0 for an exponential. Try "
                 f"linear({found[2]},{found[3]},{found[4]}{found[5]})."
             )
         if kind == "horizon" and max(initial, final) >= 1:
             raise ValueError(f"{name}: got {value!r}; expected numbers < 1, which have a horizon 1 / (1 - x).")
         if restarts and relative:
             raise ValueError(
-                f"{name}: got {value!r}; expected a number of learner steps as its last number, since a schedule that "
-                "begins again at each reset changes over no part of the run."
+                f"{name}: got {value!r}; expected a number of learner steps as its last number, because a schedule "
+                "that restarts at each reset cannot change over a percentage of the run."
             )
         over = float(decimal.Decimal(found[4]) / 100) if relative else over
         return cls(initial, final, over, relative, cast(Kind, kind), restarts)
@@ -119,14 +118,14 @@ class Schedule:
         return min(values), max(values)
 
     def value_at(self, step: Any, total: int) -> "np.ndarray":
-        """Values at steps of a run.
+        """Compute the values at steps of a run.
 
         Args:
-            step: Number of the step, or an array of them; since the last reset, for a schedule that begins again.
+            step: Step, or an array of steps; for a schedule that restarts, counted from the last reset.
             total: Number of steps of the run.
 
         Returns:
-            float64 array of the shape of ``step``.
+            float64 array with the shape of ``step``.
 
         >>> Schedule.of("exponential(10,3,100)").value_at([0, 50, 100], total=1000).round(2).tolist()
         [10.0, 5.48, 3.0]
@@ -147,7 +146,7 @@ class Schedule:
         return np.asarray((1 - progress) * self.initial + progress * self.final, np.float64)
 
     def to_json(self) -> float | str:
-        """Number of a constant schedule, else the text; :meth:`of` reads both.
+        """Return the number of a constant schedule, otherwise the string; :meth:`of` reads both.
 
         >>> Schedule(3).to_json(), Schedule.of("linear(5,1,50%)").to_json()
         (3, 'linear(5,1,50%)')
@@ -178,5 +177,5 @@ def _text(number: float) -> str:
 
 
 def _percentage(fraction: float) -> str:
-    """Percentage of a fraction, as a decimal that divided by 100 gives exactly the fraction."""
+    """Return a fraction as a decimal percentage; dividing it by 100 gives exactly the fraction."""
     return f"{(decimal.Decimal(repr(float(fraction))) * 100).normalize():f}"

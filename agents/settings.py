@@ -1,18 +1,18 @@
-"""Presets: the settings of benchmarks, by agent.
+"""Presets: settings of each agent on a benchmark.
 
-A preset holds numbers, and the torso, the model of self-prediction that fits it, optimizer, error and augmentation of
-the benchmark's papers. The module imports nothing heavy.
+A preset sets numbers, and the torso, transition model, optimizer, error and augmentation from the benchmark's papers.
+The module imports nothing heavy.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# On CartPole-v1 these agents learn sooner from fresher targets, and from more random actions late.
+# On CartPole-v1 these agents learn faster with more frequent target updates and a higher final epsilon.
 _SOONER = {"target": "periodic:100", "epsilon": "linear(1,0.05,25%)"}
 
-# Settings by agent; each agent of a lineage adds its difference, and then its settings.
+# Settings by agent; each agent of a lineage applies its difference, then its settings.
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "classic": {  # CartPole-v1; the defaults of the configs are part of it
+    "classic": {  # CartPole-v1; all other values are the defaults of the configs
         "dqn": {},
         "n_step_double_dqn": {"target": "periodic:50"},
         "dueling_dqn": {"target": "periodic:100"},

@@ -1,4 +1,4 @@
-"""Support of a distribution of returns, derived from the rewards of the first steps."""
+"""Support of a return distribution, derived from the rewards of the first steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +10,21 @@ from .. import networks
 from ..updates import LearnerState
 from .config import GIVE_SUPPORT, AgentConfig, Categorical, HLGauss, check_bounded
 
-_TAIL = 0.05  # share of the rewards beyond which a reward does not repeat from step to step
-_MARGIN = 0.05  # of the support, on either side
+_TAIL = 0.05  # smallest share of the steps from which a reward is assumed to repeat at every step
+_MARGIN = 0.05  # extension at each end, as a share of the support
 
 
 def derive_support(rewards: npt.NDArray[np.floating], discount: float, *, margin: bool = False) -> tuple[float, float]:
-    """Lowest and highest return that rewards allow.
+    """Derive the lowest and highest return that rewards allow.
 
-    A reward that 5 % of the steps reach may come at every step, and adds up to ``reward / (1 - discount)``; a larger
-    one that is rare counts once. The support contains 0.
+    A reward that 5 % of the steps reach may occur at every step, and adds up to ``reward / (1 - discount)``. A larger,
+    rarer reward counts once. The support contains 0.
 
     Args:
         rewards: ``[R]``, rewards of single steps.
         discount: Discount of one step, in [0, 1).
-        margin: Whether to extend the support by 5 % on either side, because the mean of a histogram that is learnt
-            from a Gaussian is biased inwards near the ends of the support.
+        margin: Whether to extend the support by 5 % at each end, because the mean of a histogram trained on a Gaussian
+            is biased inwards near the ends of the support.
 
     Raises:
         ValueError: if the discount is not in [0, 1), or every reward is 0.
@@ -45,7 +45,7 @@ def derive_support(rewards: npt.NDArray[np.floating], discount: float, *, margin
 
 
 def make_calibration(config: AgentConfig) -> Callable[[LearnerState, Any, float], LearnerState] | None:
-    """Function that derives the support of the atoms from rewards; None where the config gives it or there are none.
+    """Make the function that derives the support from rewards; None if the config gives it or the head has none.
 
     >>> make_calibration(AgentConfig()) is None
     True
@@ -56,7 +56,7 @@ def make_calibration(config: AgentConfig) -> Callable[[LearnerState, Any, float]
 
     def calibrate(state: LearnerState, rewards: Any, discount: float) -> LearnerState:
         found = networks.support(state.state)
-        if found is None or float(np.ptp(np.asarray(found))) > 0:  # it came with the parameters
+        if found is None or float(np.ptp(np.asarray(found))) > 0:  # loaded with the parameters
             return state
         v_min, v_max = derive_support(np.asarray(rewards), discount, margin=isinstance(head, HLGauss))
 

@@ -1,4 +1,4 @@
-"""Types of an agent: pure functions over a state, the terms of its loss, and what those read."""
+"""Types of an agent: its pure functions, the terms of its loss, and the inputs of the terms."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -13,15 +13,15 @@ from ..updates.target import read
 Tree = Any
 
 AVERAGE, MAIN_TARGET, ENCODER = "average", "q", "encoder"
-RESETS = "resets"  # of the periodic operations
+RESETS = "resets"  # name of a periodic operation
 
 
 class RecurrentState(NamedTuple):
-    """Recurrent state of an agent that has any; that of the others is ``()``.
+    """Recurrent state of an agent with a core or an ensemble; other agents have ``()`` in its place.
 
     Attributes:
         core: Recurrent state of the network, leaves ``[N, H]``; ``()`` without a core.
-        member: ``[N]`` int32, the member of an ensemble that acts in each environment's episode; ``()`` without one.
+        member: ``[N]`` int32, ensemble member that acts in each environment's episode; ``()`` without an ensemble.
     """
 
     core: Tree = ()
@@ -29,13 +29,13 @@ class RecurrentState(NamedTuple):
 
 
 class StepExtras(NamedTuple):
-    """Arrays that an agent keeps with a step in the replay, where it has any to keep; leaves ``[N, ...]``.
+    """Arrays of a step that an agent stores in the replay, leaves ``[N, ...]``; unused fields are ``()``.
 
     Attributes:
-        core: Recurrent state of the network before the step, zeros where an episode begins.
-        a_tm1: ``[N]`` int32, the action before the step.
-        r_tm1: ``[N]`` float32, the reward that came with the observation, on the scale of that time.
-        member_mask: ``[N, K]`` float32, 1 for the members of an ensemble that learn from the step.
+        core: Recurrent state of the network before the step, zeros at the start of an episode.
+        a_tm1: ``[N]`` int32, action before the step.
+        r_tm1: ``[N]`` float32, reward that came with the observation, with the normalization of that time.
+        member_mask: ``[N, K]`` float32, 1 for the ensemble members that learn from the step.
     """
 
     core: Tree = ()
@@ -48,9 +48,9 @@ class ActOutput(NamedTuple):
     """Output of acting.
 
     Attributes:
-        action: ``[N]`` int32.
-        recurrent_state: State that the agent carries from step to step; ``()`` for agents without one.
-        extras: Tree of ``[N, ...]`` arrays to keep with the step in the replay; ``()`` for none.
+        action: ``[N]`` int32, actions.
+        recurrent_state: Recurrent state after the step; ``()`` for agents without a recurrent state.
+        extras: Tree of ``[N, ...]`` arrays to store with the step in the replay; ``()`` for no arrays.
     """
 
     action: Array
@@ -64,7 +64,7 @@ class Outputs(NamedTuple):
     Attributes:
         tm1: Values of the observations acted on.
         t: Values of the observations to bootstrap from, ``n_steps`` later or at the end of the sequence.
-        t_again: The same values under another draw of noise or fractions; equal to ``t`` where nothing is drawn.
+        t_again: Values as in ``t``, with another sample of noise or fractions; equal to ``t`` without sampling.
     """
 
     tm1: ValueOutput
@@ -73,13 +73,13 @@ class Outputs(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Steps that a sample is learnt from, ``[B, T]``, rewards summed over ``n_steps``; ``T`` = 1 for transitions.
+    """Steps of a sample, ``[B, T]``, with rewards summed over ``n_steps``; ``T`` = 1 for transitions.
 
     Attributes:
         a_tm1: ``[B, T]`` int32, actions.
         r_t: ``[B, T]`` float32, discounted sums of rewards.
         discount_t: ``[B, T]`` float32, factors of the bootstrap value.
-        learns: ``[B, T]`` bool, whether a step is learnt from; neither burn-in nor padding is.
+        learns: ``[B, T]`` bool, whether a step is learnt from; False for burn-in and padding.
         action_mask_tm1: ``[B, T, A]`` bool, legal actions at the observations acted on; ``()`` without masks.
         action_mask_t: ``[B, T, A]`` bool, legal actions at the observations to bootstrap from; ``()`` without masks.
     """
@@ -97,8 +97,9 @@ class Latents(NamedTuple):
 
     Attributes:
         online: ``[B, T, H]``, online features of the observations acted on.
-        predicted: ``[B, T, K, H]``, predicted features of the observations after them.
-        wanted: ``[B, T, K, H]``, the features that are predicted, those of the target.
+        predicted: ``[B, T, K, H]``, predicted features of the next ``K`` observations.
+        wanted: ``[B, T, K, H]``, features to predict, from the target network, or from the online network without
+            stop_gradient.
         valid: ``[B, T, K]`` bool, whether there is something to predict.
     """
 
@@ -109,15 +110,15 @@ class Latents(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Everything that the terms of a loss read, computed once.
+    """Inputs of the terms of a loss, computed once.
 
     Attributes:
-        sample: Sample, with its images augmented.
+        sample: Sample with augmented images.
         steps: Steps of the sample.
         online: Outputs of the online network, through which gradients flow.
-        targets: Name to the outputs of each target network, under stop-gradient.
-        variables: Online parameters and module state, for terms that apply the network to something else.
-        latents: ``Latents`` of an agent with self-prediction; ``()`` without.
+        targets: Mapping from name to the outputs of a target network, under stop-gradient.
+        variables: Online parameters and module state, for terms that apply the network to other inputs.
+        latents: ``Latents`` of an agent with self-prediction; ``()`` for other agents.
     """
 
     sample: Sample
@@ -132,9 +133,9 @@ class TermOutput(NamedTuple):
     """Output of a term.
 
     Attributes:
-        loss: ``[B]``, the loss of each transition or sequence.
-        metrics: Name to scalar.
-        priorities: ``[B]``, new priorities; ``()`` from every term but the value term.
+        loss: ``[B]``, loss of each transition or sequence.
+        metrics: Mapping from name to scalar.
+        priorities: ``[B]``, new priorities; ``()`` from all terms but the value term.
     """
 
     loss: Array
@@ -146,37 +147,38 @@ class Term(Protocol):
     """Term of an agent's loss."""
 
     def __call__(self, key: jax.Array, views: Views) -> TermOutput:
-        """Computes the term on the views of a sample; the key is consumed."""
+        """Compute the term on the views of a sample; the key is consumed."""
 
 
 class Agent(NamedTuple):
-    """Agent: pure functions; ``init`` is jitted, the loop compiles the others and donates.
+    """Pure functions of an agent; ``init`` is jitted, the loop jits the others with donation.
 
     Attributes:
         init: ``(key) -> LearnerState``; the key is consumed.
         initial_recurrent_state: ``(key, num_envs) -> recurrent_state``; ``()`` for agents without one.
         act: ``(key, state, recurrent_state, timestep) -> ActOutput``, the agent's own actions for ``[N]`` environments;
-            the loop explores (:func:`polyak.agents.epsilon_greedy`). The recurrent state begins again where
-            ``timestep.first``. The key is consumed.
+            the loop adds epsilon-greedy exploration (:func:`polyak.agents.epsilon_greedy`). The recurrent state is
+            initialised where ``timestep.first``. The key is consumed.
         learn: ``(key, state, sample) -> (state, LearnOutput)``, one learner step on a sample ``[B, ...]``; the key is
             consumed.
-        targets: Named targets of its learner; the first is the main one.
-        evaluate_act: As ``act``, without the agent's own exploration (noise, a member of an ensemble).
-        greedy_actions: ``(variables, sample) -> [B] or [B, T] int32``, the greedy actions at the observations acted on,
-            for diagnostics of the policy; -1 where a step is not learnt from.
-        calibrate: ``(state, rewards [R], discount) -> state``, the state with the support of the head's atoms derived
-            from rewards; None where no support is to be derived.
-        burn_in: Number of steps of a sequence before those that are learnt from; 0 without a recurrent core.
-        future: Number of steps after a transition that the replay draws with it; 0 for none.
-        features: ``(variables, sample) -> (features [N, H], valid [N])``, the features of the observations acted on, of
-            an agent with self-prediction; None for the others.
-        output: ``(name, variables, sample) -> (output [N, M], valid [N])``, what the target of that name computes of
-            the observations acted on: values, or features of an encoder; None where its change is not measured.
-        periodic: Name to an operation on the state, which the loop applies after the learner step that crosses a
-            multiple of its period.
-        acts_with: Name of the target whose parameters act; None where those of the online network do.
-        q_values: ``(state, recurrent_state, timestep) -> [N, A]``, the values by which ``evaluate_act`` chooses, of
-            illegal actions too; None for an agent that has none.
+        targets: Mapping from name to target; the first is the main target.
+        evaluate_act: Function with the signature of ``act``, without the agent's own exploration (noise, one ensemble
+            member).
+        greedy_actions: ``(variables, sample) -> [B] or [B, T] int32``, greedy actions at the observations acted on, for
+            diagnostics of the policy; -1 for steps that are not learnt from.
+        calibrate: ``(state, rewards [R], discount) -> state``, the state with the head's support derived from rewards;
+            None if no support has to be derived.
+        burn_in: Number of burn-in steps of a sequence; 0 without a recurrent core.
+        future: Number of steps after a transition that the replay samples with it; 0 for no steps.
+        features: ``(variables, sample) -> (features [N, H], valid [N])``, features of the observations acted on, for
+            an agent with self-prediction; None for other agents.
+        output: ``(name, variables, sample) -> (output [N, M], valid [N])``, output of the named target on the
+            observations acted on: values, or features of an encoder; None if its change is not measured.
+        periodic: Mapping from name to an operation on the state, which the loop applies after the learner step that
+            crosses a multiple of its period.
+        acts_with: Name of the target whose parameters act; None for the online parameters.
+        q_values: ``(state, recurrent_state, timestep) -> [N, A]``, values from which ``evaluate_act`` chooses, for
+            illegal actions too; None for an agent without values.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -197,11 +199,11 @@ class Agent(NamedTuple):
 
 
 def evaluation_state(agent: Agent, state: LearnerState) -> LearnerState:
-    """State to evaluate with: the parameters of the Polyak average where the agent keeps one, else those that act.
+    """Return the state to evaluate, with the parameters of the Polyak average, or of the acting network without one.
 
     Args:
         agent: Agent.
-        state: State of the agent; one without targets, as it is read from a file of parameters, is returned.
+        state: State of the agent; a state without targets, as read from a file of parameters, is returned unchanged.
 
     >>> import jax.numpy as jnp
     >>> from polyak.agents import AgentConfig, make_agent
@@ -221,6 +223,6 @@ def evaluation_state(agent: Agent, state: LearnerState) -> LearnerState:
 
 
 def read_target(target: Target, state: LearnerState, name: str) -> Variables:
-    """Parameters and module state of a target, in the online network's dtypes and under stop-gradient."""
+    """Return the parameters and module state of a target, in the online network's dtypes, under stop-gradient."""
     params, module_state = target.select(state.params), target.select(state.state)
     return Variables(*read(target.rule, params, state.targets[name], module_state))

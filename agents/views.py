@@ -1,4 +1,4 @@
-"""Views: the outputs of the online and the target networks on a sample, computed once for all terms of a loss."""
+"""Views: outputs of the online and target networks on a sample, computed once for all terms of a loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,24 +28,28 @@ def look(
     burn_in: int,
     prediction: SelfPrediction | None = None,
 ) -> tuple[Views, Tree, dict[str, Tree]]:
-    """Computes the views of a sample.
+    """Compute the views of a sample.
 
-    The online network is in training mode where it is given the observations acted on, which updates its module state;
-    elsewhere it uses the averages that the state holds. So does a target network, unless its state is its own. All
-    target networks have the same draws.
+    The online network is in training mode on the observations acted on, which updates its module state; on other
+    observations it uses the stored averages of its module state. A target network uses stored averages too, unless it
+    is in ``own_state``. All target networks use the same random draws.
 
     Args:
         network: Network of the agent.
-        key: Consumed.
+        key: Random key, consumed.
         online: Online parameters and module state.
-        targets: Name to parameters and module state of each target.
+        targets: Mapping from name to the parameters and module state of a target.
         own_state: Names of the targets whose module state comes from their own forward pass.
         sample: Transitions or sequences.
-        burn_in: Number of steps of a sequence that only bring the recurrent state up to date.
-        prediction: Self-prediction, whose target is ``encoder``, or the main one where there is none of that name.
+        burn_in: Number of burn-in steps of a sequence, which only update the recurrent state.
+        prediction: Self-prediction; its target is ``encoder``, or the main target if there is no ``encoder``.
 
     Returns:
-        The views, the online module state after the forward pass, and name to module state of ``own_state``.
+        Views, online module state after the forward pass, and mapping from name to module state of ``own_state``.
+
+    Raises:
+        ValueError: if the network has a recurrent core and the sample has transitions, or if self-prediction does not
+            find its future steps in the sample.
     """
     key_tm1, key_t, key_again, key_target = jax.random.split(key, 4)
     steps, end = steps_of(sample, burn_in)
@@ -60,7 +64,7 @@ def look(
         length = steps.a_tm1.shape[1]
         slow = targets.get(ENCODER, targets[MAIN_TARGET]) if prediction.stop_gradient else online
         wanted = features if not prediction.stop_gradient else hidden[MAIN_TARGET]
-        # The main target's own pass is taken where it was made like one for this, without noise or training.
+        # The main target's pass is reused if it had no noise and was not in training mode.
         is_other = ENCODER in targets or network.draws or MAIN_TARGET in own_state
         if isinstance(sample.transition, Sequence) and prediction.stop_gradient and is_other:
             wanted = _unroll_hidden(network, slow, sample.transition, burn_in)
@@ -71,13 +75,17 @@ def look(
 
 
 def values_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> ValueOutput:
-    """Values ``[B, T, ...]`` of the observations acted on, without noise and outside of training."""
+    """Compute the values ``[B, T, ...]`` of the observations acted on, in evaluation mode and without noise."""
     _, end = steps_of(sample, burn_in)
     return _outputs(network, [None, None, None], variables, sample, end, burn_in, False)[0].tm1
 
 
 def features_tm1(network: Network, variables: Variables, sample: Sample, burn_in: int) -> tuple[Array, Array]:
-    """Features ``[B * T, H]`` of the observations acted on, without noise, and ``[B * T]`` whether each counts."""
+    """Compute the features of the observations acted on, without noise.
+
+    Returns:
+        Features ``[B * T, H]``, and ``[B * T]`` bool, whether a step is learnt from.
+    """
     learns, drawn = steps_of(sample, burn_in)[0].learns, sample.transition
     if isinstance(drawn, Sequence):
         features = _unroll_hidden(network, variables, drawn, burn_in)[:, :-1]
@@ -87,11 +95,11 @@ def features_tm1(network: Network, variables: Variables, sample: Sample, burn_in
 
 
 def steps_of(sample: Sample, burn_in: int) -> tuple[Steps, Array]:
-    """Steps that a sample is learnt from, and where each is bootstrapped.
+    """Return the steps of a sample and the index of the observation to bootstrap each step from.
 
     Returns:
-        The steps, and ``[B, T]`` int32, the number of the observation of a sequence to bootstrap from; ``()`` for
-        transitions, which have one.
+        Steps, and ``[B, T]`` int32, indices of observations in a sequence; ``()`` for transitions, which have only one
+        observation to bootstrap from.
     """
     if isinstance(sample.transition, Sequence):
         return _sequence_steps(sample.transition, burn_in)
@@ -102,25 +110,25 @@ def steps_of(sample: Sample, burn_in: int) -> tuple[Steps, Array]:
 
 
 def n_step_windows(r_t: Array, discount_t: Array, valid: Array, n_steps: Array) -> tuple[Array, Array, Array]:
-    """Windows of up to ``n_steps`` steps that begin at each step of a sequence, as the replay sums transitions.
+    """Sum the rewards of the n-step window that begins at each step of a sequence, as the replay does for transitions.
 
-    A window ends with the sequence, at the end of an episode, or after ``n_steps`` steps, and is bootstrapped there.
+    A window ends after ``n_steps`` steps, at the end of the episode or with the sequence, and is bootstrapped there.
 
     Args:
         r_t: ``[B, T]`` float32, rewards.
         discount_t: ``[B, T]`` float32, discounts; 0 at a termination.
-        valid: ``[B, T]`` bool, steps that are no padding; padding comes last.
-        n_steps: ``[B]`` int32, at least 1.
+        valid: ``[B, T]`` bool, False for padding, which comes last.
+        n_steps: ``[B]`` int32, number of steps of a window, at least 1.
 
     Returns:
-        ``[B, T]`` sums of discounted rewards, products of discounts, and int32 numbers of the observations at which
-        the windows end.
+        Discounted sums of rewards, products of discounts, and int32 indices of the observations at which the windows
+        end, each ``[B, T]``.
 
     >>> r_t, discount_t, valid = jnp.ones((1, 3)), jnp.full((1, 3), 0.5), jnp.ones((1, 3), bool)
     >>> [found.tolist() for found in n_step_windows(r_t, discount_t, valid, jnp.array([2]))]
     [[[1.5, 1.5, 1.0]], [[0.25, 0.25, 0.5]], [[2, 3, 3]]]
     """
-    r_t, discount_t = jnp.asarray(r_t), jnp.asarray(discount_t)  # the loop below indexes by a traced number
+    r_t, discount_t = jnp.asarray(r_t), jnp.asarray(discount_t)  # a traced number indexes them in the loop below
     length = r_t.shape[-1]
     steps = jnp.arange(length, dtype=jnp.int32)
     count = jnp.sum(valid, axis=-1, dtype=jnp.int32)
@@ -151,9 +159,10 @@ def _sequence_steps(sequence: Sequence, burn_in: int) -> tuple[Steps, Array]:
 def _outputs(
     network: Network, keys: list[Any], variables: Variables, sample: Sample, end: Array, burn_in: int, training: bool
 ) -> tuple[Outputs, Tree, Array]:
-    """Outputs of a network on a sample, its module state after the observations acted on, and features.
+    """Compute a network's outputs on a sample, its module state after the observations acted on, and features.
 
-    The features are those of the observations acted on, ``[B, 1, H]``, or of all of sequences, ``[B, T + 1, H]``.
+    The features are those of the observations acted on for transitions, ``[B, 1, H]``, and of all observations for
+    sequences, ``[B, T + 1, H]``.
     """
     key_tm1, key_t, key_again = keys
     if isinstance(sample.transition, Sequence):
@@ -185,9 +194,9 @@ def _outputs(
 def _unroll(
     network: Network, key: Any, variables: Variables, sequence: Sequence, burn_in: int, training: bool
 ) -> tuple[ValueOutput, Tree, Array]:
-    """Values ``[B, T + 1, ...]`` of all observations, the module state, and the features ``[B, T + 1, H]``.
+    """Compute the values ``[B, T + 1, ...]`` of all observations, the module state, and the features ``[B, T + 1, H]``.
 
-    No gradient passes the end of the burn-in through the core.
+    The gradient through the core stops at the end of the burn-in.
     """
     batch, length = sequence.obs.shape[:2]
     observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
@@ -203,7 +212,7 @@ def _unroll(
 
 
 def _unroll_hidden(network: Network, variables: Variables, sequence: Sequence, burn_in: int) -> Array:
-    """Features ``[B, T + 1, H]`` of all observations, without the values, and without noise."""
+    """Compute the features ``[B, T + 1, H]`` of all observations, without values and without noise."""
     batch, length = sequence.obs.shape[:2]
     observation = sequence.obs.reshape(batch * length, *sequence.obs.shape[2:])
     features = network.encode(*variables, None, observation, False)[0].reshape(batch, length, -1)
@@ -226,11 +235,11 @@ def _unroll_core(network: Network, params: Tree, features: Array, sequence: Sequ
 
 
 def _gather(leaf: Array, end: Array) -> Array:
-    """Takes ``[B, T + 1, ...]`` at ``[B, T]`` numbers of observations."""
+    """Index ``[B, T + 1, ...]`` with observation indices ``[B, T]``."""
     return jnp.take_along_axis(leaf, end.reshape(*end.shape, *[1] * (leaf.ndim - 2)), axis=1)
 
 
 def _map_batched(function: Any, output: ValueOutput) -> ValueOutput:
-    """Maps over every field but the atoms, which all rows have in common."""
+    """Map over every field but the atoms, which all rows share."""
     fields = {name: leaf for name, leaf in output._asdict().items() if name != "atoms"}
     return output._replace(**jax.tree.map(function, fields))

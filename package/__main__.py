@@ -1,11 +1,11 @@
-"""The ``polyak`` command; ``python -m polyak`` is the same. Help is answered before anything heavy is imported."""
+"""Command ``polyak``, also ``python -m polyak``. Help is printed before anything heavy is imported."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Runs the command line on ``sys.argv`` and exits with its status."""
+    """Run the command line on ``sys.argv`` and exit with its status."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from .help import overview
@@ -18,11 +18,11 @@ def main() -> None:
         print(__version__)
         sys.exit(0)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # one whose encoding lacks a character shows "?" in its place
+        if hasattr(stream, "reconfigure"):  # a character missing in the encoding prints as "?"
             stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(arguments))
-    except KeyboardInterrupt:  # before a run has begun; afterwards the run itself takes care
+    except KeyboardInterrupt:  # before a run begins; the run itself handles it later
         sys.exit(130)
 
 
@@ -30,7 +30,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] != "agents" and not {"-h", "--help"} & {*arguments}:
         import jax
 
-        # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.
+        # Synchronous dispatch takes a fifth of the time if the result is fetched immediately.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         try:
             jax.devices()
@@ -44,7 +44,7 @@ def _run(arguments: list[str]) -> int:
             return 2
     from .experiments.cli import run
 
-    if os.getcwd() not in sys.path:  # as for `python -m polyak`: modules of the working directory are found
+    if os.getcwd() not in sys.path:  # as with `python -m polyak`: import modules of the working directory
         sys.path.append(os.getcwd())
     return run(arguments)
 

@@ -1,4 +1,4 @@
-"""The command ``polyak agents``: the table of agents, and the difference of two; it imports nothing heavy."""
+"""Tables of ``polyak agents``: all agents, or the difference between two. The module imports nothing heavy."""
 
 from typing import Any, Literal
 
@@ -21,11 +21,11 @@ Format = Literal["text", "markdown"]
 
 
 def agents_table(preset: str = DEFAULT_PRESET, format: Format = "text") -> str:
-    """The table of all agents.
+    """Format the table of all agents.
 
     Args:
-        preset: Name of the preset of whose numbers the targets are.
-        format: text, which is narrow and has the remarks below it, or markdown, with links, all in one table.
+        preset: Name of the preset for the column of targets.
+        format: Format of the table: text, with the remarks below it, or markdown, with links and a remarks column.
 
     Raises:
         ValueError: if no preset has that name.
@@ -41,11 +41,11 @@ def agents_table(preset: str = DEFAULT_PRESET, format: Format = "text") -> str:
         return table([*header, "remarks"], rows, format)
     width = max(map(len, AGENTS))
     remarks = "".join(f"{name:{width}}  {entry.remarks}\n" for name, entry in AGENTS.items() if entry.remarks != "none")
-    return f"{table(header, rows)}\nremarks (in brackets: the paper's)\n{remarks}"
+    return f"{table(header, rows)}\nremarks (the paper's choice in brackets)\n{remarks}"
 
 
 def difference_table(one: str, other: str, preset: str = DEFAULT_PRESET, format: Format = "text") -> str:
-    """The table of the fields in which two agents differ; - where an agent has no such field.
+    """Format the table of the fields in which two agents differ; "-" means that an agent has no such field.
 
     Raises:
         ValueError: if no agent or preset has that name.
@@ -61,7 +61,7 @@ def difference_table(one: str, other: str, preset: str = DEFAULT_PRESET, format:
 
 
 def links(entry: AgentEntry) -> str:
-    """The papers of an agent as Markdown.
+    """Format the papers of an agent as Markdown.
 
     >>> links(AGENTS["double_dqn"])
     '[van Hasselt et al., 2016](https://arxiv.org/abs/1509.06461)'
@@ -84,7 +84,7 @@ def _cell(value: Any) -> str:
 
 
 def head_column(configs: Configs) -> str:
-    """Kind of an agent's head and what is added to it, for the table.
+    """Describe an agent's head and its options for the table.
 
     >>> head_column(make_configs("rainbow"))
     'dueling, noisy, categorical'
@@ -97,7 +97,7 @@ def head_column(configs: Configs) -> str:
 
 
 def loss_column(configs: Configs) -> str:
-    """Loss of an agent in words, for the table.
+    """Describe the loss of an agent for the table.
 
     >>> loss_column(make_configs("iqn")), loss_column(make_configs("r2d2"))
     ('quantile regression', 'squared error, rescaled')
@@ -113,7 +113,7 @@ def loss_column(configs: Configs) -> str:
 
 
 def replay_column(configs: Configs) -> str:
-    """Draws of an agent in words, for the table.
+    """Describe the sampling of an agent for the table.
 
     >>> replay_column(make_configs("rainbow")), replay_column(make_configs("dqn"))
     ('prioritized, n-step', 'uniform')

@@ -1,4 +1,4 @@
-"""Tables of text cells: aligned, as Markdown, or as CSV."""
+"""Tables of text cells as aligned text, Markdown or CSV."""
 
 import csv
 import io
@@ -9,12 +9,12 @@ TableFormat = Literal["text", "markdown", "csv"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], form: TableFormat = "text") -> str:
-    """Writes a table; every line ends with a newline.
+    """Format a table; every line ends with a newline.
 
     Args:
-        header: the names of the columns.
-        rows: the cells, as many in each row as there are columns.
-        form: ``text`` (columns aligned, two spaces between), ``markdown`` or ``csv``.
+        header: Names of the columns.
+        rows: Cells of each row, one per column.
+        form: Format of the table: ``text`` (aligned columns, two spaces apart), ``markdown`` or ``csv``.
 
     >>> print(table(["target", "seeds"], [["periodic:500", "3"], ["none", "10"]]), end="")
     target        seeds

@@ -74,7 +74,7 @@ def test_mistakes(run, tmp_path):
         polyak.train(config=config_of(), steps=5)
     with pytest.raises(TypeError, match="config: got Configs; expected a RunConfig"):
         polyak.train(config=make_configs("dqn"))
-    with pytest.raises(TypeError, match=r"target: got None \(NoneType\); expected a text, such as 'periodic:200'"):
+    with pytest.raises(TypeError, match=r"target: got None \(NoneType\); expected a string, such as 'periodic:200'"):
         polyak.train(target=None)
     with pytest.raises(ValueError, match="no run stands there"):
         polyak.load(tmp_path)

@@ -118,7 +118,7 @@ def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
     text = " ".join(
         page("train", "rainbow", "--preset", "atari", "--num-atoms", "21").replace("│", " ").replace("|", " ").split()
     )
-    assert re.search(r"--num-atoms INT Number of atoms, or of bins. \(default: 51\)", text)
+    assert re.search(r"--num-atoms INT Number of atoms or bins of the support. \(default: 51\)", text)
     assert re.search(r"--v-min \S+ [^(]*\(default: -10.0\)", text)
     assert re.search(r"--epsilon SCHEDULE [^(]*\(default: 0\)", text)
     assert re.search(r"--n-steps SCHEDULE [^(]*\(default: 3\)", text)

@@ -1,4 +1,4 @@
-"""Self-prediction term: the distance of predicted features from those of a target network (BYOL in latent space)."""
+"""Self-prediction term: distance between predicted features and a target network's features (latent BYOL)."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from ..config import AgentConfig, SelfPrediction
 from ..types import Term, TermOutput, Views
 
 Array = Any
-_LEAST_NORM = 1e-6  # of a vector that is made one of length 1
+_LEAST_NORM = 1e-6  # lower bound of the norm by which a vector is divided
 
 
 def make_self_prediction_term(config: AgentConfig) -> Term:
-    """Makes the self-prediction term of an agent.
+    """Make the self-prediction term of an agent.
 
-    The loss of a step is the mean over the horizon of its prediction errors, 0 where there is nothing to predict (Ni
-    et al., 2024, with a horizon of 1); that of a sequence is their sum over the steps that are learnt from, divided by
-    the length without the burn-in, as in the value term. The penalty of isotropy is added to each.
+    The loss of a step is the mean of its prediction errors over the horizon; an error is 0 if there is nothing to
+    predict (Ni et al., 2024, with a horizon of 1). The loss of a sequence is the sum over the steps that are learnt
+    from, divided by the length without the burn-in, as in the value term. The isotropy penalty is added to each loss.
 
     Args:
         config: Config of the agent, with self-prediction.
@@ -49,9 +49,10 @@ def make_self_prediction_term(config: AgentConfig) -> Term:
 
 
 def prediction_errors(config: SelfPrediction, predicted: Array, wanted: Array) -> Array:
-    """Errors ``[...]`` of predictions ``[..., H]``: the squared distance, or that of the vectors of length 1.
+    """Compute the errors ``[...]`` of predictions ``[..., H]``: the squared distance, or the cosine error.
 
-    The latter is 2 - 2 * cosine similarity (Grill et al., 2020, equation 2).
+    The cosine error is 2 - 2 * cosine similarity, the squared distance of the normalized vectors (Grill et al., 2020,
+    equation 2).
 
     >>> cosine = SelfPrediction(prediction_error="cosine")
     >>> unit = jnp.array([1.0, 0.0])
@@ -64,16 +65,16 @@ def prediction_errors(config: SelfPrediction, predicted: Array, wanted: Array) -
 
 
 def cosine_similarity(one: Array, other: Array) -> Array:
-    """Cosine of the angle between vectors ``[..., H]``; the gradient of a vector of zeros is finite."""
+    """Compute the cosine similarity of vectors ``[..., H]``; the gradient at a zero vector is finite."""
     return jnp.sum(_of_length_1(one) * _of_length_1(other), axis=-1)
 
 
 def spread(features: Array, counts: Array) -> Array:
-    """Root of the mean squared distance of vectors of length 1 from their mean: 0 where all are alike.
+    """Compute the root mean squared distance of normalized vectors from their mean: 0 if all are equal.
 
     Args:
-        features: ``[N, H]``, made vectors of length 1.
-        counts: ``[N]`` bool, the rows that count.
+        features: ``[N, H]``; each row is normalized to length 1.
+        counts: ``[N]`` bool, True for the rows that count.
 
     >>> rows = jnp.array([True, True, True, False])
     >>> round(float(spread(jnp.eye(4), rows)), 3), float(spread(jnp.ones((4, 2)), rows))
@@ -85,13 +86,13 @@ def spread(features: Array, counts: Array) -> Array:
 
 
 def isotropy_penalty(features: Array, counts: Array) -> Array:
-    """Mean squared difference of the correlations of features from the identity.
+    """Compute the mean squared difference between the correlation matrix of the features and the identity.
 
-    A feature that is constant has no correlations, and counts as one that is missing on the diagonal.
+    A constant feature has correlation 0 with all features, itself included.
 
     Args:
         features: ``[N, H]``.
-        counts: ``[N]`` bool, the rows that count.
+        counts: ``[N]`` bool, True for the rows that count.
 
     >>> features, rows = jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]), jnp.ones(4, bool)
     >>> float(isotropy_penalty(features, rows)), float(isotropy_penalty(jnp.ones((4, 2)), rows))
@@ -104,7 +105,7 @@ def isotropy_penalty(features: Array, counts: Array) -> Array:
 
 
 def _mean(rows: Array, counts: Array) -> Array:
-    """Mean ``[1, H]`` of the rows that count."""
+    """Compute the mean ``[1, H]`` of the rows that count."""
     total = jnp.sum(jnp.where(counts[:, None], rows, 0.0), axis=0, keepdims=True)
     return total / jnp.maximum(jnp.sum(counts), 1)
 

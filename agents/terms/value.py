@@ -1,4 +1,4 @@
-"""Value term: Q-learning for every head, bootstrap policy, transition and sequence."""
+"""Value term: Q-learning for every head and bootstrap policy, on transitions and sequences."""
 
 import functools
 from typing import Any
@@ -15,17 +15,18 @@ from ..heads import ActionRewardDiscount, TransitionLoss, learn_transition
 from ..types import MAIN_TARGET, Term, TermOutput, Views
 
 Array = Any
-# The weight of a sequence's largest priority; the rest is that of the mean (Kapturowski et al., 2019, section 2.3).
+# Weight of the largest priority in a sequence; the mean has the rest (Kapturowski et al., 2019, section 2.3).
 _WEIGHT_OF_THE_LARGEST = 0.9
 _BATCHED = ValueOutput(*(None if field == "atoms" else 0 for field in ValueOutput._fields))  # type: ignore[arg-type]
 
 
 def make_value_term(config: AgentConfig) -> Term:
-    """Makes the value term of an agent.
+    """Make the value term of an agent.
 
-    The loss of a sequence is the mean over its steps, burn-in aside, of the losses of the ``n_steps`` windows that
-    begin there, 0 where a step is padding. The priority of a sequence is ``0.9 * largest + 0.1 * mean`` of those of its
-    steps; one whose steps are not all there yet keeps the largest of the batch.
+    The loss of a step is the loss of the ``n_steps`` window that begins at the step. The loss of a sequence is the sum
+    over the steps that are learnt from, divided by the length without the burn-in. The priority of a sequence is
+    ``0.9 * largest + 0.1 * mean`` of the priorities of its steps; a sequence that is not complete yet gets the largest
+    priority of the batch.
 
     Args:
         config: Config of the agent.
@@ -33,7 +34,7 @@ def make_value_term(config: AgentConfig) -> Term:
     burn_in = config.burn_in
 
     def value_term(key: jax.Array, views: Views) -> TermOutput:
-        del key  # the networks drew already
+        del key  # the views have the networks' random draws
         steps, target = views.steps, views.targets[MAIN_TARGET]
         batch, length = steps.a_tm1.shape
         online, tm1, t, selector = (
@@ -62,10 +63,10 @@ def make_value_term(config: AgentConfig) -> Term:
 
 
 def _selector(config: AgentConfig, views: Views) -> ValueOutput:
-    """Values by which the next action is chosen."""
+    """Return the values that choose the next action."""
     if isinstance(config.bootstrap, Greedy) and config.bootstrap.double:
         return views.online.t_again
-    # Values at drawn fractions err, and their maximum would meet its own error again in the bootstrap value.
+    # Values at sampled fractions are noisy; choosing and bootstrapping with one sample would overestimate.
     target = views.targets[MAIN_TARGET]
     is_greedy = isinstance(config.bootstrap, Greedy)
     return target.t_again if is_greedy and isinstance(config.head, ImplicitQuantile) else target.t
@@ -80,7 +81,7 @@ def _learn_step(
     step: Any,
     mask: Any,
 ) -> TransitionLoss:
-    """Loss of one step; an ensemble has a bootstrap policy for each member."""
+    """Compute the loss of one step; an ensemble has a bootstrap policy for each member."""
     masks = (step.action_mask_tm1, step.action_mask_t)
     if isinstance(config.head, Ensemble):
         policy = jax.vmap(lambda select, values: next_policy(config.bootstrap, select, values, step.a_tm1, *masks))(
@@ -94,7 +95,7 @@ def _learn_step(
 
 
 def _member_masks(config: AgentConfig, views: Views, length: int) -> Array:
-    """``[B * T, K]``, the members of an ensemble that learn; those of a sequence's first step learn from all of it."""
+    """Return the masks ``[B * T, K]`` of ensemble members; all steps of a sequence have its first step's mask."""
     if not isinstance(config.head, Ensemble):
         return ()
     drawn = views.sample.transition
@@ -106,13 +107,13 @@ def _sequence_priorities(drawn: Sequence, learns: Array, priority: Array) -> Arr
     each = jnp.where(learns, priority, 0.0)
     mean = jnp.sum(each, axis=-1) / jnp.maximum(jnp.sum(learns, axis=-1), 1)
     priorities = _WEIGHT_OF_THE_LARGEST * jnp.max(each, axis=-1) + (1 - _WEIGHT_OF_THE_LARGEST) * mean
-    # The rest of a sequence whose episode is under way is yet to be learnt from.
+    # The episode of an incomplete sequence has not ended, so its later steps are still to be learnt from.
     largest = jnp.max(priorities)
     return jnp.where(drawn.complete, priorities, jnp.where(largest > 0, largest, 1.0))
 
 
 def _flatten(tree: Any) -> Any:
-    """``[B, T, ...]`` to ``[B * T, ...]``; atoms stay as they are."""
+    """Reshape ``[B, T, ...]`` to ``[B * T, ...]``; atoms are unchanged."""
     if isinstance(tree, ValueOutput):
         fields = {name: leaf for name, leaf in tree._asdict().items() if name != "atoms"}
         return tree._replace(**_flatten(fields))

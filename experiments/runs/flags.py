@@ -196,7 +196,7 @@ def _dataclass(flags: Sequence[Flag]) -> type:
 
 def _annotation(flag: Flag) -> Any:
     about, is_schedule = attributes(flag.owner)[flag.name], flag.annotation is Schedule
-    about = re.split(r"[.;] (?!None)", re.sub(r" \([^()]*\d{4}[^()]*\)", "", about))[0]
+    about = re.split(r"[.;] (?!None)", re.sub(r" \([^()]*\d{4}[^()]*\)", "", about))[0].removesuffix(".") + "."
     argument = tyro.conf.arg(
         help=about,
         metavar="SCHEDULE" if is_schedule else _METAVARS.get(flag.name),

@@ -58,7 +58,7 @@ PAIRS = [
     ),
     (
         {"normalize_observations": True, "frame_stack": 4},
-        "^normalize_observations: got True, but frames that are stacked.*Try --no-normalize-observations",
+        "^normalize_observations: got True, but stacked frames are images.*Try --no-normalize-observations",
         {"normalize_observations": False},
     ),
     *(

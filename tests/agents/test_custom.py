@@ -115,7 +115,7 @@ def test_a_function_that_is_no_transform():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hidden_sizes": (8,)}, r"hidden_sizes: got \(8,\), .*network= replaces that one; expected \(120, 84\)\."),
+        ({"hidden_sizes": (8,)}, r"hidden_sizes: got \(8,\), .*network= replaces it; expected \(120, 84\)\."),
         ({"torso": "mlp"}, r"torso: got 'mlp', .*expected 'auto'\. Build torso into the network"),
         ({"activation": "tanh"}, "activation: got 'tanh'"),
         ({"dueling": True}, "dueling: got True, .*expected False"),

@@ -93,7 +93,7 @@ def test_a_text_that_does_not_parse(text):
         ("linear(1,0,101%)", r"expected a percentage of the run in \(0, 100\]"),
         ("cosine(1,0,0)", r"expected a number of steps > 0 as its last number"),
         ("linear(1,0,-5)", r"expected a number of steps > 0"),
-        ("exponential(1,0,25%)", r"expected numbers > 0, .* Try linear\(1,0,25%\)"),
+        ("exponential(1,0,25%)", r"expected numbers > 0 for an exponential\. Try linear\(1,0,25%\)"),
         ("horizon(0.9,1,25%)", r"expected numbers < 1, which have a horizon"),
         ("linear(5,1,25%)@resets", r"expected a number of learner steps as its last number"),
     ],

@@ -29,20 +29,20 @@ def sample_of(steps=None, **fields):
     [
         (
             {"target": "encoder=none"},
-            r"target: got 'encoder=none', which has no rule of q.* 'periodic:200 encoder=none'",
+            r"target: got 'encoder=none', which has no rule for q.* 'periodic:200 encoder=none'",
         ),
         (
             {"target": "periodic:5 encoder=periodic:2", "stop_gradient": False},
-            r"target: got .* without stop_gradient, .* Leave the encoder out, or set stop_gradient",
+            r"target: got .* without stop_gradient the online .* Leave the encoder out, or set stop_gradient",
         ),
         ({"target": "periodic:5 encodr=none"}, r"got the name 'encodr'; this agent's targets are q, encoder"),
         ({"horizon": 0}, r"horizon: got 0; expected an integer, 1 <= horizon <= 100"),
         ({"predictor_rate": 0.0}, r"predictor_rate: got 0.0"),
         ({"self_prediction": "linear", "transition_sizes": (3,)}, r"transition_sizes"),
-        ({"projection": "streams"}, r"projection: got 'streams', but the head has none; .* Try --dueling"),
+        ({"projection": "streams"}, r"projection: got 'streams', but the head is not dueling; .* Try --dueling"),
         (
             {"projection": "shared", "head": "implicit_quantile"},
-            r"projection: got 'shared', but the hidden layer of an implicit quantile head follows the fractions",
+            r"projection: got 'shared', but the hidden layer of an implicit quantile head depends on the quantile",
         ),
         (
             {"self_prediction": "conv"},
@@ -84,15 +84,15 @@ def test_a_sample_without_the_steps_that_are_predicted():
 
 
 def test_without_self_prediction_there_is_no_encoder_to_name():
-    with pytest.raises(ValueError, match=r"got the name 'encoder'; this agent's targets are q. Self-prediction alone"):
+    with pytest.raises(ValueError, match=r"got the name 'encoder'; this agent's targets are q. Only self-prediction"):
         make(target="periodic:5 encoder=none")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, r"self_prediction: got 'conv' with hidden_sizes \(8,\), of which all are between .* Try --projection"),
-        ({"hidden_sizes": (8, 8), "dueling": True}, r"hidden_sizes \(8, 8\), of which the first are between"),
+        ({}, r"self_prediction: got 'conv' with hidden_sizes \(8,\), but these layers are between .* Try --projection"),
+        ({"hidden_sizes": (8, 8), "dueling": True}, r"hidden_sizes \(8, 8\), but the first layers are between"),
     ],
 )
 def test_a_dense_layer_between_a_map_and_its_prediction(fields, message):
@@ -102,7 +102,7 @@ def test_a_dense_layer_between_a_map_and_its_prediction(fields, message):
 
 def test_features_that_are_the_observation_are_not_scaled():
     with pytest.raises(
-        ValueError, match=r"hidden_sizes: got \(8,\), whose layer is the head's, .* Try --hidden-sizes 120"
+        ValueError, match=r"hidden_sizes: got \(8,\), but this layer belongs to the head, .* Try --hidden-sizes 120"
     ):
         make(normalize_features=True, dueling=True)
     make(normalize_features=True, dueling=True, hidden_sizes=(8, 8))

@@ -91,7 +91,7 @@ BAD = {
         {"loggers": ("csv",)},
     ),
     "no such logger": ({"loggers": ("cvs",)}, "^loggers: got 'cvs'; .*Did you mean 'csv'", {"loggers": ()}),
-    "a number as a path": ({"initial": 3}, r"^initial: got 3 \(int\); expected a text", {"initial": "runs/3"}),
+    "a number as a path": ({"initial": 3}, r"^initial: got 3 \(int\); expected a string", {"initial": "runs/3"}),
     "no such field": ({"stepz": 3}, "^field: got 'stepz'; it does not exist. Did you mean 'steps'", None),
     "no such field of the agent": (
         {"lerning_rate": 3},

@@ -205,7 +205,7 @@ def test_it_is_refused_before_the_first_step_and_before_a_folder_is_made(first, 
 
 
 def test_a_path_in_a_config_is_text(tmp_path):
-    with pytest.raises(TypeError, match=r"initial: got PosixPath.*expected a text"):
+    with pytest.raises(TypeError, match=r"initial: got PosixPath.*expected a string"):
         polyak.experiments.RunConfig(initial=tmp_path)
     with pytest.raises(TypeError, match=r"initial: got 5 \(int\)"):
         polyak.train(initial=5)
