@@ -1,9 +1,9 @@
-"""Hard against soft targets on CartPole-v1: ``polyak train`` under two rules, ten seeds each, with all other defaults.
+"""Hard and soft targets on CartPole-v1: ``polyak train`` with two rules and otherwise its defaults, ten seeds each.
 
     python experiments/reproduce/hard_and_soft.py
 
-Writes docs/results/hard_and_soft.jsonl (a line per run) and docs/images/hard_and_soft.png, which ``polyak compare``
-draws, and prints its table. About ten minutes on two cores.
+Writes docs/results/hard_and_soft.jsonl (one line per run) and, with ``polyak compare``, docs/images/hard_and_soft.png;
+prints the table of ``polyak compare``. Takes about ten minutes on two cores.
 """
 
 import json
@@ -14,12 +14,12 @@ import tempfile
 
 from quickstart import ROOT, SEEDS, train_all
 
-HARD, SOFT = "periodic:50", "incremental:0.04"  # of one mean age, 24 learner steps
+HARD, SOFT = "periodic:50", "incremental:0.04"  # with the same mean age, 24 learner steps
 COMPARE = ("--window", "20", "--threshold", "475", "--format", "markdown")
 
 
 def main():
-    """Trains, writes, draws, prints."""
+    """Train, and write, draw and print the results."""
     with tempfile.TemporaryDirectory() as scratch:
         runs = train_all(
             (seed, pathlib.Path(scratch) / f"{number}-{seed}", "--target", rule)

@@ -76,7 +76,7 @@ def test_action_masks_equal_those_of_one_process():
 
 def test_masks_that_are_not_used_are_warned_of_once():
     with contextlib.closing(make("faulty_environments:Masked-v0", 3, workers=2)) as environments:
-        with pytest.warns(UserWarning, match="gives action masks, which are not used") as warned:
+        with pytest.warns(UserWarning, match="returns action masks, but they are not used") as warned:
             environments.reset()
         environments.reset()
     assert len(warned) == 1
