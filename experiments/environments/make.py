@@ -155,7 +155,7 @@ def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
             target = functools.partial(copy.deepcopy, copy.deepcopy(env))
         except Exception as error:
             raise TypeError(
-                f"env: got {env}, which cannot be copied ({in_short(error)}), and a run needs environments of its own "
+                f"env: got {env}, which cannot be copied ({in_short(error)}), but a run needs separate environments "
                 "for training and for evaluation. Give a class or a function that makes one."
             ) from error
     elif not callable(env):

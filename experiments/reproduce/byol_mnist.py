@@ -101,7 +101,7 @@ def main():
     """Make the missing runs, and write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", nargs="*", type=int, help="of all arms (default: those of each)")
+    parser.add_argument("--seeds", nargs="*", type=int, help="seeds of all arms (default: the seeds of each arm)")
     parser.add_argument("--table-only", action="store_true", help="write the table from the file")
     options = parser.parse_args()
     for arm in () if options.table_only else options.arms:

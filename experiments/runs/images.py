@@ -159,7 +159,7 @@ def _folder(folder: pathlib.Path) -> Images:
     classes = [path for path in entries if path.is_dir()]
     if classes and len(classes) < len(entries):
         stray = next(path for path in entries if not path.is_dir())
-        raise ValueError(f"data: {stray} lies beside the folders of the classes; expected images only in these.")
+        raise ValueError(f"data: {stray} is next to the folders of the classes; expected images only in these folders.")
     files = [(path, number) for number, inner in enumerate(classes) for path in _files(inner)]
     files = files or [(path, 0) for path in entries]
     if not files:
