@@ -73,7 +73,7 @@ def test_bad_files(run, tmp_path, out, message):
 
 
 def test_an_environment_that_renders_nothing_is_explained(run):
-    with pytest.raises(ValueError, match=r"rendered NoneType; expected an array \[H, W, 3\] of bytes"):
+    with pytest.raises(ValueError, match=r"rendered NoneType; expected an array \[H, W, 3\] of uint8"):
         record(run, given={"<Painted>": Dark})
     with pytest.raises(ValueError, match=r"The environment must support render_mode='rgb_array'"):
         record(run, given={"<Painted>": lambda: Painted()})
