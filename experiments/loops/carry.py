@@ -120,7 +120,7 @@ def initial_carry(
         environment: Environments of the run, which are reset.
         replay: Replay from :func:`make_replay`.
         config: Config of the loop.
-        seed: Seed for all random numbers.
+        seed: Seed of all random numbers.
         reopen: Whether to keep the content of the replay's file, for a carry that is then restored.
 
     Raises:

@@ -52,7 +52,7 @@ def initial_pretrain_carry(byol: BYOL, batch: jax.ShapeDtypeStruct, seed: int) -
     Args:
         byol: Functions of the method.
         batch: Shape and dtype of a batch of images, ``[B, H, W, C]``.
-        seed: Seed for all random numbers.
+        seed: Seed of all random numbers.
     """
     key = jax.random.key(seed)
     state = byol.init(initial_key(key))

@@ -59,20 +59,20 @@ class RunConfig(Part):
         num_envs: Number of environments that are stepped together.
         workers: Number of worker processes that step the environments; 0 steps them in the main process.
         worker_timeout: Number of seconds that a step of a worker process may take; a longer step is a failure.
-        on_env_failure: Consequence of a worker process that raises, dies or hangs: stop saves the run and raises an
-            error; restart replaces the process, and its environments start new episodes (counted in env_restarts).
-        seed: Seed for all random numbers.
+        on_env_failure: Consequence of a worker process that raises, dies or hangs: stop to save the run and raise an
+            error, or restart to replace the process, whose environments start new episodes (counted in env_restarts).
+        seed: Seed of all random numbers.
         log_every: Number of environment steps between two lines of metrics.
         checkpoint_every: Number of environment steps between two checkpoints.
         evaluation_episodes: Number of episodes of each evaluation, during the run and at its end.
-        evaluate_every: Number of environment steps between two evaluations during the run. The records contain their
-            mean returns, and the parameters of the best evaluation are kept. None evaluates only at the end.
+        evaluate_every: Number of environment steps between two evaluations during the run. None evaluates only at the
+            end. The records contain the mean returns, and the parameters of the best evaluation are kept.
         stop_at_return: Mean return of an evaluation during the run that ends the run early; None never ends it early.
         replay_storage: Storage of the replay's observations: memory, or mmap for a memory-mapped file in the run's
             folder, which may be larger than memory. The rest of the replay stays in memory.
         action_mask: Whether the environment lists the legal actions in info["action_mask"]. Illegal actions are then
             neither taken nor used in bootstrap targets.
-        initial: Source of a warm start: a finished run, an export, or a .npz or .safetensors file of either. Its
+        initial: Source of a warm start: a finished run, an export, or a .npz or .safetensors file of either, whose
             parameters initialize the network and its targets. None initializes them randomly with the seed.
         initial_part: Part of the network that starts from initial: all, or encoder for the modules below the head,
             which a run of polyak pretrain can provide too.

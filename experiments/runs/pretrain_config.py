@@ -27,7 +27,7 @@ class PretrainConfig(Part):
             of images.
         steps: Number of gradient steps.
         batch_size: Number of images of a gradient step; each image gives two views.
-        seed: Seed for all random numbers.
+        seed: Seed of all random numbers.
         log_every: Number of gradient steps between two lines of metrics.
         probe_every: Number of gradient steps between two probes of the features, for images with labels.
         checkpoint_every: Number of gradient steps between two checkpoints.

@@ -165,7 +165,9 @@ def test_two_processes_on_one_folder(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("given", "way_out"), [(True, "omit --v-min and --v-max"), (False, "give the same --v-min and")])
+@pytest.mark.parametrize(
+    ("given", "way_out"), [(True, "omit --v-min and --v-max"), (False, "give the same --v-min and")]
+)
 def test_a_support_on_one_side_alone(given, way_out):
     name, support = "state/head/support", np.zeros(2, np.float32)
     with pytest.raises(ValueError, match=rf"^run: {name}: got .*; the config's network has .*: {way_out}"):
