@@ -342,5 +342,5 @@ def test_a_script_may_register_environments_and_needs_its_guard(tmp_path):
     )
     assert done.stdout == "(1, 2)\n", done.stderr
     assert done.returncode == 1
-    assert 'when it is imported. Put what it does under `if __name__ == "__main__":`' in done.stderr
+    assert 'when it is imported. Put the code that starts the run under `if __name__ == "__main__":`' in done.stderr
     assert done.stderr.count("Traceback") == 1
