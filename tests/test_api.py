@@ -76,7 +76,7 @@ def test_mistakes(run, tmp_path):
         polyak.train(config=make_configs("dqn"))
     with pytest.raises(TypeError, match=r"target: got None \(NoneType\); expected a string, such as 'periodic:200'"):
         polyak.train(target=None)
-    with pytest.raises(ValueError, match="no run stands there"):
+    with pytest.raises(ValueError, match="no run found"):
         polyak.load(tmp_path)
     (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())
     with pytest.raises(ValueError, match=r"the run has not ended. Continue it with polyak.resume"):

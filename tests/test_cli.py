@@ -179,7 +179,7 @@ BAD = {
         r"^epsilon: got 'linear\(2,0,5%\)'; expected 0 <= epsilon <= 1",
     ),
     "a number out of range": ("--batch-size 0", "^batch_size: got 0; expected an integer >= 1"),
-    "a preset that needs more steps": ("--preset atari", "^learning_starts: got 50000, and the run ends at step 50000"),
+    "a preset that needs more steps": ("--preset atari", "^learning_starts: got 50000, but the run ends at step 50000"),
     "no support": ("c51 --v-min 100 --v-max 0", "^v_min: got 100.0, and v_max is 0.0"),
     "half a support": ("c51 --v-min 100", "^v_min: got 100.0, and v_max is None; expected numbers for both"),
     "a choice of a part that is not there": (

@@ -1,4 +1,4 @@
-"""A loop written by hand: a ring of NumPy arrays and a DQN's loop, with no checks and no statistics."""
+"""Hand-written baseline: a ring buffer of NumPy arrays and a DQN loop, without checks and statistics."""
 
 import random
 import time
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Ring:
-    """Transitions of ``num_envs`` environments in five arrays, the oldest overwritten; drawn uniformly."""
+    """Ring buffer with transitions of ``num_envs`` environments in five arrays, sampled uniformly."""
 
     def __init__(self, capacity, num_envs=1, seed=0):
         rows = capacity // num_envs * num_envs
@@ -20,7 +20,7 @@ class Ring:
         self.generator = np.random.default_rng(seed)
 
     def add(self, observation, action, reward, next_observation, done):
-        """Writes one step of every environment."""
+        """Write one step of every environment."""
         at = slice(self.position, self.position + self.num_envs)
         self.observation[at], self.action[at], self.reward[at] = observation, action, reward
         self.next_observation[at], self.done[at] = next_observation, done
@@ -28,21 +28,21 @@ class Ring:
         self.size = max(self.size, at.stop)
 
     def sample(self, batch_size):
-        """Draws a batch, as fresh arrays."""
+        """Sample a batch, as new arrays."""
         rows = self.generator.integers(self.size, size=batch_size)
         fields = (self.observation, self.action, self.reward, self.next_observation, self.done)
         return tuple(field.take(rows, axis=0) for field in fields)
 
 
 def cartpole(settings, seed):
-    """A DQN on one CartPole-v1, from the first step to the last; a random action costs no dispatch.
+    """Train a DQN on one CartPole-v1; a random action costs no dispatch.
 
     Args:
-        settings: see ``host_loop.Settings``.
-        seed: of the environment, the draws and the network.
+        settings: Settings of the benchmark, see ``host_loop.Settings``.
+        seed: Seed of the environment, of sampling and of the network.
 
     Returns:
-        Environment steps a second after the warm-up, and the learner steps and episodes in them.
+        Environment steps per second after the warm-up, and the learner steps and episodes in this time.
     """
     import gymnasium
     import haiku as hk

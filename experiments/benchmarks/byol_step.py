@@ -1,10 +1,10 @@
-"""Cost of a target rule inside BYOL's gradient step: the cosine rule against a target that never moves.
+"""Cost of a target rule in BYOL's gradient step: the cosine rule against a target that never moves.
 
     python experiments/benchmarks/byol_step.py
 
-``polyak pretrain byol --data mnist5k`` with its defaults, a gradient step at a time as the loop takes it, donated, on
-batches that differ; the digits are replaced by noise of the same shape. ``frozen`` makes the same two forward passes
-and moves no target; ``none`` makes one.
+The gradient step of ``polyak pretrain byol --data mnist5k`` with its defaults, one step at a time as in the loop, with
+donation and different batches. The digits are replaced by noise of the same shape. ``frozen`` makes the same two
+forward passes without a target update; ``none`` makes one forward pass.
 """
 
 import functools
@@ -25,7 +25,7 @@ IMAGES = 4000
 
 
 def side(rule, images, batch_size, calls):
-    """Compiles a gradient step under a rule; returns what measures one."""
+    """Compile a gradient step under a rule; return a function that measures it."""
     config = replace(PretrainConfig(), {"target": rule})
     image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
     byol = make_byol(config.byol, image, total_learner_steps=config.steps)
@@ -41,7 +41,7 @@ def side(rule, images, batch_size, calls):
 
 
 def main():
-    """Every rule against a frozen target."""
+    """Measure every rule against a frozen target."""
     options = timing.arguments(__doc__, rounds=15)
     batch_size, rules = (8, RULES[:1]) if options.quick else (PretrainConfig().batch_size, RULES)
     generator = np.random.default_rng(0)

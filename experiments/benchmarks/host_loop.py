@@ -1,25 +1,27 @@
-"""The host loop on CartPole-v1: environment steps a second, against SB3, SBX and the same loop written bare.
+"""Host loop on CartPole-v1: environment steps per second, against SB3, SBX and a hand-written loop.
 
     python experiments/benchmarks/host_loop.py
 
-The settings are those of CleanRL's dqn_jax.py: Adam with 2.5e-4, a replay of 10 000, discount 0.99, a copy to the
-target every 500 environment steps, batches of 128, a learner step every 10 environment steps, an MLP of 120 and 84
-units, epsilon from 1 to 0.05 over half of the steps. But learning starts at step 480, and the clock after a warm-up of
-2000 steps: imports, compilation and the first steps are in nobody's time, and all of what is measured is with learning.
+The settings are those of CleanRL's dqn_jax.py: Adam with 2.5e-4, replay capacity 10 000, discount 0.99, a hard target
+update every 500 environment steps, batch size 128, a learner step every 10 environment steps, an MLP of 120 and 84
+units, epsilon from 1 to 0.05 over half of the steps. Two settings differ: learning starts at step 480, and the
+measurement starts after a warm-up of 2000 steps. It therefore excludes imports, compilation and the first steps, and
+includes learning throughout.
 
-Every side runs in a process of its own, which waits while the others run: no side meets another's threads or options,
-and one round measures each of them once.
+Every side runs in its own process, which waits while the others run, so no side affects the threads or options of
+another. One round measures each side once.
 
 - polyak: ``host_loop`` as the command line runs it, with dispatches in the calling thread and a record every 500 steps.
-- bare: the same by hand (bare.py), with the dispatches that polyak makes: none for a random action.
-- SB3: with PyTorch's own number of threads and with one; polyak is divided by the faster of the two. Its loss is
-  Huber's, and its gradients are clipped; it logs nothing here.
-- SBX: with its defaults, and with dispatches in the calling thread. Its MLP has one width for both layers: with 100
-  units it has as many weights. Its loss is Huber's.
+- bare: the hand-written loop (bare.py), with the same dispatches as polyak: none for a random action.
+- SB3: with PyTorch's default number of threads and with one thread; polyak is divided by the faster of the two. It uses
+  the Huber loss and clips gradients; it logs nothing here.
+- SBX: with its defaults, and with dispatches in the calling thread. Its MLP has the same width in both layers; with 100
+  units it has the same number of weights. It uses the Huber loss.
 
-With eight environments polyak steps them through ``num_envs``, SB3 and SBX in a DummyVecEnv. All make 4 learner steps
-every 40 environment steps, which is the rhythm that SB3 has for this: a learner step every 10 environment steps again.
-How many learner steps and episodes the last round had is printed too: an episode's end costs a reset.
+With eight environments, polyak steps them with ``num_envs``, and SB3 and SBX step them in a DummyVecEnv. All make 4
+learner steps every 40 environment steps, because SB3 supports this cadence; it is again one learner step every 10
+environment steps. The benchmark also prints the learner steps and episodes of the last round, because the end of an
+episode costs a reset.
 """
 
 import concurrent.futures
@@ -32,7 +34,7 @@ import timing
 
 
 class Settings(NamedTuple):
-    """Settings of every side; numbers of steps are environment steps, over all environments."""
+    """Settings of every side; steps are environment steps over all environments."""
 
     steps: int
     warm_up: int
@@ -49,7 +51,7 @@ class Settings(NamedTuple):
 
 
 def polyak_side(settings, seed):
-    """The host loop of polyak."""
+    """Measure the host loop of polyak."""
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -88,7 +90,7 @@ def polyak_side(settings, seed):
 
 
 def bare_side(settings, seed):
-    """The loop written by hand."""
+    """Measure the hand-written loop."""
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -98,7 +100,7 @@ def bare_side(settings, seed):
 
 
 def sb3_side(settings, seed, threads):
-    """Stable-Baselines3."""
+    """Measure Stable-Baselines3."""
     import torch
     from stable_baselines3 import DQN
 
@@ -108,7 +110,7 @@ def sb3_side(settings, seed, threads):
 
 
 def sbx_side(settings, seed, calling_thread):
-    """SBX: Stable-Baselines3 in JAX."""
+    """Measure SBX, Stable-Baselines3 in JAX."""
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", not calling_thread)
@@ -151,7 +153,7 @@ def _baselines(algorithm, settings, seed, net_arch):
 
 
 def sides(options, num_envs):
-    """Name to side, for the peers that are installed."""
+    """Sides by name, for the installed peers."""
     found = {"polyak": polyak_side}
     if num_envs == 1:
         found["bare"] = bare_side
@@ -165,7 +167,7 @@ def sides(options, num_envs):
 
 
 def measure(options, case, settings, bars):
-    """One round after the other, each side in its own process."""
+    """Run the rounds in sequence, each side in its own process."""
     found = sides(options, settings.num_envs)
     spawn = multiprocessing.get_context("spawn")
     pools = {name: concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) for name in found}
@@ -189,7 +191,7 @@ def _fastest(figures, peer):
 
 
 def main():
-    """Both cases of the table."""
+    """Measure both cases of the table."""
     options = timing.arguments(__doc__, rounds=5)
     steps, warm_up = (1_400, 1_000) if options.quick else (22_000, 2_000)
     measure(

@@ -1,11 +1,11 @@
-"""Cost of Rainbow's parts: its learner step against that of C51, with the same network below the head.
+"""Cost of Rainbow's components: its learner step against that of C51, with the same network below the head.
 
     python experiments/benchmarks/learner_step.py
 
-Two sizes: an MLP as on CartPole-v1 (batch 128, 50 steps in one donated ``lax.scan``), and the
-convolutions of Mnih et al. on images of 84x84x4 (batch 32, one step in a dispatch). Every step learns from another
-batch. C51 with each of Rainbow's parts alone is measured too, and Rainbow without the parts that could be made smaller:
-the optimizer's state (sgd), the target network.
+Two sizes are measured: an MLP as on CartPole-v1 (batch size 128, 50 steps in one donated ``lax.scan``), and the
+convolutions of Mnih et al. on images of 84x84x4 (batch size 32, one step per dispatch). Every step uses a different
+batch. C51 is also measured with each single component of Rainbow, and Rainbow without the components that could be
+smaller: the optimizer state (sgd) and the target network.
 """
 
 import jax
@@ -26,7 +26,7 @@ SIZES = {
 
 
 def batches(shape, dtype, number, size):
-    """``number`` batches of transitions, all different."""
+    """Make ``number`` different batches of transitions."""
     rng, leading = np.random.default_rng(0), (number, size)
 
     def observations():
@@ -38,8 +38,8 @@ def batches(shape, dtype, number, size):
 
 
 def side(name, fields, spec, samples, steps, calls):
-    """Measures one learner step of an agent."""
-    # A support is given, since no rewards are there to derive it from.
+    """Return a function that measures one learner step of an agent."""
+    # The support is given, because there are no rewards to derive it from.
     config = make_configs(name, fields={"v_min": -10.0, "v_max": 10.0, **fields}).agent
     lowering = "patches" if steps > 1 else "convolution"
     agent = make_agent(config, spec, total_learner_steps=1_000_000, lowering=lowering)
@@ -58,7 +58,7 @@ def side(name, fields, spec, samples, steps, calls):
 
 
 def main():
-    """Rainbow, C51, and C51 with one part more, at both sizes."""
+    """Measure Rainbow, C51, and C51 with one more component, at both sizes."""
     options = timing.arguments(__doc__, rounds=9)
     for case, ((shape, dtype), hidden_sizes, batch_size, steps) in list(SIZES.items())[: 1 if options.quick else None]:
         spec, calls = EnvironmentSpec(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)), 2), 1 if options.quick else 10

@@ -1,11 +1,11 @@
-"""The DQN's convolutions on CPU: 4 learner steps in one dispatch against 4 dispatches of one.
+"""Convolutions of a DQN on CPU: 4 learner steps in one dispatch against 4 dispatches of one step.
 
     python experiments/benchmarks/nature_scan.py
 
-A learner step of Mnih et al.'s network on images (84x84x4 bytes, batch 32, Adam, state donated). Inside ``lax.scan``
-XLA's CPU backend runs convolutions an order of magnitude slower than outside, so a run that scans there lowers them as
-patches times a matrix; single dispatches use the convolution. Every call gets other batches. Dispatches are made in the
-calling thread, as the command line makes them.
+A learner step of the network of Mnih et al. on images (84x84x4 bytes, batch size 32, Adam, donated state). XLA's CPU
+backend runs convolutions an order of magnitude slower inside ``lax.scan`` than outside. Therefore a run that scans
+lowers them to patches and a matrix product, and a run with single dispatches uses the convolution. Every call uses a
+different batch. Dispatches are made in the calling thread, as on the command line.
 """
 
 import itertools
@@ -22,7 +22,7 @@ STEPS, BATCH = 4, 32
 
 
 def batches(generator, image):
-    """Four batches of transitions, ``[4, 32, ...]``."""
+    """Make four batches of transitions, ``[4, 32, ...]``."""
     shape = (STEPS, BATCH)
     images = generator.integers(256, size=(2, *shape, *image), dtype=np.uint8)
     action = generator.integers(6, size=shape).astype(np.int32)
@@ -32,14 +32,14 @@ def batches(generator, image):
 
 
 def agent_with(lowering, image):
-    """The DQN of Mnih et al., its optimizer apart."""
+    """Make the DQN of Mnih et al., except for its optimizer."""
     fields = {"torso": "nature", "hidden_sizes": (512,), "learning_rate": 1e-4, "target": "periodic:1000"}
     spec = EnvironmentSpec(jax.ShapeDtypeStruct(image, np.uint8), 6)
     return make_agent(make_configs("dqn", fields=fields).agent, spec, lowering=lowering)
 
 
 def side(agent, scanned, start, samples, calls):
-    """Milliseconds of four learner steps."""
+    """Measure the milliseconds of four learner steps."""
     state, key = jax.tree.map(jax.numpy.copy, start), jax.random.key(1)
     turns = itertools.cycle([[four] if scanned else _one_by_one(four) for four in samples])
     learn = jax.jit(repeat(agent.learn) if scanned else agent.learn, donate_argnums=1)
@@ -59,7 +59,7 @@ def _one_by_one(four):
 
 
 def main():
-    """Scanned patches against single convolutions."""
+    """Measure scanned patches against single convolutions."""
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     options = timing.arguments(__doc__, rounds=9)
     generator, calls = np.random.default_rng(0), 1 if options.quick else 5

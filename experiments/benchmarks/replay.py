@@ -1,23 +1,23 @@
-"""A store of a million small steps: an add of 8 environments, a draw of 128 and its priorities, against cpprb and SB3.
+"""Replays of a million small steps: add of 8 environments, sample of 128, priority update; against cpprb and SB3.
 
     python experiments/benchmarks/replay.py
 
-All keep observation (4 float32), action, reward, next observation and whether the episode ended, and are filled to
-the last row before the clock starts: with a thousand steps of eight environments, over and over, whose episodes end at
-random every 50 steps or so. Draws are NumPy arrays; SB3's are tensors over the same memory.
+All replays store observation (4 float32), action, reward, next observation and whether the episode ended. They are
+completely filled before the measurement, by repeating a thousand steps of eight environments whose episodes end at
+random about every 50 steps. Samples are NumPy arrays; those of SB3 are tensors over the same memory.
 
-- polyak: ``polyak.replay.host``. It stores an observation once, so that an episode's end takes a row more, and checks
-  what it is given.
-- cpprb: ``ReplayBuffer``, with next observations stored as well, the faster of its two ways.
-- SB3: ``ReplayBuffer`` with ``n_envs=8``, time limits told apart as its algorithms do.
-- bare: five NumPy arrays and a position (bare.py). No checks, and it does not tell a time limit from an end.
+- polyak: ``polyak.replay.host``. It stores each observation once, so the end of an episode takes one more row, and it
+  checks its input.
+- cpprb: ``ReplayBuffer`` with stored next observations, the faster of its two modes.
+- SB3: ``ReplayBuffer`` with ``n_envs=8``, with separate handling of time limits as in its algorithms.
+- bare: five NumPy arrays and a position (bare.py), without checks and without separate handling of time limits.
 
-Draws by priority are compared with cpprb's ``PrioritizedReplayBuffer``, every step with another priority. Polyak sums
-what has changed at the next draw and cpprb at the update, so that both in turn is the third case.
+Prioritized sampling is compared with cpprb's ``PrioritizedReplayBuffer``; every step has a different priority. Polyak
+sums the changes at the next sample and cpprb at the update, so the third case measures both in sequence.
 
-Stacks of four frames of 84 x 84 bytes are drawn from 50 thousand steps. SB3 keeps each stack whole, twice: with its
-observation and as the next one of the step before. Polyak keeps each frame once. SB3's draws are tensors, and so the
-draw is also measured with the transfer to JAX, which lays the frames out in another order.
+Stacks of four frames of 84 x 84 bytes are sampled from 50 thousand steps. SB3 stores each whole stack twice: with its
+observation, and as the next observation of the previous step. Polyak stores each frame once. SB3's samples are tensors,
+so the sample is also measured with the transfer to JAX, which changes the memory order of the frames.
 """
 
 import itertools
@@ -33,7 +33,7 @@ ALPHA, BETA = 0.6, 0.4
 
 
 def steps_of_eight(number=1_000):
-    """Steps of eight environments, the observations of one following from those of the other."""
+    """Make steps of eight environments; the observations of one step are the next observations of the previous one."""
     generator = np.random.default_rng(0)
     observation = generator.standard_normal((NUM_ENVS, 4), np.float32)
     found = []
@@ -48,7 +48,7 @@ def steps_of_eight(number=1_000):
 
 
 def polyak_store(capacity, steps):
-    """Add and draw of polyak's host replay."""
+    """Measure add and sample of polyak's host replay."""
     import jax
 
     spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
@@ -63,12 +63,12 @@ def polyak_store(capacity, steps):
 
 
 def keys():
-    """Keys of draws: the words of a run's key and the number of the draw."""
+    """Keys of samples: the two words of a run's key and the number of the sample."""
     return (np.array([0, 0, number], np.uint32) for number in itertools.count())
 
 
 def bare_store(capacity, steps):
-    """Add and draw of the ring written by hand."""
+    """Measure add and sample of the hand-written ring buffer."""
     ring, given = bare.Ring(capacity, NUM_ENVS), itertools.cycle(steps)
 
     def add():
@@ -79,7 +79,7 @@ def bare_store(capacity, steps):
 
 
 def cpprb_store(capacity, steps):
-    """Add and draw of cpprb."""
+    """Measure add and sample of cpprb."""
     import cpprb
 
     fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
@@ -94,7 +94,7 @@ def cpprb_store(capacity, steps):
 
 
 def sb3_store(capacity, steps):
-    """Add and draw of SB3."""
+    """Measure add and sample of SB3."""
     import gymnasium
     from stable_baselines3.common.buffers import ReplayBuffer
 
@@ -106,7 +106,7 @@ def sb3_store(capacity, steps):
 
 
 def polyak_priorities(capacity, steps):
-    """Draw and update of polyak's host replay by priority."""
+    """Measure prioritized sample and priority update of polyak's host replay."""
     import jax
 
     spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
@@ -126,7 +126,7 @@ def polyak_priorities(capacity, steps):
 
 
 def cpprb_priorities(capacity, steps):
-    """Draw and update of cpprb by priority."""
+    """Measure prioritized sample and priority update of cpprb."""
     import cpprb
 
     fields = {"obs": {"shape": 4}, "act": {"dtype": np.int32}, "rew": {}, "next_obs": {"shape": 4}, "done": {}}
@@ -140,7 +140,7 @@ def cpprb_priorities(capacity, steps):
 
 
 def cases_of_priorities(draw, update):
-    """Three calls: a draw, an update of what was drawn before, and both in turn."""
+    """Make three calls: a sample, an update of the previous sample, and both in sequence."""
     generator = np.random.default_rng(1)
     drawn = itertools.cycle([draw() for _ in range(1_000)])
     priorities = itertools.cycle([generator.exponential(size=BATCH).astype(np.float32) for _ in range(100)])
@@ -152,7 +152,7 @@ def cases_of_priorities(draw, update):
 
 
 def polyak_stacks(capacity):
-    """A draw of stacks from polyak's host replay, and the same with its observations given to JAX."""
+    """Measure a sample of stacks from polyak's host replay, without and with the transfer to JAX."""
     import jax
 
     frame = np.random.default_rng(0).integers(256, size=(1, 84, 84), dtype=np.uint8)
@@ -175,7 +175,7 @@ def polyak_stacks(capacity):
 
 
 def sb3_stacks(capacity):
-    """A draw of stacks from SB3's buffer."""
+    """Measure a sample of stacks from SB3's buffer."""
     import gymnasium
     from stable_baselines3.common.buffers import ReplayBuffer
 
@@ -188,7 +188,7 @@ def sb3_stacks(capacity):
 
 
 def measure_uniform(options):
-    """Fills the stores, then measures adds and draws."""
+    """Fill the replays, then measure adds and samples."""
     capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
     stores = {"polyak": polyak_store, "bare": bare_store}
     if timing.available(options, "cpprb"):
@@ -209,7 +209,7 @@ def measure_uniform(options):
 
 
 def measure_priorities(options):
-    """Fills the stores, then measures draws and updates of priorities."""
+    """Fill the replays, then measure prioritized samples and priority updates."""
     capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
     steps = steps_of_eight()
     stores = {"polyak": cases_of_priorities(*polyak_priorities(capacity, steps))}
@@ -224,7 +224,7 @@ def measure_priorities(options):
 
 
 def measure_stacks(options):
-    """Fills the stores, then measures draws of stacks."""
+    """Fill the replays, then measure samples of stacks."""
     capacity, calls = (500, 10) if options.quick else (50_000, 200)
     sides = polyak_stacks(capacity)
     if timing.available(options, "stable_baselines3"):
@@ -236,7 +236,7 @@ def measure_stacks(options):
 
 
 def main():
-    """Measures uniform draws, draws by priority, and stacks."""
+    """Measure uniform samples, prioritized samples, and stacks."""
     options = timing.arguments(__doc__, rounds=9)
     measure_uniform(options)
     measure_priorities(options)

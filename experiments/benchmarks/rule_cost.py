@@ -1,14 +1,14 @@
-"""Cost of a target rule inside a learner step: any rule against no update at all of a target that still changes.
+"""Cost of a target rule in a learner step: any rule against a target that changes without an update rule.
 
     python experiments/benchmarks/rule_cost.py
 
-A DQN's learner step (batch 128, MLP of 120 and 84 units, Adam) 200 times in one donated ``lax.scan``, on 200 batches
-that differ. "no update" is the same step under the rule ``frozen``, whose update compiles to nothing, with one
-addition to the two biases of the target's last layer. That addition is the least that makes the target a thing that
-changes from step to step: a constant one would be read once before the loop, and whatever XLA can compute from it alone
-moves out of the loop with it, so the rules would be charged for work that belongs to the forward pass. That both sides
-do the same forward work is printed: the matrix products in the body of the compiled loop.
-``frozen`` without the addition is measured too.
+A DQN's learner step (batch size 128, MLP of 120 and 84 units, Adam) runs 200 times in one donated ``lax.scan``, on 200
+different batches. "no update" is the same step under the rule ``frozen``, whose update compiles to nothing, plus one
+addition to the two biases of the target's last layer. The addition is the cheapest way to make the target change at
+each step. XLA would move a constant target, and all computations that depend only on it, out of the loop. The rules
+would then be charged for work of the forward pass. The benchmark prints the number of matrix products in the body of
+the compiled loop, which shows that both sides do the same forward work. ``frozen`` without the addition is also
+measured.
 """
 
 import re
@@ -27,7 +27,7 @@ BATCH, NO_UPDATE = 128, "no update"
 
 
 def batches(number):
-    """``number`` batches of transitions as CartPole's, all different."""
+    """Make ``number`` different batches of transitions with CartPole's shapes."""
     generator = np.random.default_rng(0)
     shape = (number, BATCH)
 
@@ -45,14 +45,14 @@ def batches(number):
 
 
 def agent_under(rule):
-    """A DQN as it is on CartPole under CleanRL's settings."""
+    """Make a DQN as on CartPole with CleanRL's settings."""
     fields = {"hidden_sizes": (120, 84), "error": "squared", "learning_rate": 2.5e-4, "target": rule}
     spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 2)
     return make_agent(make_configs("dqn", fields=fields).agent, spec, total_learner_steps=1_000_000)
 
 
 def side(rule, start, samples, calls):
-    """Compiles learner steps under a rule; returns what measures one of them, and their matrix products."""
+    """Compile learner steps under a rule; return a function that measures one step, and the matrix products."""
     agent = agent_under("frozen" if rule == NO_UPDATE else rule)
 
     def step(key, state, sample):
@@ -78,7 +78,7 @@ def side(rule, start, samples, calls):
 
 
 def matrix_products(program):
-    """How many matrix products the largest loop body of a compiled program has, those of what it calls included."""
+    """Number of matrix products in the largest loop body of a compiled program, with those of called computations."""
     bodies = dict(re.findall(r"^%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL))
 
     def count(name):
@@ -90,7 +90,7 @@ def matrix_products(program):
 
 
 def main():
-    """Every rule against no update."""
+    """Measure every rule against no update."""
     options = timing.arguments(__doc__, rounds=15)
     samples, rules = batches(20 if options.quick else 200), RULES[:1] if options.quick else RULES
     start = agent_under("frozen").init(jax.random.key(0))

@@ -1,11 +1,12 @@
-"""Cost of self-prediction over five steps: a learner step with it against the sum of its parts, each timed alone.
+"""Cost of self-prediction over five steps: its learner step against the sum of its parts, measured separately.
 
     python experiments/benchmarks/self_prediction.py
 
 The parts are the learner step of the same agent without self-prediction, and the predictions alone: the target's
-features of the next five observations, the model applied five times to given features, the loss, and its gradient in
-the model's parameters and in those features. The features themselves are no part: the values have computed them. Sides
-are a dense network on vectors (batch 128) and SPR on frames of 84x84x4 (batch 32), each call on another of 8 batches.
+features of the next five observations, the model applied five times to given features, the loss, and its gradient with
+respect to the model's parameters and these features. The features are not included, because the value loss computes
+them. The cases are a dense network on vectors (batch size 128) and SPR on frames of 84x84x4 (batch size 32); successive
+calls use 8 different batches.
 """
 
 import itertools
@@ -30,7 +31,7 @@ CASES = {
 
 
 def batches(shape, dtype, size, number):
-    """``number`` batches of transitions with the steps after them, all different."""
+    """Make ``number`` different batches of transitions with their future steps."""
     generator = np.random.default_rng(0)
 
     def observations(*leading):
@@ -49,7 +50,7 @@ def batches(shape, dtype, size, number):
 
 
 def learner_step(config, spec, samples, calls):
-    """Function that measures a learner step."""
+    """Return a function that measures a learner step."""
     agent = make_agent(config, spec, total_learner_steps=1_000_000)
     program, state, key = jax.jit(agent.learn, donate_argnums=1), agent.init(jax.random.key(0)), jax.random.key(1)
     turn = itertools.cycle(samples)
@@ -63,7 +64,7 @@ def learner_step(config, spec, samples, calls):
 
 
 def predictions(config, spec, samples, calls):
-    """Function that measures the predictions and their gradient, from features that are given."""
+    """Return a function that measures the predictions and their gradient, for given features."""
     (network, _), term = make_networks(config, spec, None, "convolution"), make_self_prediction_term(config)
     params, state = network.init(jax.random.key(0), samples[0].transition.obs_tm1[:1])
     slow = jax.tree.map(jnp.copy, params)
@@ -81,11 +82,11 @@ def predictions(config, spec, samples, calls):
 
 
 def main():
-    """Each case against the sum of its parts."""
+    """Measure each case against the sum of its parts."""
     options = timing.arguments(__doc__, rounds=9)
     for name, (agent, preset, shape, dtype, fields) in CASES.items():
         if options.quick and dtype == np.uint8:
-            continue  # compiling it takes a minute
+            continue  # its compilation takes a minute
         configs = make_configs(agent, preset, fields | {"target": "periodic:50"})
         without = make_configs(agent, preset, {"self_prediction": "none", "target": "periodic:50"})
         spec = EnvironmentSpec(jax.ShapeDtypeStruct(shape, dtype), num_actions=2)

@@ -1,12 +1,12 @@
-"""How long a person waits: for ``polyak --help``, and from ``polyak train`` to its first learner step.
+"""Waiting time of a user: for ``polyak --help``, and from ``polyak train`` to its first learner step.
 
     python experiments/benchmarks/startup.py
 
-A new process each time, with Python's compiled files on the disk from a run before. The first learner step is seen in
-the run's own records: by default learning starts at step 1000, where the first record that has learnt is written,
-after one dispatch of the learner. So the time holds the imports, the first checkpoint, 1000 steps of acting and all
-compilation; the file is looked at every 5 milliseconds. Two further sides are a lower bound for any
-such program: Python alone, and the imports of its libraries.
+Each measurement uses a new process; Python's compiled files are on the disk from an earlier run. The first learner step
+is detected in the records of the run: by default learning starts at step 1000, and the first record with a learner step
+is written there, after one dispatch of the learner. The time therefore includes the imports, the first checkpoint, 1000
+steps of acting, and all compilation. The file is polled every 5 milliseconds. Two further sides give a lower bound for
+any such program: Python alone, and the imports of the libraries.
 """
 
 import os
@@ -23,14 +23,14 @@ LIMIT = 300  # seconds
 
 
 def finished(*arguments):
-    """Seconds until a process has ended."""
+    """Measure the seconds until a process has ended."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, timeout=LIMIT)
     return time.perf_counter() - started
 
 
 def first_learner_step():
-    """Seconds from the start of ``polyak train`` to the first record that has learnt; the run is then killed."""
+    """Measure the seconds from ``polyak train`` to the first record with a learner step; then kill the run."""
     with tempfile.TemporaryDirectory() as scratch:
         metrics = pathlib.Path(scratch) / "run" / "metrics.jsonl"
         command = [sys.executable, "-m", "polyak", "train", "--quiet", "--out", str(metrics.parent)]
@@ -52,7 +52,7 @@ def _has_learnt(metrics):
 
 
 def main():
-    """Both times, and what they are made of."""
+    """Measure both times and their lower bounds."""
     options = timing.arguments(__doc__, rounds=10)
     sides = {
         HELP: lambda: finished("-m", "polyak", "--help"),

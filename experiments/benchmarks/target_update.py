@@ -1,13 +1,13 @@
-"""The soft update outside ``jit``: polyak against optax's own function, called eagerly, and against PyTorch in place.
+"""Soft update outside ``jit``: polyak against optax's function, called eagerly, and against PyTorch in place.
 
     python experiments/benchmarks/target_update.py
 
-- 50 million float32 in one array, and in 50 of a million each: ``polyak.updates.incremental_update(donate=True)``
-  against ``optax.incremental_update`` and ``Tensor.lerp_`` (PyTorch's own number of threads).
+- 50 million float32 in one array, and in 50 arrays of a million: ``polyak.updates.incremental_update(donate=True)``
+  against ``optax.incremental_update`` and ``Tensor.lerp_`` (PyTorch's default number of threads).
 - 160 small leaves (80 layers of 64x64 weights and 64 biases): polyak without and with ``donate=True`` against optax.
 
-Every call is waited for, and moves a copy of its own towards one of two online trees in turn, so that values keep
-changing and no call can be saved. JAX runs with its own defaults, as in a library user's script.
+The benchmark waits for every call. Each side moves its own copy towards two online trees alternately, so that the
+values keep changing and no call can be skipped. JAX runs with its defaults, as in a library user's script.
 """
 
 import itertools
@@ -23,7 +23,7 @@ STEP_SIZE = 0.005
 
 
 def sides(options, shapes, calls, donated_alone):
-    """Name to side, for leaves of these shapes."""
+    """Sides by name, for leaves of these shapes."""
     generator = np.random.default_rng(0)
     trees = [[generator.standard_normal(shape, np.float32) for shape in shapes] for _ in range(3)]
     online, other, start = ([jax.numpy.array(leaf) for leaf in tree] for tree in trees)
@@ -63,7 +63,7 @@ def _lerp(trees, calls):
 
 
 def main():
-    """The three cases."""
+    """Measure the three cases."""
     options = timing.arguments(__doc__, rounds=9)
     leaf, calls = (10_000, 3) if options.quick else (1_000_000, 10)
     bars = {"optax, eager / polyak, donated": "at least 10, aim 15", "PyTorch lerp_ / polyak, donated": "0.9, aim 1"}

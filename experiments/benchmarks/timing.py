@@ -1,4 +1,4 @@
-"""Functions of all benchmarks: alternating rounds, medians with their spread, a line of JSON for every result."""
+"""Functions shared by the benchmarks: alternating rounds, medians with their spread, and one JSON line per result."""
 
 import argparse
 import datetime
@@ -24,7 +24,7 @@ Figures = dict[str, list[float]]
 
 
 def arguments(description: str, rounds: int) -> argparse.Namespace:
-    """The options of a benchmark: ``--rounds``, ``--quick``, ``--alone`` and ``--out``."""
+    """Parse the options of a benchmark: ``--rounds``, ``--quick``, ``--alone`` and ``--out``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help=f"how often each side is measured (default: {rounds})")
     parser.add_argument("--quick", action="store_true", help="a second's work and one round, to see that it runs")
@@ -38,7 +38,7 @@ def arguments(description: str, rounds: int) -> argparse.Namespace:
 
 
 def available(options: argparse.Namespace, module: str) -> bool:
-    """Whether a peer is to be measured: asked for and installed; says how to get it where it is not."""
+    """Whether to measure a peer: requested and installed; prints how to install a missing one."""
     if options.alone or importlib.util.find_spec(module) is not None:
         return not options.alone
     print(f'{module} is not installed and left out; python -m pip install -e ".[bench]" installs it', flush=True)
@@ -46,12 +46,12 @@ def available(options: argparse.Namespace, module: str) -> bool:
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> Figures:
-    """Measures every side once a round, each round beginning with another side.
+    """Measure every side once per round; each round begins with a different side.
 
     Args:
-        sides: name to a function that returns one figure.
-        rounds: how many.
-        warm_up: whether each side runs once before, its figure thrown away.
+        sides: Functions that return one figure, by name.
+        rounds: Number of rounds.
+        warm_up: Whether each side runs once before, with its figure discarded.
     """
     names = list(sides)
     if warm_up:
@@ -66,7 +66,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int, warm_up: bo
 
 
 def microseconds(call: Callable[[], object], calls: int) -> Callable[[], float]:
-    """A side: microseconds of one call, the mean over ``calls`` calls."""
+    """Make a side that measures the microseconds of one call, as the mean over ``calls`` calls."""
 
     def side() -> float:
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def microseconds(call: Callable[[], object], calls: int) -> Callable[[], float]:
 
 
 def best(figures: Figures, names: Iterable[str], highest: bool = False) -> list[str]:
-    """The one of ``names`` with the lowest (or highest) median, in a list, which is empty if none was measured."""
+    """List with the name of ``names`` that has the lowest (or highest) median; empty if none was measured."""
     medians = {name: statistics.median(figures[name]) for name in names if name in figures}
     return sorted(medians, key=medians.__getitem__, reverse=highest)[:1]
 
@@ -92,16 +92,16 @@ def report(
     bars: Mapping[str, str],
     **more: object,
 ) -> None:
-    """Prints medians, spreads and ratios, and appends all of them to ``options.out``.
+    """Print medians, spreads and ratios, and append all of them to ``options.out``.
 
     Args:
-        options: from :func:`arguments`.
-        case: what was measured.
-        unit: of the figures.
-        figures: from :func:`alternate`.
-        ratios: pairs of sides; the first is divided by the second, round by round.
-        bars: for a row, by its label (a side's name, or ``first / second``), what it ought to be.
-        more: what else is worth keeping of the measurement.
+        options: Options from :func:`arguments`.
+        case: Description of the measurement.
+        unit: Unit of the figures.
+        figures: Figures from :func:`alternate`.
+        ratios: Pairs of sides; the first is divided by the second, round by round.
+        bars: Required values by row label (the name of a side, or ``first / second``).
+        more: Additional fields of the measurement.
     """
     rows = dict(figures)
     for over, under in ratios:

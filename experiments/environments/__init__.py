@@ -1,1 +1,1 @@
-"""Environments: adapters of Gymnasium that step many of them together, in this process or in others."""
+"""Environments: adapters that step many Gymnasium environments together, in this process or in worker processes."""

@@ -1,4 +1,4 @@
-"""Episodes of each lane and the actions taken in them, from which a snapshot is made and replayed."""
+"""Episode history of each lane, from which snapshots are made and replayed."""
 
 import functools
 import json
@@ -14,13 +14,13 @@ import numpy as np
 from ...replay.types import TimeStep
 from .spaces import Spaces, encode
 
-_KEPT = "kept"  # entry of a snapshot, where an environment keeps anything between episodes
+_KEPT = "kept"  # entry of a snapshot for the state that environments keep between episodes, if there is any
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @functools.lru_cache(maxsize=4096)
 def episode_seed(seed: int, lane: int, episode: int) -> int:
-    """Returns the seed with which one episode of one lane is reset, below 2**31.
+    """Seed for the reset of one episode of one lane, below 2**31.
 
     Example:
         >>> episode_seed(0, lane=0, episode=0) == episode_seed(0, lane=0, episode=1)
@@ -31,14 +31,14 @@ def episode_seed(seed: int, lane: int, episode: int) -> int:
 
 
 class Saved(NamedTuple):
-    """Fields of a snapshot.
+    """Content of a snapshot of ``N`` environments.
 
     Attributes:
-        episode: Number of each lane's episode, for ``N`` lanes.
-        actions: Actions of each lane's episode.
+        episode: Episode number of each lane.
+        actions: Actions of each lane's current episode.
         observation: ``[N, ...]``, current observations.
-        reward: ``[N]`` float32, rewards that came with them.
-        kept: What each environment kept from the episodes before, as the text of a JSON value; None for nothing.
+        reward: ``[N]`` float32, rewards received with these observations.
+        kept: State that each environment keeps between episodes, as JSON text; None for no state.
     """
 
     episode: list[int]
@@ -49,25 +49,25 @@ class Saved(NamedTuple):
 
 
 def warn_of_lost_state(saved: Saved) -> None:
-    """Warn where environments with ``get_state`` have no state in a snapshot."""
+    """Warn about environments with ``get_state`` whose state is missing from a snapshot."""
     lanes = [lane for lane, kept in enumerate(saved.kept) if kept is None]
     if lanes:
         warnings.warn(
-            f"environments {lanes}: what they keep between episodes is lost, because get_state raised or returned no "
-            "JSON value when the checkpoint was made.",
+            f"environments {lanes}: the state kept between episodes is lost, because get_state raised or did not "
+            "return a JSON value when the checkpoint was made.",
             stacklevel=3,
         )
 
 
 class History:
-    """Episode of each lane and the actions taken in it, from which its state can be reached again.
+    """Current episode of each lane and the actions taken in it, which together reproduce the lane's state.
 
     Attributes:
         seed: Seed of the run.
-        episode: Number of each lane's episode; -1 before the first.
-        actions: Actions of the agent in each lane's episode, from 0.
+        episode: Episode number of each lane; -1 before the first episode.
+        actions: Actions of each lane's current episode, counted from 0 as the agent does.
         upcoming: Seed of each lane's next episode.
-        kept: What each lane's environment kept from the episodes before, as the text of a JSON value; None for nothing.
+        kept: State that each lane's environment keeps between episodes, as JSON text; None for no state.
     """
 
     def __init__(self, seed: int, num_envs: int) -> None:
@@ -80,45 +80,45 @@ class History:
         self.kept: list[str | None] = [None] * num_envs
 
     def begin(self, lane: int, episode: int) -> int:
-        """Notes that ``lane`` starts ``episode`` and returns the seed to reset it with."""
+        """Record that ``lane`` starts ``episode`` and return the seed for its reset."""
         self.episode[lane] = episode
         self.actions[lane] = array("i")
         self.upcoming[lane] = episode_seed(self.seed, lane, episode + 1)
         return episode_seed(self.seed, lane, episode)
 
     def begin_next(self, lane: int) -> int:
-        """Notes that ``lane`` starts its next episode and returns the seed to reset it with."""
+        """Record that ``lane`` starts its next episode and return the seed for its reset."""
         return self.begin(lane, self.episode[lane] + 1)
 
     def called(self, lane: int, resetting: bool, chosen: Sequence[int] | None) -> str:
-        """Returns where ``lane`` was called, in words for a message.
+        """Describe the current call of ``lane``, for a message.
 
         Args:
-            lane: Number of the lane.
-            resetting: Whether it was being reset.
-            chosen: Actions of the step; None where episodes were begun.
+            lane: Lane number.
+            resetting: Whether the lane was being reset.
+            chosen: Actions of the step; None if the call began episodes.
         """
         episode = self.episode[lane]
         if resetting:
             return f"environment {lane}, episode {episode if chosen is None else episode + 1}, step 0"
         if chosen is None:
-            return f"environment {lane}, episode {episode}, while its actions were taken again"
+            return f"environment {lane}, episode {episode}, while its actions were replayed"
         number = len(self.actions[lane]) + 1
         return f"environment {lane}, episode {episode}, step {number}, action {chosen[lane]}"
 
     def place(self, lane: int) -> str:
-        """Returns where ``lane`` is, in words for a message."""
+        """Describe the current position of ``lane``, for a message."""
         return f"environment {lane}, episode {self.episode[lane]}, step {len(self.actions[lane])}"
 
     def encode(self, lane: int, spaces: Spaces, observation: Any) -> np.ndarray:
-        """Returns a fresh array as :func:`encode` does; a ValueError says where ``lane`` is."""
+        """Encode an observation as :func:`encode` does; a ValueError also names the position of ``lane``."""
         try:
             return encode(spaces, observation)
         except ValueError as error:
             raise ValueError(f"{self.place(lane)}: {error}") from None
 
     def check_observation(self, lane: int, observation: np.ndarray) -> None:
-        """Raises ValueError where a stored observation holds NaN or an infinity."""
+        """Raise ValueError if a stored observation contains NaN or an infinity."""
         if observation.dtype.kind == "f" and not np.isfinite(observation).all():
             raise ValueError(
                 f"{self.place(lane)}: observation: got {observation}, which is not finite as float32. Repair the "
@@ -126,11 +126,11 @@ class History:
             )
 
     def read_reward(self, lane: int, reward: Any) -> float:
-        """Returns a reward as a number that is finite as it is stored.
+        """Convert a reward to a float that is finite as float32.
 
         Raises:
-            TypeError: where it is not one number.
-            ValueError: where it is NaN or infinite.
+            TypeError: if the reward is not a single number.
+            ValueError: if the reward is NaN, or infinite as float32.
         """
         number: float = reward
         if not isinstance(reward, float):
@@ -146,16 +146,16 @@ class History:
         return number
 
     def read_mask(self, lane: int, mask: Any, num_actions: int, *, may_be_empty: bool = False) -> np.ndarray:
-        """Returns ``info["action_mask"]`` as ``[A]`` bool.
+        """Convert ``info["action_mask"]`` to ``[A]`` bool.
 
         Args:
-            lane: Number of the lane.
-            mask: Mask that the environment gave; None for no mask.
+            lane: Lane number.
+            mask: Mask returned by the environment; None for no mask.
             num_actions: Number of actions ``A``.
-            may_be_empty: Whether there may be no legal action, as after a termination.
+            may_be_empty: Whether the mask may contain no legal action, as after a termination.
 
         Raises:
-            ValueError: where it is no mask of ``A`` actions, or no action is legal.
+            ValueError: if the value is not a mask of ``A`` actions, or no action is legal.
         """
         found = np.asarray(mask)
         if found.shape != (num_actions,) or found.dtype.kind not in "biu" or not ((found == 0) | (found == 1)).all():
@@ -168,12 +168,12 @@ class History:
         if not may_be_empty and not legal.any():
             raise ValueError(
                 f"{self.place(lane)}: info['action_mask']: got no legal action; expected at least one, unless the "
-                "episode has terminated. An environment in which nothing is left to do must say terminated."
+                "episode has terminated. An environment without a remaining action must return terminated=True."
             )
         return legal
 
     def pack(self, timestep: TimeStep) -> dict[str, np.ndarray]:
-        """Returns a snapshot: arrays of numbers alone, so that it can be written and read without pickle."""
+        """Return a snapshot: a dictionary of numeric arrays, which is written and read without pickle."""
         anything = any(kept is not None for kept in self.kept)
         text = np.frombuffer(json.dumps(self.kept).encode(), np.uint8)
         return {
@@ -187,10 +187,10 @@ class History:
         }
 
     def unpack(self, snapshot: Mapping[str, np.ndarray], observation: jax.ShapeDtypeStruct) -> Saved:
-        """Unpack a snapshot and continue with its seed.
+        """Unpack a snapshot and adopt its seed.
 
         Raises:
-            ValueError: where it is not a snapshot of as many environments with such observations.
+            ValueError: if it is not a snapshot of the same number of environments with the same observations.
         """
         wanted = {"seed", "episode", "length", "actions", "observation", "reward"}
         if {*snapshot} - {_KEPT} != wanted:
@@ -200,7 +200,7 @@ class History:
         if found.shape != shape or found.dtype != observation.dtype:
             raise ValueError(
                 f"snapshot: got observations {found.dtype}{list(found.shape)}; expected {observation.dtype}"
-                f"{list(shape)}. Restore it with the environments, and as many of them, that it was taken from."
+                f"{list(shape)}. Restore it with the same environments, and the same number of them."
             )
         self.seed = int(snapshot["seed"])
         parts = np.split(snapshot["actions"], np.cumsum(snapshot["length"])[:-1])

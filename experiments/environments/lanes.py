@@ -1,10 +1,11 @@
-"""Environments as the loop sees them: N lanes, exact steps, no autoreset to think about.
+"""``N`` environments stepped together, with exact steps and without autoreset.
 
-A step's ``obs_t`` is always the true next observation, at the end of an episode its last one, and
-``timestep.observation`` is what the agent sees next, after a reset where an episode has just ended. An environment
-that writes its observations in place is safe: each is copied before its next call.
+``obs_t`` of a step is always the true next observation, so at the end of an episode it is the last observation.
+``timestep.observation`` is the observation that the agent acts on next, so after the end of an episode it is the first
+observation of the next episode. Each observation is copied before the next call, so that environments may write their
+observations in place.
 
-Where the environments run is a backend's matter: in this process (`local.Local`) or in others (`workers.Workers`).
+A backend runs the environments, in this process (`local.Local`) or in worker processes (`workers.Workers`).
 """
 
 import warnings
@@ -19,18 +20,18 @@ from .spaces import Spaces, check_actions, warn_of_mask
 from .types import EnvironmentStep
 from .worker import Begun, Job, Stepped
 
-# Of one step: the result of each lane, None where its process failed and was replaced, and by lane the episodes that
-# replaced processes began. A plain tuple, which is made at every step.
+# Outcome of one step: the result of each lane (None if its process failed and was replaced), and the episodes that
+# replaced processes began, by lane. A plain tuple, because one is made at every step.
 Outcome = tuple[Sequence[Stepped | None], Mapping[int, Begun]]
 
 
 class Backend(Protocol):
-    """Environments in some place, called and not checked.
+    """Backend that runs environments; it does not check its arguments.
 
     Attributes:
         spaces: Spaces of one environment as they are stored.
         num_envs: Number of environments, ``N``.
-        keeps_state: Whether the environments offer what they keep between episodes.
+        keeps_state: Whether the environments have ``get_state`` and ``set_state``.
     """
 
     spaces: Spaces
@@ -38,16 +39,17 @@ class Backend(Protocol):
     keeps_state: bool
 
     def begin(self, history: History, jobs: Mapping[int, Job], *, intact: bool) -> dict[int, Begun]:
-        """Reset lanes and take actions in them; lanes of a process that was replaced are in the result too.
+        """Reset lanes and replay actions in them. The result also contains the lanes of a replaced process.
 
         Args:
-            history: Episodes of all lanes, which has noted those that are to begin; a replaced process begins others.
+            history: Episodes of all lanes, in which the requested episodes are recorded already. A replaced process
+                begins other episodes.
             jobs: Seed, actions and kept state by lane.
-            intact: Whether a failure leaves environments that stand somewhere.
+            intact: Whether a snapshot can still be taken if an environment fails.
         """
 
     def step(self, history: History, actions: Sequence[int]) -> Outcome:
-        """Take one action in each lane, as the environments number them, and reset those whose episode ended."""
+        """Take one action in each lane, in the environments' numbering, and reset lanes whose episode ended."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -56,11 +58,11 @@ class Backend(Protocol):
 class Environments:
     """``N`` environments that are stepped together.
 
-    Every episode is reset with a seed of its own, made from the run's seed, the lane and the episode's number. So
-    an episode is determined by these three and its actions, and a snapshot needs no more than them.
+    Every episode is reset with its own seed, derived from the run's seed, the lane and the episode number. These three
+    and the actions determine the episode, so a snapshot is restored by replaying the actions.
 
     Args:
-        backend: Backend that has the environments; closed by ``close``.
+        backend: Backend that runs the environments; ``close`` closes it.
         seed: Seed of the run.
 
     Attributes:
@@ -69,7 +71,7 @@ class Environments:
         num_envs: Number of environments, ``N``.
 
     Raises:
-        ValueError: if the seed is negative, or 2**63 or more; the backend is closed.
+        ValueError: if the seed is negative, or 2**63 or more. The backend is then closed.
 
     >>> import numpy
     >>> from polyak.experiments import make
@@ -92,26 +94,26 @@ class Environments:
         try:
             self._history = History(seed, self.num_envs)
         except BaseException:
-            backend.close()  # its processes would wait for ever
+            backend.close()  # otherwise its processes would wait forever
             raise
         self._timestep: TimeStep | None = None
         self._floating = self.spec.observation.dtype.kind == "f"
-        # What is legal now in each lane, written in place; None where masks are not used.
+        # Legal actions of each lane, updated in place; None if masks are not used.
         self._legal = np.ones((self.num_envs, self.spec.num_actions), np.bool_) if self.spec.action_mask else None
-        # What most steps have in common.
+        # Arrays that most steps share.
         self._ones = _read_only(np.ones(self.num_envs, np.float32))
         self._all = _read_only(np.ones(self.num_envs, np.bool_))
         self._none = _read_only(np.zeros(self.num_envs, np.bool_))
 
     def reset(self) -> TimeStep:
-        """Start the next episode in every lane, the first of all at the first call.
+        """Start the next episode in every lane; the first call starts the first episode.
 
         Raises:
             RuntimeError: after ``close``.
             EnvironmentFailure: if an environment raises, or its process fails.
             TypeError: if an environment has the old Gym API.
-            ValueError: if a first observation has another shape than its space says, or is not finite, or the
-                action mask is missing.
+            ValueError: if a first observation does not have the shape of its space or is not finite, or if the action
+                mask is missing.
         """
         self._require_open()
         begun = self._begin({lane: (self._history.episode[lane] + 1, (), None) for lane in range(self.num_envs)})
@@ -130,12 +132,12 @@ class Environments:
 
         Raises:
             RuntimeError: before ``reset`` or after ``close``.
-            EnvironmentFailure: if an environment raises (the message names it, its episode, step and action), or its
-                process fails and is not replaced.
-            TypeError: if actions are no integers, a reward is no number, or the environment has the old Gym API.
-            ValueError: if an action does not exist, an observation has another shape than its space says, or an
-                observation or a reward is not finite, or the action mask is missing or leaves no legal action; the
-                message names the environment, its episode and step.
+            EnvironmentFailure: if an environment raises (the message names the environment, its episode, step and
+                action), or if its process fails and is not replaced.
+            TypeError: if actions are not integers, a reward is not a number, or the environment has the old Gym API.
+            ValueError: if an action does not exist, an observation does not have the shape of its space, an observation
+                or a reward is not finite, or the action mask is missing or has no legal action; the message names the
+                environment, its episode and step.
         """
         backend, history = self._require_reset()[0], self._history
         chosen = check_actions(actions, self.num_envs, self.spec.num_actions)
@@ -144,7 +146,7 @@ class Environments:
         obs_t, r_t = self._empty_rows(), np.empty(self.num_envs, np.float32)
         ended: list[tuple[int, Stepped]] = []
         for lane, result in enumerate(stepped):
-            if result is None:  # Its process was replaced.
+            if result is None:  # its process was replaced
                 obs_t[lane] = r_t[lane] = 0
                 continue
             seen, reward, terminated, truncated, _ = result
@@ -175,10 +177,10 @@ class Environments:
         return EnvironmentStep(r_t, discount_t, last, obs_t, self._timestep, ~restarted, mask_t, failed)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Return what it takes to come back to this point: arrays of numbers alone, no pickle.
+        """Return a snapshot of the environments: a dictionary of numeric arrays, stored without pickle.
 
-        They are the seed, and of each lane the number of its episode, the actions taken in it, its observation and
-        reward, and what the environment kept from the episodes before.
+        It contains the seed, and for each lane the episode number, the actions of the episode, the current observation
+        and reward, and the state that the environment keeps between episodes.
 
         Raises:
             RuntimeError: before ``reset`` or after ``close``.
@@ -186,21 +188,21 @@ class Environments:
         return self._history.pack(self._require_reset()[1])
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
-        """Come back to the point of a snapshot by taking the actions of each lane's episode again.
+        """Restore a snapshot by replaying the actions of each lane's episode.
 
-        The observation and reward reached must equal the saved ones to the bit. Where they do not, the environment
-        is not determined by its seed and actions: that lane starts a new episode, and a warning names it.
+        The observation and reward after the replay must equal the saved ones bit for bit. Otherwise the environment is
+        not determined by its seed and actions: the lane starts a new episode, and a warning names it.
 
         Args:
-            snapshot: Snapshot of environments like these, in this process or in others.
+            snapshot: Snapshot of the same environments, taken in this process or another.
 
         Returns:
-            What the agent sees next, and ``[N]`` bool, True for the lanes that had to start a new episode.
+            Time step that the agent acts on next, and ``[N]`` bool, True for lanes that had to start a new episode.
 
         Raises:
             RuntimeError: after ``close``.
-            EnvironmentFailure: as ``step``.
-            ValueError: if it is not a snapshot of such environments.
+            EnvironmentFailure: as in ``step``.
+            ValueError: if it is not a snapshot of the same environments.
         """
         backend, history = self._require_open(), self._history
         saved = history.unpack(snapshot, self.spec.observation)
@@ -213,14 +215,14 @@ class Environments:
         for lane, begun in self._begin(dict(starts)).items():
             self._read(lane, begun.seen, rows, may_be_empty=begun.ended)
             rewards[lane] = history.read_reward(lane, begun.reward)
-            restarted[lane] = history.episode[lane] != saved.episode[lane]  # Its process was replaced meanwhile.
+            restarted[lane] = history.episode[lane] != saved.episode[lane]  # its process was replaced meanwhile
             equal = rows[lane].tobytes() == saved.observation[lane].tobytes() and rewards[lane] == saved.reward[lane]
             if not restarted[lane] and (begun.ended or not equal):
                 strayed[lane] = history.episode[lane] + 1, (), None
         if strayed:
             warnings.warn(
                 f"environments {list(strayed)} did not come back to the saved observation with the same seed and "
-                "actions, so they start a new episode: they are not deterministic.",
+                "actions, because they are not deterministic; they start a new episode.",
                 stacklevel=2,
             )
             for lane, begun in self._begin(strayed).items():
@@ -249,7 +251,7 @@ class Environments:
         return backend, self._timestep
 
     def _begin(self, starts: Mapping[int, tuple[int, Sequence[int], str | None]]) -> dict[int, Begun]:
-        """Begin an episode of each lane, from what it is to keep, and take the actions in it."""
+        """Begin an episode of each lane with the kept state given for it, and replay its actions."""
         history, shift = self._history, self.spaces.action_start
         jobs = {
             lane: Job(history.begin(lane, episode), [action + shift for action in actions], kept)
@@ -258,7 +260,7 @@ class Environments:
         begun = self._require_open().begin(history, jobs, intact=self._timestep is not None)
         for lane, result in begun.items():
             episode, actions, _ = starts.get(lane, (-1, (), None))
-            if history.episode[lane] == episode:  # not one of a process that was replaced
+            if history.episode[lane] == episode:  # its process was not replaced
                 history.actions[lane].extend(actions)
             history.kept[lane] = result.kept
         return begun
@@ -270,7 +272,7 @@ class Environments:
         return np.empty((self.num_envs, *self.spec.observation.shape), self.spec.observation.dtype)
 
     def _read(self, lane: int, seen: tuple[Any, Any], rows: np.ndarray, *, may_be_empty: bool = False) -> None:
-        """Put an observation into ``rows``, unchecked for NaN, and note the actions that are legal now."""
+        """Write an observation to ``rows`` without a check for NaN, and store the lane's legal actions."""
         observation, mask = seen
         plain = type(observation) is np.ndarray and observation.dtype is rows.dtype
         if plain and self.spaces.observation_start is None and observation.shape == rows.shape[1:]:

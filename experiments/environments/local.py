@@ -1,4 +1,4 @@
-"""Environments in this process, stepped one after the other: a backend of `lanes.Environments`."""
+"""Environments in this process, stepped in sequence: a backend of `lanes.Environments`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from .worker import OLD_API, RESETTING, Begun, Job, OldApiError, begin, keeps_st
 
 
 class Local:
-    """Environments of this process.
+    """Environments in this process.
 
-    An environment that raises fails the step. All lanes then count as standing where they stood before it, so that a
-    snapshot can be taken.
+    If an environment raises, the step fails. The state of all lanes then still counts as that before the step, so that
+    a snapshot can be taken.
 
     Args:
-        envs: Environments, all with the same spaces; closed by ``close``.
-        action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        envs: Environments, all with the same spaces; ``close`` closes them.
+        action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
 
     Raises:
-        TypeError: if one is not a ``gymnasium.Env``.
-        ValueError: if there is none, one is listed twice, or the spaces differ or are not supported.
+        TypeError: if an element is not a ``gymnasium.Env``.
+        ValueError: if the list is empty or has an environment twice, or if the spaces differ or are not supported.
     """
 
     def __init__(self, envs: Sequence[gym.Env[Any, Any]], *, action_mask: bool = False) -> None:
@@ -35,7 +35,7 @@ class Local:
         self._progress = [0, 0]
 
     def begin(self, history: History, jobs: Mapping[int, Job], *, intact: bool) -> dict[int, Begun]:
-        """Reset lanes and take actions in them, as the protocol says."""
+        """Reset lanes and replay actions in them, see ``Backend``."""
         try:
             begun = begin(self._envs, self._progress, [jobs.get(lane) for lane in range(self.num_envs)])
         except Exception as error:
@@ -43,7 +43,7 @@ class Local:
         return {lane: result for lane, result in enumerate(begun) if result is not None}
 
     def step(self, history: History, actions: Sequence[int]) -> Outcome:
-        """Take one action in each lane, as the protocol says."""
+        """Take one action in each lane, see ``Backend``."""
         try:
             return step(self._envs, self._progress, zip(actions, history.upcoming, strict=True)), {}
         except Exception as error:
@@ -61,7 +61,7 @@ class Local:
             return TypeError(f"environment {lane}: {error}")
         if phase == RESETTING and "unexpected keyword argument 'seed'" in str(error):
             return TypeError(f"environment {lane}: reset takes no seed. {OLD_API}")
-        if phase != RESETTING and "expected 5, got 4" in str(error):  # a wrapper such as TimeLimit unpacked it first
+        if phase != RESETTING and "expected 5, got 4" in str(error):  # a wrapper such as TimeLimit unpacks it first
             return TypeError(f"environment {lane}: step returned 4 values. {OLD_API}")
         call = "reset" if phase == RESETTING else "step"
         where = history.called(lane, phase == RESETTING, chosen)

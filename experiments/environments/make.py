@@ -1,4 +1,4 @@
-"""Environments by id, by class or by instance: made, and adapted to the loop."""
+"""Construction of environments from an id, a class or an instance, and their adaptation to the loop."""
 
 import contextlib
 import copy
@@ -19,7 +19,7 @@ from .vector import VectorEnvironments
 from .worker import Recipe
 from .workers import OnFailure, Workers, check_processes
 
-# Namespaces whose environments exist only once a package has been imported: the module, and what pip calls it.
+# Namespaces whose environments exist only after a package has been imported: its module and its name for pip.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
 _VERSIONED = re.compile(r"-v\d+$")
 
@@ -30,16 +30,16 @@ def adapt(
     *,
     action_mask: bool = False,
 ) -> Environments | VectorEnvironments:
-    """Returns an environment, a list of them or a vector environment as the loop sees it.
+    """Adapt an environment, a list of environments or a vector environment to the loop.
 
     Args:
-        env: what the user has; it belongs to the result from here on, which closes it.
-        seed: the run's seed; lanes and episodes get seeds of their own from it.
-        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        env: Environment, list or vector environment. The result takes ownership and closes it.
+        seed: Seed of the run, from which the seeds of lanes and episodes are derived.
+        action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
 
     Raises:
-        TypeError: where it is none of the three.
-        ValueError: as `Environments` and `VectorEnvironments` say.
+        TypeError: if ``env`` is none of the three.
+        ValueError: as `Environments` and `VectorEnvironments`.
 
     Example:
         >>> import gymnasium
@@ -66,20 +66,20 @@ def make(
     Args:
         env: Text or recipe of the environment, see ``recipe``.
         num_envs: Number of environments, at least 1.
-        seed: Seed of the run; lanes and episodes get seeds of their own from it.
-        action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
-        workers: Number of processes that the environments are spread over, at most ``num_envs``; 0 for this process.
-            The processes import the module of ``"module:Name-v0"``; of a script they know what it registers outside of
-            ``if __name__ == "__main__":``.
+        seed: Seed of the run, from which the seeds of lanes and episodes are derived.
+        action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
+        workers: Number of worker processes that run the environments, at most ``num_envs``; 0 for this process. The
+            processes import the module of ``"module:Name-v0"``. If a script starts them, they know the environments
+            that it registers outside of ``if __name__ == "__main__":``.
         timeout: Number of seconds that one step of a process may take.
-        on_failure: Consequence of a process that raises, ends or gives no answer in time: ``stop`` for an
-            ``EnvironmentFailure``, ``restart`` for a new process, whose lanes begin new episodes.
+        on_failure: Consequence of a process that raises, ends or exceeds the timeout: ``stop`` raises
+            ``EnvironmentFailure``, ``restart`` starts a new process, whose lanes begin new episodes.
 
     Raises:
-        ValueError: if there is no such environment (the closest ids are named), a package it needs is not
-            installed (the command that installs it is named), a number is out of its range, or processes cannot be
+        ValueError: if there is no such environment (the message names the closest ids), a required package is not
+            installed (the message has the command that installs it), a number is out of range, or processes cannot be
             started.
-        EnvironmentFailure: if it raises while it is made.
+        EnvironmentFailure: if the environment raises during its construction.
 
     >>> environments = make("CartPole-v1", num_envs=3)
     >>> environments.reset().first
@@ -93,7 +93,7 @@ def make(
     found = recipe(env) if isinstance(env, str) else env
     if not workers:
         return Environments(Local([make_one(found) for _ in range(num_envs)], action_mask=action_mask), seed)
-    with contextlib.closing(make_one(found)) as one:  # An environment that cannot be made fails here.
+    with contextlib.closing(make_one(found)) as one:  # an environment that cannot be made fails here
         options: Any = {"workers": workers, "timeout": timeout, "on_failure": on_failure, "action_mask": action_mask}
         return Environments(Workers(found, one, num_envs, **options), seed)
 
@@ -103,14 +103,15 @@ def recipe(env: str, env_kwargs: str = "{}", wrappers: Sequence[str] = (), given
 
     Args:
         env: Id that ``gymnasium.make`` takes, also ``module:Name-v0`` for a module that registers it; ``module:MyEnv``
-            for a class or function of a module; or the text of an object that was given.
+            for a class or function of a module; or the text of an object in ``given``.
         env_kwargs: Keyword arguments as a JSON object.
-        wrappers: Texts of functions of an environment that return one, the innermost first.
-        given: Objects that a program gave, by their text.
+        wrappers: Texts of wrappers, functions from an environment to an environment, the innermost first.
+        given: Objects passed from Python, by their text.
 
     Raises:
-        ValueError: if an object cannot be imported or was not given, or the keyword arguments are no JSON object.
-        TypeError: if an object cannot be called.
+        ValueError: if an object cannot be imported or is missing from ``given``, or if the keyword arguments are not a
+            JSON object.
+        TypeError: if an object is not callable.
 
     >>> recipe("gymnasium.envs.classic_control:CartPoleEnv", '{"render_mode": null}').kwargs
     {'render_mode': None}
@@ -129,13 +130,13 @@ def recipe(env: str, env_kwargs: str = "{}", wrappers: Sequence[str] = (), given
 
 
 def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
-    """Text of an environment given from Python, and what must be given again with it.
+    """Text of an environment passed from Python, and the objects that must be passed again with this text.
 
     Args:
-        env: Text, class or function, or an instance, of which each lane then has a copy.
+        env: Text, class or function, or an instance, which is copied for each lane.
 
     Raises:
-        TypeError: if it is none of these, or an instance that cannot be copied.
+        TypeError: if ``env`` is none of these, or an instance that cannot be copied.
 
     >>> given_environment("CartPole-v1")
     ('CartPole-v1', {})
@@ -154,7 +155,7 @@ def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
             target = functools.partial(copy.deepcopy, copy.deepcopy(env))
         except Exception as error:
             raise TypeError(
-                f"env: got {env}, which cannot be copied ({in_short(error)}), and a run needs environments of its own "
+                f"env: got {env}, which cannot be copied ({in_short(error)}), but a run needs separate environments "
                 "for training and for evaluation. Give a class or a function that makes one."
             ) from error
     elif not callable(env):
@@ -166,7 +167,7 @@ def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def registered_name(env_id: str) -> str:
-    """What ``gymnasium.make`` takes for ``env_id``: with the module that registers it, where that is known.
+    """Text of ``env_id`` for ``gymnasium.make``: with the module that registers it, if the module is known.
 
     >>> registered_name("ALE/Pong-v5"), registered_name("CartPole-v1")
     ('ale_py:ALE/Pong-v5', 'CartPole-v1')
@@ -176,7 +177,7 @@ def registered_name(env_id: str) -> str:
 
 
 def make_one(found: Recipe) -> gym.Env[Any, Any]:
-    """Returns one environment; raises what `make` does."""
+    """Make one environment; raise the errors of `make`."""
     name = found.target if isinstance(found.target, str) else text_of(found.target)
     module, _, env_id = name.rpartition(":")
     package = dict(_PROVIDERS.values()).get(module)
@@ -186,12 +187,12 @@ def make_one(found: Recipe) -> gym.Env[Any, Any]:
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"env: {env_id!r} needs a package that is not installed: {error}") from error
     except ModuleNotFoundError as error:
-        # Gymnasium drops the name of the module it imports, which is then one that polyak knows.
+        # Gymnasium's error does not name the module that it tried to import; polyak knows it from the namespace.
         missing = package or error.name
         way_out = f"Install it with `pip install {missing}`." if package else ""
         raise ValueError(f"env: {name!r} needs a package that is not installed: {error} {way_out}".rstrip()) from error
     except gym.error.Error as error:
-        if not isinstance(found.target, str) or env_id in gym.registry:  # it failed for a reason of its own
+        if not isinstance(found.target, str) or env_id in gym.registry:  # the failure has another reason
             raise _not_made(name, found.kwargs, error) from error
         close = difflib.get_close_matches(env_id, list(gym.registry), n=3)
         hint = f" The closest ids: {', '.join(close)}." if close else ""
@@ -208,7 +209,7 @@ def make_one(found: Recipe) -> gym.Env[Any, Any]:
 
 
 def follows_seed(found: Recipe) -> bool:
-    """Whether two resets of an environment with one seed give one observation, in an environment made for this.
+    """Whether two resets of an environment with the same seed give the same observation; makes a new environment.
 
     >>> follows_seed(recipe("CartPole-v1"))
     True

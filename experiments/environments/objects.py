@@ -1,8 +1,8 @@
-"""Objects of a person's own in a config: the text of an import path, or a mark for an object that no module has.
+"""User-defined objects in a config: the text of an import path, or a placeholder for an object without one.
 
-A config holds texts. ``my_module:MyEnv`` is imported where it is needed. ``<MyEnv>`` stands for an object that a
-program gave, such as an instance, a local function, or a class of the script itself: whoever reads the config must give
-it again.
+A config contains texts. ``my_module:MyEnv`` is imported when it is needed. ``<MyEnv>`` is a placeholder for an object
+that was passed from Python and has no import path: an instance, a local function, or a class of the script itself. Such
+an object must be passed again when the config is read.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from ...agents.fields import did_you_mean
 
 
 def text_of(value: Any) -> str:
-    """Text of an object: its import path where that leads to it, else its name in angle brackets.
+    """Text of an object: its import path if it can be imported, otherwise its name in angle brackets.
 
     >>> import collections
     >>> text_of(collections.OrderedDict), text_of(lambda: 3), text_of(3)
@@ -33,15 +33,15 @@ def text_of(value: Any) -> str:
 
 
 def resolve(text: str, given: Mapping[str, Any], field: str) -> Any:
-    """Object of a text: the one that was given, or the one that it imports.
+    """Object of a text: the one passed from Python, or the imported one.
 
     Args:
         text: Text of the object.
-        given: Objects that a program gave, by their text.
-        field: Name of the field of the config, for the error.
+        given: Objects passed from Python, by their text.
+        field: Name of the config field, for the error.
 
     Raises:
-        ValueError: if the object cannot be imported, or was not given.
+        ValueError: if the object cannot be imported, or is missing from ``given``.
     """
     if text in given:
         return given[text]
@@ -49,7 +49,7 @@ def resolve(text: str, given: Mapping[str, Any], field: str) -> Any:
         others = f", and got {', '.join(given)}" if given else ""
         raise ValueError(
             f"{field}: the run was begun with {text[1:-1]}, an object that no module has{others}. Give it again from "
-            f"Python, as in polyak.resume(folder, {field}={text[1:-1]}); an object of a module is found by itself."
+            f"Python, as in polyak.resume(folder, {field}={text[1:-1]}); an object of a module is found automatically."
         )
     return imported(text, field)
 
@@ -58,7 +58,7 @@ def imported(path: str, field: str) -> Any:
     """Object of the import path ``module:name``.
 
     Raises:
-        ValueError: if there is no such module or name, or the module misses a package.
+        ValueError: if the module or the name does not exist, or if the module needs a package that is not installed.
 
     >>> imported("collections:OrderedDict", "env").__name__
     'OrderedDict'
@@ -79,7 +79,7 @@ def imported_module(module_name: str, path: str, field: str) -> Any:
     """Module of an import path.
 
     Raises:
-        ValueError: if it is not found, or misses a package.
+        ValueError: if the module does not exist, or needs a package that is not installed.
     """
     try:
         return importlib.import_module(module_name)
@@ -91,7 +91,7 @@ def imported_module(module_name: str, path: str, field: str) -> Any:
                 f"path. Run polyak where {missing.partition('.')[0]}.py is, or add its folder to PYTHONPATH."
             ) from None
         raise ValueError(
-            f"{field}: {path!r} needs the package {missing!r}, which is not installed and which {module_name} imports."
+            f"{field}: {path!r} needs the package {missing!r}, which {module_name} imports and which is not installed."
         ) from error
 
 
@@ -99,7 +99,7 @@ def read_kwargs(text: str) -> dict[str, Any]:
     """Keyword arguments from the text of a JSON object.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a JSON object.
 
     >>> read_kwargs('{"size": 3}')
     {'size': 3}
@@ -116,10 +116,10 @@ def read_kwargs(text: str) -> dict[str, Any]:
 
 
 def kwargs_text(kwargs: Mapping[str, Any]) -> str:
-    """Text of keyword arguments, a JSON object.
+    """Text of keyword arguments as a JSON object.
 
     Raises:
-        TypeError: if a value is none of JSON's.
+        TypeError: if a value cannot be represented in JSON.
 
     >>> kwargs_text({"size": 3})
     '{"size": 3}'

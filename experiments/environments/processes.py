@@ -1,4 +1,4 @@
-"""Worker processes: started, asked, waited for, stopped; what went wrong with one, in words."""
+"""Worker processes: start, requests, timeouts and stop, and descriptions of their faults."""
 
 import contextlib
 import multiprocessing
@@ -14,7 +14,7 @@ from .worker import IDLE, Raised, Recipe, serve
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM for as long as a process takes to start, which inherits that."""
+    """Ignore Ctrl-C and SIGTERM while a process starts; the new process inherits this setting."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,15 +27,15 @@ def undisturbed() -> Iterator[None]:
 
 
 class Fault(NamedTuple):
-    """What a process gave instead of an answer.
+    """Fault of a process, in place of an answer.
 
     Attributes:
-        lanes: the environments of the process.
-        lane: the one that it was calling; None where it was between two calls.
-        phase: what for, as in `worker`.
-        what: what happened, in words.
-        raised: the exception, where there was one.
-        exit_status: of the process, where it has ended.
+        lanes: Lanes of the process.
+        lane: Lane whose environment was being called; None between two calls.
+        phase: Phase of the call, a constant of `worker`.
+        what: Description of the fault.
+        raised: Exception of the environment; None if there was no exception.
+        exit_status: Exit status of the process; None while it runs.
     """
 
     lanes: list[int]
@@ -47,12 +47,12 @@ class Fault(NamedTuple):
 
 
 class Worker:
-    """A process with some of the environments.
+    """Process that runs some of the environments.
 
     Attributes:
-        number: its number, from 0.
-        lanes: the numbers of its environments.
-        failures: what it failed with since its last step, the oldest first.
+        number: Number of the process, from 0.
+        lanes: Lanes of its environments.
+        failures: Descriptions of its failures since its last step, the oldest first.
     """
 
     def __init__(self, number: int, lanes: list[int]) -> None:
@@ -60,7 +60,7 @@ class Worker:
         self.failures: list[str] = []
 
     def start(self, recipe: Recipe) -> None:
-        """Starts the process, which makes its environments by ``recipe`` and then gives the answer ``[]``."""
+        """Start the process, which makes its environments by ``recipe`` and then sends the answer ``[]``."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.progress = context.RawArray("i", 2)
@@ -70,17 +70,17 @@ class Worker:
             name=f"polyak worker {self.number}",
             daemon=True,
         )
-        with undisturbed():  # The process is born deaf to Ctrl-C, which this one answers.
+        with undisturbed():  # the new process ignores Ctrl-C, which this process handles
             self.process.start()
         theirs.close()
 
     def send(self, request: Any) -> None:
-        """Sends a request; where the process has ended, :func:`collect` will tell."""
+        """Send a request; if the process has ended, :func:`collect` reports it."""
         with contextlib.suppress(OSError):
             self.connection.send(request)
 
     def read(self) -> Any:
-        """Reads an answer, or a `Fault`."""
+        """Read an answer, or return a `Fault`."""
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
@@ -90,7 +90,7 @@ class Worker:
         return answer
 
     def late(self, seconds: float) -> Fault:
-        """The fault of not having answered."""
+        """Fault of an answer that is late."""
         return self._fault(f"worker {self.number} gave no answer in {seconds:g} s (worker_timeout)")
 
     def _fault(self, what: str, **known: Any) -> Fault:
@@ -107,7 +107,7 @@ class Worker:
 
 
 def collect(workers: Sequence[Worker], seconds: float) -> dict[Worker, Any]:
-    """Waits for an answer of each worker; returns it, or a `Fault`, by worker in their order."""
+    """Wait for an answer of each worker; return the answer or a `Fault` by worker, in the order of ``workers``."""
     deadline = time.monotonic() + seconds
     answers: dict[Worker, Any] = {}
     waiting: dict[Connection, Worker] = {worker.connection: worker for worker in workers}
@@ -123,7 +123,7 @@ def collect(workers: Sequence[Worker], seconds: float) -> dict[Worker, Any]:
 
 
 def stop(workers: Sequence[Worker], patience: float) -> None:
-    """Ends processes: lets each close its environments for ``patience`` seconds in all, and then kills it."""
+    """End processes: give them ``patience`` seconds in total to close their environments, then kill them."""
     started = [worker for worker in workers if hasattr(worker, "process")]
     for worker in started:
         worker.connection.close()

@@ -16,7 +16,7 @@ class Spaces(NamedTuple):
     Attributes:
         spec: Spec for agents and replays.
         observation_start: Smallest element of a ``Discrete`` observation space; None for a ``Box``.
-        action_start: Number that the environment has for the agent's action 0.
+        action_start: Environment's number for the agent's action 0.
     """
 
     spec: EnvironmentSpec
@@ -28,12 +28,12 @@ def read_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any],
     """Read two Gymnasium spaces as they are stored.
 
     Args:
-        observation_space: a ``Box`` of any shape or a ``Discrete``.
-        action_space: a ``Discrete``; its ``start`` may be any integer.
-        action_mask: whether ``info["action_mask"]`` is used.
+        observation_space: Observation space, a ``Box`` of any shape or a ``Discrete``.
+        action_space: Action space, a ``Discrete``; its ``start`` may be any integer.
+        action_mask: Whether ``info["action_mask"]`` is used.
 
     Raises:
-        ValueError: for every other space, with the wrapper that helps where there is one.
+        ValueError: if a space is of another kind; the message names a suitable wrapper if there is one.
 
     Example:
         >>> import gymnasium
@@ -79,16 +79,15 @@ def _is_flattenable(space: gym.Space[Any]) -> bool:
 
 
 def encode(spaces: Spaces, values: Any, leading: tuple[int, ...] = ()) -> np.ndarray:
-    """Copies observations into a fresh array as they are stored.
+    """Copy observations to a new array, as they are stored.
 
     Args:
         spaces: Spaces of the environment.
-        values: Observations that the environment returned, of the shape ``[*leading, ...]``.
-        leading: Batch axes; none for the observation of one environment.
+        values: Observations returned by the environment, of shape ``[*leading, ...]``.
+        leading: Batch axes; empty for the observation of one environment.
 
     Raises:
-        ValueError: at another shape, at numbers outside a ``Discrete`` space, and where a conversion would change
-            values.
+        ValueError: if the shape differs, a number is outside a ``Discrete`` space, or a conversion would change values.
 
     Example:
         >>> import gymnasium
@@ -117,16 +116,16 @@ def encode(spaces: Spaces, values: Any, leading: tuple[int, ...] = ()) -> np.nda
         return np.array(found)
     if dtype == np.uint8 or found.dtype.kind not in "biuf":
         raise ValueError(f"observation: got dtype {found.dtype}; expected {dtype}, as the space says.")
-    with np.errstate(over="ignore"):  # an overflow becomes inf, which is reported as such
+    with np.errstate(over="ignore"):  # an overflow becomes inf, and is reported as inf
         return np.asarray(found, np.float32)
 
 
 def check_actions(actions: Any, num_envs: int, num_actions: int) -> list[int]:
-    """Returns actions ``[N]`` as Python integers.
+    """Convert actions ``[N]`` to Python integers.
 
     Raises:
-        TypeError: where they are no integers.
-        ValueError: where there is not one for each environment, or one is not below ``num_actions``.
+        TypeError: if they are not integers.
+        ValueError: if there is not one action for each environment, or one is not below ``num_actions``.
 
     Example:
         >>> import numpy
@@ -146,10 +145,10 @@ def check_actions(actions: Any, num_envs: int, num_actions: int) -> list[int]:
 
 
 def warn_of_mask(mask: Any) -> None:
-    """Warns where the environment gives action masks and they are not used."""
+    """Warn if the environment returns an action mask that is not used."""
     if mask is not None:
         warnings.warn(
-            "the environment gives action masks, which are not used, so that illegal actions are taken too; use them "
+            "the environment returns action masks, but they are not used, so illegal actions are taken too; use them "
             "with action_mask=True (--action-mask).",
             stacklevel=2,
         )

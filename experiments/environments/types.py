@@ -1,7 +1,7 @@
-"""Types that the environment adapters share: one step of many environments, and what an adapter can do.
+"""Types shared by the environment adapters: a step of many environments, and the interface of an adapter.
 
-A lane is one of the ``N`` environments that are stepped together: of `environments.lanes`, in this process or in
-others, or of a Gymnasium vector environment in `environments.vector`.
+A lane is one of the ``N`` environments that are stepped together, by `environments.lanes` in this process or in worker
+processes, or by a Gymnasium vector environment in `environments.vector`.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ import numpy as np
 from ...replay.types import EnvironmentSpec, TimeStep
 
 
-class EnvironmentFailure(RuntimeError):  # noqa: N818 (an event, as its callers see it)
-    """An environment raised, or its process ended or hung; the message says which one, where and how.
+class EnvironmentFailure(RuntimeError):  # noqa: N818 (its callers treat it as an event)
+    """Failure of an environment that raised, or whose process ended or hung; the message says which, where and how.
 
     Attributes:
-        intact: whether the environments count as standing where they stood before the step, so that a snapshot of
-            them, and with it a checkpoint, can be made.
+        intact: Whether the state of the environments still counts as that before the step, so that a snapshot, and
+            with it a checkpoint, can be made.
     """
 
     def __init__(self, message: str, *, intact: bool = False) -> None:
@@ -26,22 +26,21 @@ class EnvironmentFailure(RuntimeError):  # noqa: N818 (an event, as its callers 
 
 
 class EnvironmentStep(NamedTuple):
-    """What came of one step of ``N`` environments. Its arrays are fresh or read-only, and some may be one and the same.
+    """Result of one step of ``N`` environments. Its arrays are new or read-only, and may be shared between fields.
 
     Attributes:
-        r_t: ``[N]`` float32, the reward.
-        discount_t: ``[N]`` float32, the environment's continuation: 0 where it terminated (also where it was
-            truncated at the same time), else 1.
+        r_t: ``[N]`` float32, rewards.
+        discount_t: ``[N]`` float32, continuation of the environment: 0 if it terminated (even if it was truncated in
+            the same step), otherwise 1.
         last: ``[N]`` bool, whether the episode ended with this step.
-        obs_t: ``[N, ...]``, the true next observation, at the end of an episode its last one.
-        timestep: what the agent sees next; ``reward`` is 0 where ``first``.
-        valid: ``[N]`` bool, False where nothing was stepped: a vector environment in the mode ``NEXT_STEP`` spends
-            the call after an episode's end on a reset and ignores the action, and an environment that failed may have
-            been restarted. Such a lane is neither a step to be counted nor one to be kept. In every other case all
-            lanes are valid.
-        action_mask_t: ``[N, A]`` bool, which actions are legal at ``obs_t``; ``()`` where masks are not used.
-        restarted: ``[N]`` bool, where an environment failed and was restarted: its episode was cut off after the step
-            before, and ``timestep`` is the first of a new one. None, as nearly always, where none was.
+        obs_t: ``[N, ...]``, true next observation; at the end of an episode its last observation.
+        timestep: Time step that the agent acts on next; ``reward`` is 0 where ``first``.
+        valid: ``[N]`` bool, False for lanes that were not stepped. A vector environment in the mode ``NEXT_STEP`` uses
+            the call after the end of an episode for a reset and ignores the action; an environment that failed may
+            have been restarted. Such a step is neither counted nor stored. In all other cases every lane is valid.
+        action_mask_t: ``[N, A]`` bool, legal actions at ``obs_t``; ``()`` if masks are not used.
+        restarted: ``[N]`` bool, lanes whose environment failed and was restarted. Their episode was cut off after the
+            previous step, and ``timestep`` is the first of a new episode. None if no environment was restarted.
     """
 
     r_t: np.ndarray
@@ -55,10 +54,10 @@ class EnvironmentStep(NamedTuple):
 
 
 class Environment(Protocol):
-    """``N`` environments as a loop steps them: exact steps, and an end of an episode is followed by a reset.
+    """``N`` environments as a loop steps them: exact steps, and a reset after the end of an episode.
 
     Attributes:
-        spec: Observation space, number of actions and action masks, as an agent needs them.
+        spec: Spec for agents and replays: observations, number of actions and action masks.
         num_envs: Number of environments, ``N``.
     """
 
@@ -66,23 +65,23 @@ class Environment(Protocol):
     num_envs: int
 
     def reset(self) -> TimeStep:
-        """Starts the next episode in every lane."""
+        """Start the next episode in every lane."""
 
     def step(self, actions: Any) -> EnvironmentStep:
-        """Takes one action in every lane, ``[N]`` integers, and resets those whose episode ended."""
+        """Take one action in every lane, ``[N]`` integers, and reset lanes whose episode ended."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Returns what it takes to come back to this point, arrays of numbers alone."""
+        """Return a snapshot, a dictionary of numeric arrays."""
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
-        """Comes back to a snapshot; returns the time step there, and ``[N]`` bool where a new episode had to start."""
+        """Restore a snapshot; return its time step, and ``[N]`` bool for lanes that had to start a new episode."""
 
     def close(self) -> None:
-        """Closes the environments; a second call does nothing."""
+        """Close the environments; a second call does nothing."""
 
 
 def in_short(error: Exception) -> str:
-    """Class and message of an exception, for a line of another message.
+    """Class and message of an exception, for use within another message.
 
     >>> in_short(ValueError("out of fuel")), in_short(KeyError())
     ('ValueError: out of fuel', 'KeyError')

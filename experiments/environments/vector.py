@@ -1,13 +1,13 @@
-"""A Gymnasium vector environment as the loop sees it: exact steps, whatever it does at the end of an episode.
+"""Adapter of Gymnasium vector environments: exact steps under every autoreset mode.
 
-What a vector environment returns when an episode ends depends on its autoreset mode. `VectorEnvironments` makes the
-same steps of all three:
+The values that a vector environment returns at the end of an episode depend on its autoreset mode. `VectorEnvironments`
+gives the same steps for all three modes:
 
-- ``DISABLED``: it resets the lanes whose episode ended, with seeds of its own. This is the mode to choose: a
-  snapshot can be restored, nothing is lost and no call is spent on resets.
-- ``NEXT_STEP``: the call after an episode's end only resets that lane. Its step is marked not ``valid``.
-- ``SAME_STEP``: the last observation comes in ``info["final_obs"]``. An environment that writes its observations in
-  place overwrites it there with the reset's (Gymnasium issue 1132), see `VectorEnvironments`.
+- ``DISABLED``: The adapter resets the lanes whose episode ended, each with its own seed. This mode is recommended: a
+  snapshot can be restored, no observation is lost, and no call is spent on resets.
+- ``NEXT_STEP``: The call after the end of an episode only resets that lane. The step of the lane is not ``valid``.
+- ``SAME_STEP``: The last observation is in ``info["final_obs"]``. If an environment writes its observations in place,
+  the reset overwrites this observation (Gymnasium issue 1132), see `VectorEnvironments`.
 """
 
 import warnings
@@ -30,18 +30,18 @@ _DISABLED, _NEXT_STEP, _SAME_STEP = (
 
 
 class _Shown(NamedTuple):
-    """What the lanes show.
+    """Current observations and action masks of the lanes.
 
     Attributes:
-        observation: ``[N, ...]``.
-        action_mask: ``[N, A]`` bool; ``()`` where masks are not used.
+        observation: ``[N, ...]``, observations.
+        action_mask: ``[N, A]`` bool; ``()`` if masks are not used.
     """
 
     observation: np.ndarray
     action_mask: Any
 
     def but(self, lanes: np.ndarray, other: "_Shown") -> "_Shown":
-        """The same with what ``other`` has where ``lanes``."""
+        """Copy with the values of ``other`` in ``lanes``."""
         return _Shown(*(_but(own, lanes, its) for own, its in zip(self, other, strict=True)))
 
 
@@ -54,30 +54,30 @@ def _but(own: Any, lanes: np.ndarray, its: Any) -> Any:
 
 
 class VectorEnvironments:
-    """The lanes of a vector environment, with the same methods as `polyak.experiments.environments.lanes.Environments`.
+    """Lanes of a vector environment, with the methods of `polyak.experiments.environments.lanes.Environments`.
 
-    Environments that write their observations in place are safe in the modes ``DISABLED`` and ``NEXT_STEP``. In
-    the mode ``SAME_STEP`` those of a ``SyncVectorEnv`` are wrapped so that they return copies. Those of any other
-    vector environment cannot be reached from here (an ``AsyncVectorEnv`` runs them in other processes): there, a
-    last observation that equals the one after the reset to the bit, at the first end of an episode in a lane, is
-    taken for overwritten and raises ValueError. An environment whose episodes end where they begin raises it too.
+    Environments that write their observations in place are safe in the modes ``DISABLED`` and ``NEXT_STEP``. In the
+    mode ``SAME_STEP``, the environments of a ``SyncVectorEnv`` are wrapped to return copies. Those of any other vector
+    environment cannot be wrapped (an ``AsyncVectorEnv`` runs them in other processes). There, if the last observation
+    of the first episode of a lane equals the observation after the reset bit for bit, it is assumed to be overwritten
+    and ValueError is raised. An environment whose episodes end where they begin raises this error too.
 
-    A ``SyncVectorEnv`` or ``AsyncVectorEnv`` in the mode ``DISABLED`` resets each episode with a seed of its own and
-    can be restored from a snapshot. Any other draws its episodes on from the first seed, so `restore` starts new
-    episodes in all lanes.
+    A ``SyncVectorEnv`` or ``AsyncVectorEnv`` in the mode ``DISABLED`` resets each episode with its own seed and can be
+    restored from a snapshot. In any other vector environment, `reset` seeds only the episodes that it starts, so
+    `restore` starts new episodes in all lanes.
 
     Args:
-        env: the vector environment; it is closed by `close`.
-        seed: the run's seed.
-        action_mask: whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        env: Vector environment; `close` closes it.
+        seed: Seed of the run.
+        action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
 
     Attributes:
-        spec: what an agent has to know of the environments.
-        num_envs: how many there are, ``N``.
+        spec: Spec for agents and replays.
+        num_envs: Number of environments, ``N``.
 
     Raises:
-        TypeError: where it is not a ``gymnasium.vector.VectorEnv``.
-        ValueError: where its spaces are not supported or its autoreset mode is unknown.
+        TypeError: if ``env`` is not a ``gymnasium.vector.VectorEnv``.
+        ValueError: if its spaces are not supported or its autoreset mode is unknown.
 
     Example:
         >>> import gymnasium, numpy
@@ -113,12 +113,12 @@ class VectorEnvironments:
                 self._unproven[:] = True
 
     def reset(self) -> TimeStep:
-        """Starts the next episode in every lane, the first of all at the first call.
+        """Start the next episode in every lane; the first call starts the first episode.
 
         Raises:
-            RuntimeError: after `close`; in the mode ``NEXT_STEP`` with ``AsyncVectorEnv(shared_memory=False)`` right
-                after an episode's end, as Gymnasium would reset that lane a second time at the next step.
-            ValueError: where an observation is not finite, or an action mask is missing.
+            RuntimeError: after `close`; in the mode ``NEXT_STEP`` with ``AsyncVectorEnv(shared_memory=False)`` directly
+                after the end of an episode, because Gymnasium would reset that lane again at the next step.
+            ValueError: if an observation is not finite, or an action mask is missing.
         """
         self._require_open()
         base = self._env.unwrapped
@@ -131,16 +131,16 @@ class VectorEnvironments:
         return self._begin([self._history.begin_next(lane) for lane in range(self.num_envs)])
 
     def step(self, actions: Any) -> EnvironmentStep:
-        """Takes one action in every environment; what the lanes that are not ``valid`` were given is ignored.
+        """Take one action in every environment; the actions of lanes that are not ``valid`` are ignored.
 
         Args:
             actions: ``[N]`` integers, counted from 0.
 
         Raises:
             RuntimeError: before `reset` or after `close`.
-            TypeError: where actions are no integers.
-            ValueError: where an action does not exist, an observation or a reward is not finite (the message names
-                the environment, its episode and step), an action mask is missing or leaves no legal action, or the last
+            TypeError: if actions are not integers.
+            ValueError: if an action does not exist, an observation or a reward is not finite (the message names the
+                environment, its episode and step), an action mask is missing or has no legal action, or the last
                 observation of an episode is missing or was overwritten.
         """
         self._require_reset()
@@ -170,7 +170,7 @@ class VectorEnvironments:
         return EnvironmentStep(r_t, discount_t, last, at_t.observation, self._timestep, ~fake, at_t.action_mask)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Returns what it takes to come back to this point, as `Environments.snapshot` does.
+        """Return a snapshot of the environments, as `Environments.snapshot` does.
 
         Raises:
             RuntimeError: before `reset` or after `close`.
@@ -178,20 +178,20 @@ class VectorEnvironments:
         return self._history.pack(self._require_reset())
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
-        """Comes back to the point of a snapshot where that is possible, else starts new episodes, with a warning.
+        """Restore a snapshot if possible; otherwise start new episodes and warn.
 
-        It is possible with a ``SyncVectorEnv`` or ``AsyncVectorEnv`` in the mode ``DISABLED``, and in the lanes whose
+        Restoring is possible with a ``SyncVectorEnv`` or ``AsyncVectorEnv`` in the mode ``DISABLED``, in lanes whose
         environment is determined by its seed and actions.
 
         Args:
-            snapshot: from `snapshot`, taken with environments like these.
+            snapshot: Result of `snapshot`, taken with the same environments.
 
         Returns:
-            What the agent sees next, and ``[N]`` bool, True for the lanes that had to start a new episode.
+            Time step that the agent acts on next, and ``[N]`` bool, True for lanes that had to start a new episode.
 
         Raises:
             RuntimeError: as `reset`.
-            ValueError: where it is not a snapshot of such environments.
+            ValueError: if it is not a snapshot of the same environments.
         """
         self._require_open()
         saved = self._history.unpack(snapshot, self.spec.observation)
@@ -199,7 +199,7 @@ class VectorEnvironments:
             self._history.episode = saved.episode
             warnings.warn(
                 "all environments start a new episode: only a SyncVectorEnv or AsyncVectorEnv with "
-                "autoreset_mode=AutoresetMode.DISABLED can come back to the middle of one.",
+                "autoreset_mode=AutoresetMode.DISABLED can be restored within an episode.",
                 stacklevel=2,
             )
             return self.reset(), np.ones(self.num_envs, np.bool_)
@@ -210,7 +210,7 @@ class VectorEnvironments:
             shown = self._reset_lanes(restarted, shown)
             warnings.warn(
                 f"environments {np.flatnonzero(restarted).tolist()} did not come back to the saved observation with "
-                "the same seed and actions, so they start a new episode: they are not deterministic.",
+                "the same seed and actions, because they are not deterministic; they start a new episode.",
                 stacklevel=2,
             )
         first = np.array([not actions for actions in self._history.actions])
@@ -219,7 +219,7 @@ class VectorEnvironments:
         return self._timestep, restarted
 
     def close(self) -> None:
-        """Closes the environments; a second call does nothing."""
+        """Close the environments; a second call does nothing."""
         self._env.close()
         self._timestep = None
 
@@ -234,7 +234,7 @@ class VectorEnvironments:
         return self._timestep
 
     def _begin(self, seeds: list[int]) -> TimeStep:
-        # A vector environment that is not a list of single ones takes one seed for all lanes.
+        # A vector environment that does not consist of single environments takes one seed for all lanes.
         observations, info = self._env.reset(seed=seeds if self._seeds_lanes else seeds[0])
         zeros, ones = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.bool_)
         if not self.spec.action_mask and self._timestep is None:
@@ -247,7 +247,7 @@ class VectorEnvironments:
     def _read(
         self, observations: Any, info: Mapping[str, Any], lanes: np.ndarray, terminated: np.ndarray | None = None
     ) -> _Shown:
-        """What the lanes show; masks are read where ``lanes``, and there may be no legal action where terminated."""
+        """Read observations, and the masks of ``lanes``; a mask may have no legal action where ``terminated``."""
         rows = encode(self.spaces, observations, (self.num_envs,))
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             for lane, row in enumerate(rows):
@@ -261,7 +261,7 @@ class VectorEnvironments:
         return _Shown(rows, legal)
 
     def _read_mask(self, lane: int, info: Mapping[str, Any], may_be_empty: bool) -> np.ndarray:
-        # Gymnasium marks in "_action_mask" which lanes gave one; others may give all of them without a mark.
+        # Gymnasium marks the lanes with a mask in "_action_mask"; other vector environments may return only masks.
         masks, marks = info.get("action_mask"), info.get("_action_mask")
         mask = None if masks is None or (marks is not None and not marks[lane]) else masks[lane]
         return self._history.read_mask(lane, mask, self.spec.num_actions, may_be_empty=may_be_empty)
@@ -275,25 +275,25 @@ class VectorEnvironments:
         for lane, reward in enumerate(rewards.tolist()):
             self._history.read_reward(lane, reward)
         ends = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        # In the mode SAME_STEP a new episode has begun where one terminated.
+        # In the mode SAME_STEP, a new episode has begun where an episode terminated.
         over = ends[0] if self._mode != _SAME_STEP else None
         shown = self._read(observations, info, np.ones(self.num_envs, np.bool_), over)
         return shown, rewards.astype(np.float32), *ends, info
 
     def _reset_lanes(self, mask: np.ndarray, shown: _Shown) -> _Shown:
-        """Starts the next episode where ``mask``; returns ``shown`` with what those lanes show at first."""
+        """Start the next episode where ``mask``; return ``shown`` with the first observations of these lanes."""
         return self._reset_env(mask, shown, [episode + 1 for episode in self._history.episode])
 
     def _reset_env(self, mask: np.ndarray, shown: _Shown, episodes: list[int]) -> _Shown:
         begin = self._history.begin
         seeds = [begin(lane, episodes[lane]) if mask[lane] else None for lane in range(self.num_envs)]
-        # Gymnasium takes the mask out of the dictionary it is given, so each call needs a dictionary of its own.
+        # Gymnasium removes the mask from the dictionary, so each call needs a new dictionary.
         options = {"reset_mask": mask.copy()}
         observations, info = self._env.reset(seed=seeds if self._seeds_lanes else None, options=options)
         return shown.but(mask, self._read(observations, info, mask))
 
     def _with_final(self, shown: _Shown, last: np.ndarray, terminated: np.ndarray, info: dict[str, Any]) -> _Shown:
-        """Returns ``shown`` with the last of the episode in place of the reset's where one ended."""
+        """Copy of ``shown`` with the last observation of each ended episode in place of the reset's observation."""
         if "final_obs" not in info:
             raise ValueError(
                 f"{self._env}: got no info['final_obs'] at the end of an episode; expected it in the autoreset mode "
@@ -317,13 +317,13 @@ class VectorEnvironments:
         return final
 
     def _replay(self, saved: Saved) -> tuple[_Shown, np.ndarray, np.ndarray]:
-        """Takes the actions of all lanes again, so that they arrive together at the end of theirs.
+        """Replay the actions of all lanes so that all lanes finish their actions at the same step.
 
-        A vector environment steps all its lanes or none. A lane with fewer actions than the longest one is stepped
-        with any legal action meanwhile, and reset when its turn comes.
+        A vector environment steps all lanes or none. A lane with fewer actions than the longest one first takes
+        arbitrary legal actions, and is reset when its own replay must start.
 
         Returns:
-            What the lanes show then, the rewards that came with it, and where an episode ended that should not have.
+            Observations and masks of the lanes, their rewards, and the lanes whose episode ended unexpectedly.
         """
         lengths = np.array([len(actions) for actions in saved.actions])
         total = int(lengths.max())
@@ -350,8 +350,8 @@ class VectorEnvironments:
 
 
 def _autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.vector.AutoresetMode:
-    # Gymnasium before 1.4 keeps the metadata in a dictionary of the environment's class, where the next vector
-    # environment overwrites it; the attribute is this one's own.
+    # Gymnasium before 1.4 keeps the metadata in a dictionary of the environment's class, which the next vector
+    # environment overwrites; the attribute belongs to the instance.
     mode = getattr(env.unwrapped, "autoreset_mode", env.metadata.get("autoreset_mode"))
     try:
         return gym.vector.AutoresetMode(mode)

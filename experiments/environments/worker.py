@@ -1,6 +1,6 @@
-"""Program of a worker process: a few environments, stepped when the parent asks (see workers.py).
+"""Program of a worker process, which runs some environments and steps them on request (see workers.py).
 
-It imports nothing of polyak: the process would import JAX with it, which no environment needs.
+It imports nothing from polyak, because that would import JAX, which no environment needs.
 """
 
 import copy
@@ -19,17 +19,16 @@ OLD_API = (
 
 
 class OldApiError(TypeError):
-    """An environment answered as those of the old Gym API do."""
+    """Error of an environment that implements the old Gym API."""
 
 
 class Job(NamedTuple):
     """Episode to begin.
 
     Attributes:
-        seed: Seed to reset the environment with.
-        actions: Actions to take then, as the environment numbers them.
-        kept: What the environment is to keep from the episodes before, as the text of a JSON value; None for what it
-            has.
+        seed: Seed for the reset of the environment.
+        actions: Actions to take after the reset, in the environment's numbering.
+        kept: State to set before the reset, as JSON text; None leaves the environment's own state.
     """
 
     seed: int
@@ -38,13 +37,13 @@ class Job(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """Episode that was begun.
+    """Result of beginning an episode.
 
     Attributes:
-        seen: Observation, and the action mask, if there is one.
-        reward: Reward of the last action; 0 where none was taken.
-        ended: Whether an action ended the episode; those after it were not taken.
-        kept: What the environment kept from the episodes before.
+        seen: Observation and action mask, or None for no mask.
+        reward: Reward of the last action; 0 without actions.
+        ended: Whether an action ended the episode; the remaining actions were not taken.
+        kept: State that the environment keeps between episodes, read before the reset.
     """
 
     seen: tuple[Any, Any]
@@ -54,14 +53,14 @@ class Begun(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """Step of one environment.
+    """Result of a step of one environment.
 
     Attributes:
-        seen: Observation, and the action mask, if there is one.
-        reward: Reward as the environment gave it.
+        seen: Observation and action mask, or None for no mask.
+        reward: Reward as the environment returned it.
         terminated: Whether the episode terminated.
         truncated: Whether the episode was truncated.
-        first: Start of the next episode; None where the episode continues.
+        first: Start of the next episode; None if the episode continues.
     """
 
     seen: tuple[Any, Any]
@@ -72,11 +71,11 @@ class Stepped(NamedTuple):
 
 
 class Raised:
-    """Exception of an environment, sent to the parent.
+    """Exception of an environment, sent to the parent process.
 
     Attributes:
-        names: Names of its class and the classes above.
-        text: Class and message, on a line.
+        names: Names of its class and of the base classes.
+        text: Class and message in one line.
         trace: Traceback from `own_traceback`.
     """
 
@@ -87,7 +86,7 @@ class Raised:
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback of what an environment raised, without the calls of polyak and Gymnasium that led to it."""
+    """Traceback of an environment's exception, without the frames of polyak and Gymnasium above the environment."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         if str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0] not in ("polyak", "gymnasium"):
@@ -97,22 +96,22 @@ def own_traceback(error: BaseException) -> str:
 
 
 def keeps_state(env: Any) -> bool:
-    """Whether an environment offers what it keeps between episodes, with ``get_state`` and ``set_state``."""
+    """Whether an environment has ``get_state`` and ``set_state`` for the state that it keeps between episodes."""
     return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
 
 
 def kept_state(env: Any) -> str | None:
-    """State that an environment keeps between episodes, as JSON text; None if it offers none."""
+    """State that an environment keeps between episodes, as JSON text; None if it has none."""
     if not keeps_state(env):
         return None
     try:
         return json.dumps(env.get_wrapper_attr("get_state")())
-    except Exception:  # methods of another meaning: no JSON, or an error before the first reset
+    except Exception:  # unrelated methods of the same names: no JSON, or an error before the first reset
         return None
 
 
 def set_kept_state(env: Any, text: str | None) -> None:
-    """Give an environment back what it kept before an episode."""
+    """Set the state that an environment keeps between episodes."""
     if text is not None:
         env.get_wrapper_attr("set_state")(json.loads(text))
 
@@ -121,9 +120,9 @@ class Recipe(NamedTuple):
     """Recipe of one environment.
 
     Attributes:
-        target: Id, as ``gymnasium.make`` takes it, or a class or function that returns an environment.
-        kwargs: Keyword arguments of either.
-        wrappers: Functions of an environment that return one, the innermost first.
+        target: Id for ``gymnasium.make``, or a class or function that returns an environment.
+        kwargs: Keyword arguments of the target.
+        wrappers: Functions from an environment to an environment, the innermost first.
     """
 
     target: str | Callable[..., Any]
@@ -144,21 +143,22 @@ class Recipe(NamedTuple):
 
 
 def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
-    """Makes ``number`` environments and answers requests until the pipe closes, as it does when the parent dies.
+    """Make ``number`` environments and answer requests until the pipe closes, which it also does if the parent dies.
 
     Args:
-        connection: Worker's end of the pipe. A request is ``(function, jobs)`` with a job for each environment; an
-            answer is a list with a result for each, or one `Raised`. The first answer, to no request, is ``[]``.
-        progress: Two shared integers, the environment that is called now and the purpose; they outlive the process.
+        connection: Worker's end of the pipe. A request is ``(function, jobs)`` with one job for each environment. An
+            answer is a list with one result for each environment, or a `Raised`. The first answer, without a request,
+            is ``[]``.
+        progress: Two shared integers that outlive the process: the environment being called, and the phase.
         recipe: Recipe of each environment.
         number: Number of environments.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     envs: list[Any] = []
     request: tuple[Any, Any] = (_make, [recipe] * number)
     while True:
-        # Pickled here, so that a result that cannot be pickled is reported like any other error.
+        # Pickled here, so that a result that cannot be pickled is reported as an error.
         try:
             answer = pickle.dumps(request[0](envs, progress, request[1]))
         except Exception as error:
@@ -175,12 +175,12 @@ def serve(connection: Any, progress: Any, recipe: Recipe, number: int) -> None:
 
 
 def begin(envs: list[Any], progress: Any, jobs: Sequence[Job | None]) -> list[Begun | None]:
-    """Resets each environment with its seed and takes its actions; leaves those alone whose job is None."""
+    """Reset each environment with its seed and take its actions; skip environments whose job is None."""
     return [None if job is None else _begin(envs[lane], progress, lane, job) for lane, job in enumerate(jobs)]
 
 
 def step(envs: list[Any], progress: Any, jobs: Iterable[tuple[int, int]]) -> list[Stepped]:
-    """Takes an action in each environment; a job is the action and the seed to reset with where it ends the episode."""
+    """Take an action in each environment; a job is the action and the seed for a reset if the episode ends."""
     results = []
     for lane, (action, seed) in enumerate(jobs):
         progress[0], progress[1], env = lane, STEPPING, envs[lane]
@@ -188,7 +188,7 @@ def step(envs: list[Any], progress: Any, jobs: Iterable[tuple[int, int]]) -> lis
         first = None
         if terminated or truncated:
             progress[1] = RESETTING
-            seen = copy.deepcopy(seen)  # The reset may write into the same array.
+            seen = copy.deepcopy(seen)  # the reset may write to the same array
             first = _begin(env, progress, lane, Job(seed))
         results.append(Stepped(seen, reward, terminated, truncated, first))
     return results

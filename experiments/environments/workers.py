@@ -1,10 +1,10 @@
-"""Environments in worker processes, a backend of `lanes.Environments`: faults that a run survives.
+"""Environments in worker processes, a backend of `lanes.Environments` that can survive faults of environments.
 
-Gymnasium's ``AsyncVectorEnv`` has one process for each environment, restarts none, and seeds no episode by
-itself. Here a process has several environments and costs one round trip a step, every episode has a seed of its own,
-and a process that raises, dies or hangs can be replaced.
+Gymnasium's ``AsyncVectorEnv`` uses one process for each environment, does not restart processes, and does not seed
+single episodes. Here a process runs several environments and costs one round trip per step, every episode has its own
+seed, and a process that raises, dies or hangs can be replaced.
 
-Processes are spawned, never forked, as a fork does not take JAX's threads along. They import Gymnasium, not JAX.
+Processes are spawned and not forked, because a fork does not copy JAX's threads. They import Gymnasium but not JAX.
 """
 
 import multiprocessing
@@ -26,29 +26,30 @@ from .types import EnvironmentFailure, in_short
 from .worker import MAKING, RESETTING, Begun, Job, Recipe, begin, keeps_state, step
 
 OnFailure = Literal["stop", "restart"]
-BACK_OFF = 0.5  # seconds before a process is restarted; twice as long after each failure in a row
-FAILURES_IN_A_ROW = 5  # of one process, without a step between them; one more ends the run
-START_SECONDS = 60.0  # at least, for a process to import what it needs and to make its environments
+BACK_OFF = 0.5  # seconds before a process is restarted; doubled after each further consecutive failure
+FAILURES_IN_A_ROW = 5  # consecutive failures of one process without a step; one more ends the run
+START_SECONDS = 60.0  # minimum time for a process to import its modules and make its environments
 PATIENCE = 2.0  # seconds for the processes to close their environments before they are killed
-_NO_GUARD = 78  # exit status of a process that found itself running its parent's script
+_NO_GUARD = 78  # exit status of a process that executes its parent's script without the guard
 
 
 class Workers:
-    """Environments of other processes.
+    """Environments in worker processes.
 
-    A process that raises, ends or gives no answer in time has failed. With ``stop`` that is an `EnvironmentFailure`;
-    all lanes then count as standing where they stood before the step, so that a snapshot can be taken. With ``restart``
-    the process is replaced, after a pause that doubles with each failure in a row; its lanes begin their next episodes.
+    A process fails if it raises, ends or exceeds the timeout. With ``stop``, a failure raises `EnvironmentFailure`; the
+    state of all lanes then still counts as that before the step, so that a snapshot can be taken. With ``restart``, the
+    process is replaced after a delay that doubles with each consecutive failure, and its lanes begin their next
+    episodes.
 
     Args:
-        recipe: Recipe of one environment. The processes import the module of ``"module:Name-v0"``; of a script they
-            know what it registers outside of ``if __name__ == "__main__":``.
-        one: Environment that was made by the recipe here, for its spaces.
+        recipe: Recipe of one environment. The processes import the module of ``"module:Name-v0"``. If a script starts
+            them, they know the environments that it registers outside of ``if __name__ == "__main__":``.
+        one: Environment made by the recipe in this process, for its spaces.
         num_envs: Number of environments ``N``.
         workers: Number of processes, at most ``N``.
         timeout: Number of seconds that one step may take.
         on_failure: Consequence of a failure, ``stop`` or ``restart``.
-        action_mask: Whether ``info["action_mask"]`` says which actions are legal, at every reset and every step.
+        action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
 
     Raises:
         ValueError: if the environment does not exist in the processes, or a script has no guard.
@@ -82,7 +83,7 @@ class Workers:
             raise
 
     def begin(self, history: History, jobs: Mapping[int, Job], *, intact: bool) -> dict[int, Begun]:
-        """Reset lanes and take actions in them, as the protocol says."""
+        """Reset lanes and replay actions in them, see ``Backend``."""
         asked = {worker: [jobs.get(lane) for lane in worker.lanes] for worker in self._workers}
         asked = {worker: its for worker, its in asked.items() if any(its)}
         calls = 1 + max(len(job.actions) for job in jobs.values())
@@ -96,7 +97,7 @@ class Workers:
         return begun
 
     def step(self, history: History, actions: Sequence[int]) -> Outcome:
-        """Take one action in each lane, as the protocol says."""
+        """Take one action in each lane, see ``Backend``."""
         jobs = list(zip(actions, history.upcoming, strict=True))
         chosen = [action - self.spaces.action_start for action in actions]
         stepped: list[Any] = [None] * self.num_envs
@@ -112,13 +113,13 @@ class Workers:
         return stepped, begun
 
     def close(self) -> None:
-        """End the processes, and their environments with them."""
+        """End the processes and close their environments."""
         stop(self._workers, PATIENCE)
 
     def _recover(
         self, worker: Worker, fault: Fault, history: History, chosen: Sequence[int] | None, intact: bool
     ) -> dict[int, Begun]:
-        """Replace a process until all its lanes have begun their next episodes; return what was begun."""
+        """Replace a process until all its lanes have begun their next episodes; return the starts of these."""
         while True:
             place = _place(fault, history, chosen)
             trace = "" if fault.raised is None else f"\n{fault.raised.trace}"
@@ -162,23 +163,23 @@ class Workers:
         guard = 'if __name__ == "__main__":'
         if fault.exit_status == _NO_GUARD:
             return ValueError(
-                "workers: a worker process imports the script that it was started from, and the script begins the "
-                f"run again when it is imported. Put what it does under `{guard}`."
+                "workers: a worker process imports the script that started it, and this script starts the run again "
+                f"when it is imported. Put the code that starts the run under `{guard}`."
             )
         name = self._recipe.target if isinstance(self._recipe.target, str) else text_of(self._recipe.target)
         if fault.raised is not None and {"UnregisteredEnv", "ModuleNotFoundError"} & set(fault.raised.names):
             return ValueError(
-                f"env: {name!r} is registered here and not in the worker processes ({fault.raised.text}). "
-                'Register it in a module of its own and give "module:Name-v0", or in the script, outside of '
+                f"env: {name!r} is registered here and not in the worker processes ({fault.raised.text}). Register it "
+                'in its own module and give "module:Name-v0", or register it in the script, outside of '
                 f"`{guard}`."
             )
-        hint = "" if fault.exit_status is None else f". What it printed stands above; a script needs its `{guard}`"
+        hint = "" if fault.exit_status is None else f". Its output is printed above; a script needs its `{guard}`"
         trace = "" if fault.raised is None else f"\n{fault.raised.trace}"
         return EnvironmentFailure(f"env: {name!r}: {_place(fault, None, None)}: {fault.what}{hint}{trace}")
 
 
 def _place(fault: Fault, history: History | None, chosen: Sequence[int] | None) -> str:
-    """Say where a fault was: in a step with the actions ``chosen``, or (None) while lanes were begun."""
+    """Describe the place of a fault: in a step with the actions ``chosen``, or (None) while episodes were begun."""
     if fault.lane is None:
         return f"environments {fault.lanes}"
     if fault.phase == MAKING or history is None:
@@ -187,18 +188,18 @@ def _place(fault: Fault, history: History | None, chosen: Sequence[int] | None) 
 
 
 def check_processes(workers: int, num_envs: int) -> None:
-    """Check that this process may start a number of processes.
+    """Check that this process may start a number of worker processes.
 
     Raises:
-        ValueError: if the number is out of its range, or this process may have no processes of its own.
+        ValueError: if the number is out of range, or this process may not start processes.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= num_envs:
         raise ValueError(f"workers: got {workers!r}; expected an integer, 0 <= workers <= num_envs, {num_envs}.")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        sys.exit(_NO_GUARD)  # This is a process that was started here; see _cannot_start.
+        sys.exit(_NO_GUARD)  # This process was started here as a worker; see _cannot_start.
     if multiprocessing.current_process().daemon:
         raise ValueError(
-            "workers: this is a daemonic process, as those of multiprocessing.Pool are, which may start no "
+            "workers: this is a daemonic process, such as a process of multiprocessing.Pool, which may not start "
             "processes. Give workers=0, or start it with concurrent.futures.ProcessPoolExecutor."
         )
 

@@ -1,1 +1,1 @@
-"""Loops: the carry, acting, learning and evaluation; where agent, replay and environments meet."""
+"""Loops: carry, acting, learning and evaluation; the only place where agent, replay and environments meet."""

@@ -1,9 +1,9 @@
-"""Acting on the host: exploration drawn ahead, and one small dispatch where the agent acts.
+"""Acting on the host: exploration noise sampled in blocks, and one small dispatch per call of the agent.
 
-Each argument of a compiled call costs the host more than a microsecond, whether it is read or not, and drawing random
-numbers inside the call costs as much as a small network. So the call gets only the arrays that the agent reads, and the
-random numbers of exploration are drawn for many loop steps in one dispatch. The draw at loop step ``t`` depends on the
-key and on ``t`` alone, so that a resumed run draws the same numbers.
+Each argument of a compiled call costs the host more than a microsecond, even if it is not used, and sampling random
+numbers inside the call costs as much as a small network. Therefore the call receives only the arrays that the agent
+reads, and the random numbers for exploration are sampled for many loop steps in one dispatch. The random numbers of
+loop step ``t`` depend only on the key and on ``t``, so a resumed run samples the same numbers.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from ...replay.types import TimeStep
 from ...updates import LearnerState
 
 Tree = Any
-BLOCK = 256  # loop steps whose random numbers are drawn in one dispatch
+BLOCK = 256  # loop steps whose random numbers are sampled in one dispatch
 
 
 class _Block(NamedTuple):
-    """Random numbers of the loop steps from ``start`` on, as lists (Python indexes them faster)."""
+    """Random numbers of the loop steps from ``start`` on, in lists because Python indexes lists faster."""
 
     start: int
     keys: list[np.ndarray]  # [2] uint32 each
@@ -33,13 +33,13 @@ class _Block(NamedTuple):
 
 
 class Actor:
-    """Actions of a run, a function of the key, the loop step and the arguments, whatever came before.
+    """Actor of a run; its actions depend only on the key, the loop step and the arguments, not on earlier calls.
 
-    Where every environment explores, an agent without recurrent state and extras is not called.
+    If every environment explores, an agent without recurrent state and extras is not called.
 
     Args:
         agent: Agent.
-        example: Agent state, recurrent state and time step of the shapes to come.
+        example: Agent state, recurrent state and time step with the shapes of later calls.
         num_actions: Number of actions of the environments.
     """
 
@@ -55,11 +55,11 @@ class Actor:
         self.follow(state)
 
     def begin(self, key_data: jax.Array, epsilon: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Explore under a key from the next call on.
+        """Set the key and the exploration from the next call on.
 
         Args:
-            key_data: ``[2]`` uint32, the run's key of acting as raw data.
-            epsilon: Function from an array of loop steps to the probabilities of a random action.
+            key_data: ``[2]`` uint32, raw data of the run's key for acting.
+            epsilon: Function from an array of loop steps to probabilities of a random action.
         """
         self._key_data, self._epsilon, self._block = key_data, epsilon, _Block(0, [], [], [], [], [])
 
@@ -68,7 +68,7 @@ class Actor:
         self._acting = self._reads.of_state(state)
 
     def act(self, loop_step: int, recurrent_state: Tree, timestep: TimeStep) -> tuple[ActOutput, float]:
-        """Return the actions, recurrent state and extras, as NumPy arrays, and the probability of a random action."""
+        """Return actions, recurrent state and extras as NumPy arrays, and the probability of a random action."""
         block = self._block
         index = loop_step - block.start
         if not 0 <= index < len(block.keys):
@@ -106,9 +106,9 @@ class _Reads(NamedTuple):
     """Arrays that ``act`` reads.
 
     Attributes:
-        key: Whether it reads the key.
-        of_state: Function from a state to the arrays that are read.
-        of_timestep: Function from a time step to the fields that are read.
+        key: Whether ``act`` reads the key.
+        of_state: Function from a state to the arrays that ``act`` reads.
+        of_timestep: Function from a time step to the fields that ``act`` reads.
     """
 
     key: bool
@@ -120,7 +120,7 @@ def draw(key_data: jax.Array, loop_step: Any, num_envs: int) -> tuple[jax.Array,
     """Random numbers for acting at one loop step.
 
     Args:
-        key_data: ``[2]`` uint32, the run's key of acting as raw data.
+        key_data: ``[2]`` uint32, raw data of the run's key for acting.
         loop_step: Number of the loop step, from 0.
         num_envs: Number of environments.
 
@@ -144,7 +144,7 @@ _draw_block = jax.jit(_draw_many, static_argnums=2)
 def _compile(
     agent: Agent, state: LearnerState, recurrent_state: Tree, timestep: TimeStep
 ) -> tuple[Callable[..., Any], _Reads]:
-    """Compile ``act`` over the arrays that it reads; all others are left out, and never reach the device."""
+    """Compile ``act`` over the arrays that it reads; the other arrays are never transferred to the device."""
     jaxpr = jax.make_jaxpr(agent.act)(jax.random.key(0), state, recurrent_state, timestep).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
     used |= {id(variable) for variable in jaxpr.outvars}
@@ -169,7 +169,7 @@ def _compile(
 
 
 def _of_state(state: LearnerState, reads: list[bool]) -> Callable[[LearnerState], list[jax.Array]]:
-    # Only the fields that are read are flattened: an optimizer's state takes longer than the rest together.
+    # Only the fields that are read are flattened, because an optimizer's state takes longer than all other fields.
     picked, start = [], 0
     for number, field in enumerate(state):
         size = len(jax.tree.leaves(field))

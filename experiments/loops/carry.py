@@ -1,4 +1,4 @@
-"""The carry of a run, the whole of it but for the environments: at step 0, and restored."""
+"""Carry of a run: all of its state except that of the environments; its construction and its restoration."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -24,21 +24,21 @@ Tree = Any
 
 
 class Carry(NamedTuple):
-    """The whole of a run but for the environments, whose snapshot a checkpoint keeps beside it.
+    """State of a run without its environments; a checkpoint stores their snapshot separately.
 
-    A carry that the loop has yielded is consumed by the loop's next step.
+    The next step of the loop consumes a carry that the loop has yielded.
 
     Attributes:
-        key: ``[2, 2]`` uint32, the keys of acting and of learning as raw data (a typed key costs the host 30
-            microseconds a call). They never change: draws depend on them and on the counters.
+        key: ``[2, 2]`` uint32, raw data of the keys for acting and learning, because a typed key costs the host 30
+            microseconds a call. The keys never change: random numbers depend on them and on the counters.
         agent: State of the agent.
         recurrent_state: Recurrent state of the agent, leaves ``[N, ...]``; ``()`` for none.
         replay: State of the replay.
-        timestep: Next observations, before the observation pipeline.
+        timestep: Current time step, before the observation pipeline.
         totals: Sums of the learner's metrics since the last record.
         statistics: Statistics of the episodes.
-        normalization: Statistics that observations and rewards are normalised with.
-        frames: ``[N, ..., S]``, the newest frames of each environment; ``()`` without stacks of frames.
+        normalization: Statistics for the normalization of observations and rewards.
+        frames: ``[N, ..., S]``, latest frames of each environment; ``()`` without frame stacking.
         steps: Number of environment steps so far, over all environments.
         learner_steps: Number of learner steps so far.
         learner_steps_recorded: Number of learner steps at the last record.
@@ -69,15 +69,15 @@ def make_replay(
     """Make the replay of a loop.
 
     Args:
-        agent: Agent; its extras are kept with each step, and its burn-in comes before the steps of a sequence that are
-            learnt from.
+        agent: Agent. Its extras are stored with each step, and its burn-in precedes the steps of a sequence that
+            contribute to the loss.
         spec: Spec of the environments, with observations of a single frame.
         config: Config of the loop.
         num_envs: Number of environments.
         storage: File for the observations, mapped into memory; None keeps them in memory.
 
     Raises:
-        ValueError: if a number of the config does not suit the environments.
+        ValueError: if a number of the config is incompatible with the environments.
     """
     draw, replay = config.draw, config.replay
     _check_horizon(agent, config, num_envs)
@@ -99,7 +99,7 @@ def make_replay(
 
 
 def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:
-    """Raise ValueError if an agent predicts more steps than are drawn or kept."""
+    """Raise ValueError if an agent predicts more steps than are sampled or stored."""
     windows, capacity = config.draw.windows, config.replay.replay_capacity // num_envs
     limit, name, flag = capacity, "the number of steps of one environment that are kept", "--replay-capacity"
     if isinstance(windows, Sequences):
@@ -113,19 +113,19 @@ def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:
 def initial_carry(
     agent: Agent, environment: Environment, replay: Replay, config: LoopConfig, seed: int, *, reopen: bool = False
 ) -> Carry:
-    """Carry at step 0: agent initialised, replay allocated, environments reset.
+    """Carry at step 0, with an initialized agent, an allocated replay and reset environments.
 
     Args:
         agent: Agent.
-        environment: Its environments; reset.
+        environment: Environments of the run, which are reset.
         replay: Replay from :func:`make_replay`.
         config: Config of the loop.
         seed: Seed of all random numbers.
-        reopen: Whether to keep what the replay's file holds, for a carry that is restored.
+        reopen: Whether to keep the content of the replay's file, for a carry that is then restored.
 
     Raises:
-        ValueError: if the replay does not fit into memory, the environments cannot be reset, or observations that are
-            images are to be normalised.
+        ValueError: if the replay does not fit into memory, the environments cannot be reset, or image observations
+            would be normalized.
     """
     init_key, recurrent_key, *keys = jax.random.split(jax.random.key(seed), 4)
     num_envs, spec = environment.num_envs, environment.spec
@@ -154,7 +154,7 @@ def initial_carry(
 def restore_environments(
     carry: Carry, environment: Environment, replay: Replay, snapshot: dict[str, np.ndarray]
 ) -> Carry:
-    """Carry with its environments back where they stood; where one cannot be, its episode ends as truncated.
+    """Carry with restored environments; if an environment cannot be restored, its episode ends as truncated.
 
     Args:
         carry: Carry of a checkpoint; consumed.
@@ -163,7 +163,7 @@ def restore_environments(
         snapshot: Snapshot of the environments, from ``environment.snapshot``.
 
     Raises:
-        ValueError: if the snapshot is of other environments.
+        ValueError: if the snapshot was taken from other environments.
     """
     timestep, restarted = environment.restore(snapshot)
     if not restarted.any():
@@ -182,14 +182,14 @@ def restore_environments(
 
 
 def first_timestep(timestep: TimeStep, recurrent_state: Tree) -> TimeStep:
-    """Time step after a reset, with an action before it where the agent has a recurrent state."""
+    """Time step after a reset; it has a previous action if the agent has a recurrent state."""
     if not jax.tree.leaves(recurrent_state):
         return timestep
     return timestep._replace(a_tm1=np.zeros(len(timestep.first), np.int32))
 
 
 def one_batch(replay: Replay, config: LoopConfig, num_envs: int) -> Sample:
-    """Shapes of the sample of one learner step."""
+    """Shapes of the sample for one learner step."""
     sample = replay.sample_spec()
     if batches_per_dispatch(config, num_envs) == 1:
         return sample
@@ -198,7 +198,7 @@ def one_batch(replay: Replay, config: LoopConfig, num_envs: int) -> Sample:
 
 
 def _extras(agent: Agent, seen: EnvironmentSpec) -> Tree:
-    """Shapes of the extras that an agent keeps with one step of one environment."""
+    """Shapes of the extras that an agent stores with one step of one environment."""
 
     def act(key: jax.Array) -> Any:
         recurrent_state = agent.initial_recurrent_state(key, 1)

@@ -1,4 +1,4 @@
-"""Returns and lengths of episodes, counted beside the loop."""
+"""Statistics of episodes: returns and lengths."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ RECENT = 100
 
 @dataclasses.dataclass
 class EpisodeStatistics:
-    """Statistics of running and finished episodes; ``add`` and ``record`` change them in place.
+    """Statistics of running and finished episodes; its methods change it in place.
 
     Attributes:
         running_return: ``[N]`` float64, undiscounted return of each environment's episode so far.
@@ -41,7 +41,7 @@ class EpisodeStatistics:
 
     def add(self, step: int, outcome: EnvironmentStep) -> None:
         """Add one step of every environment; ``step`` is the number of environment steps before it."""
-        self.running_return += outcome.r_t  # 0 where an environment was not stepped
+        self.running_return += outcome.r_t  # 0 if an environment was not stepped
         self.running_length += outcome.valid
         if any_of(outcome.last):
             for lane in np.flatnonzero(outcome.last).tolist():
@@ -52,16 +52,16 @@ class EpisodeStatistics:
                 self.episodes += 1
 
     def restart_failed(self, lanes: np.ndarray) -> None:
-        """Count the environments where ``lanes`` as restarted, and drop their running episodes."""
+        """Count the environments in ``lanes`` as restarted and drop their running episodes."""
         self.env_restarts += int(lanes.sum())
         self.restart(lanes)
 
     def restart(self, lanes: np.ndarray) -> None:
-        """Drop the running episodes of the environments where ``lanes``."""
+        """Drop the running episodes of the environments in ``lanes``."""
         self.running_return[lanes] = self.running_length[lanes] = 0
 
     def record(self) -> dict[str, Any]:
-        """Fields of a record; the episodes that ended since the last one are handed over."""
+        """Return the fields of a record, and clear the list of episodes that ended since the last record."""
         finished, self.finished = self.finished, []
         return {
             "episodes": self.episodes,
@@ -75,7 +75,7 @@ class EpisodeStatistics:
 
 
 def any_of(flags: np.ndarray) -> bool:
-    """Whether any of some booleans is True, several times faster than ``flags.any()`` where they are few.
+    """Whether any boolean is True; for short arrays several times faster than ``flags.any()``.
 
     Example:
         >>> any_of(np.array([False, True])), any_of(np.array([False]))

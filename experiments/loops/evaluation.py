@@ -1,4 +1,4 @@
-"""Greedy evaluation: whole episodes in environments of their own."""
+"""Greedy evaluation: whole episodes in separate environments."""
 
 import warnings
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from .carry import first_timestep
 from .normalization import NO_SCALING, Scaling
 from .observations import observation_pipeline
 
-LANES = 10  # environments stepped together at most
+LANES = 10  # maximum number of environments stepped together
 
 
 def evaluation_seed(seed: int, step: int | None = None) -> int:
-    """Seed of a run's evaluation environments, derived from the run's seed and different from those of training.
+    """Seed of a run's evaluation environments, derived from the run's seed and different from the training seeds.
 
     Args:
         seed: Seed of the run.
-        step: Number of environment steps of training so far; None for the evaluation at the end.
+        step: Number of environment steps so far; None for the final evaluation.
 
     >>> evaluation_seed(0) == evaluation_seed(0) != evaluation_seed(1)
     True
@@ -34,7 +34,7 @@ def evaluation_seed(seed: int, step: int | None = None) -> int:
 
 
 class Evaluator:
-    """Evaluation of an agent again and again; its program is compiled once, for one number of environments.
+    """Evaluator that can be called repeatedly; it compiles once and keeps the number of environments fixed.
 
     Args:
         agent: Agent.
@@ -88,12 +88,12 @@ class Evaluator:
             outcome = environment.step(acted.action)
             running += outcome.r_t * outcome.valid
             length += outcome.valid
-            if outcome.restarted is not None:  # by a new process: an episode that was cut off counts for nothing
+            if outcome.restarted is not None:  # the episode was cut off, so it does not count
                 running[outcome.restarted] = length[outcome.restarted] = 0
             over = outcome.last | (length >= max_episode_steps)
             if (over & ~outcome.last).any():
                 warnings.warn(
-                    f"an episode went on after {max_episode_steps} steps; it is counted as it stood", stacklevel=2
+                    f"an episode did not end within {max_episode_steps} steps; its return so far is used", stacklevel=2
                 )
             for lane in np.flatnonzero(over & (share > 0)).tolist():
                 returns.append(running[lane])
@@ -117,11 +117,11 @@ def evaluate(
     max_episode_steps: int = 27_000,
     scaling: Scaling = NO_SCALING,
 ) -> np.ndarray:
-    """Play whole episodes with the evaluation parameters (the Polyak average, where the agent keeps one).
+    """Play whole episodes with the evaluation parameters (the Polyak average if the agent keeps one).
 
-    The agent acts greedily: without noise of its own, and an ensemble by the mean of its members.
+    The agent acts greedily: without its own noise, and with the mean of its members if it is an ensemble.
 
-    Every environment plays its share of the episodes and no more, so that short episodes are not counted more often.
+    Every environment plays a fixed share of the episodes, so that short episodes are not overrepresented.
 
     Args:
         agent: Agent.
@@ -131,8 +131,9 @@ def evaluate(
         episodes: Number of episodes, at least 1.
         seed: Seed of the random actions.
         epsilon: Probability of a random action.
-        max_episode_steps: Number of steps after which an episode is counted as it stands, with a warning; by default
-            the 108 000 frames of an Atari game, 4 a step. Later steps of that environment count as its next episode.
+        max_episode_steps: Number of steps after which an episode is cut off and counted with its return so far, with a
+            warning. The default corresponds to the 108 000 frames of an Atari game at 4 frames per step. Later steps
+            of that environment count as its next episode.
         scaling: Scaling of observations and rewards from training; not changed.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The host loop: one agent, one replay and any Gymnasium environment, as a generator of ``(carry, record)``.
+"""Host loop: one agent, one replay and any Gymnasium environment, as a generator of ``(carry, record)``.
 
-The loop is the only place where the three meet. It makes one dispatch to act and at most a few to learn per step of
-the environments; progress, logging, evaluation and checkpoints consume what it yields, and none lives inside.
+The loop is the only place where the three meet. For each step of the environments it makes at most one dispatch to act
+and a few to learn. Progress, logging, evaluation and checkpoints consume the yielded values outside of the loop.
 """
 
 import time
@@ -22,7 +22,7 @@ from .learning import Programs, Record, compile_agent, measured, new_priorities,
 from .observations import ObservationPipeline, observation_pipeline
 from .schedules import batches_per_dispatch, changing, draw_numbers, steps_since_reset
 
-MOST_WAITING = 64  # environment steps that wait for the replay
+MOST_WAITING = 64  # maximum number of environment steps that wait to be added to the replay
 
 
 def host_loop(
@@ -39,45 +39,45 @@ def host_loop(
 ) -> Iterator[tuple[Carry, Record]]:
     """Run an agent on environments; yield the carry and a record at every multiple of ``record_every`` steps.
 
-    A round of learning is due at every multiple of ``train_every`` environment steps from ``learning_starts`` on:
-    ``learner_steps`` learner steps on fresh draws, in one dispatch. With several environments the rounds of one loop
-    step share a dispatch where their number is the same in every loop step. The agent's periodic operations follow the
-    dispatch in which their period is crossed; the record has how often each has fired.
+    A round of learning is due at every multiple of ``train_every`` environment steps from ``learning_starts`` on. It
+    makes ``learner_steps`` learner steps on new samples in one dispatch. With several environments, the rounds of one
+    loop step share a dispatch if their number is the same in every loop step. The agent's periodic operations run after
+    the dispatch in which their period is crossed; the record contains how often each has fired.
 
     Args:
         agent: Agent.
-        environment: One or more environments; between two calls they must be left alone.
+        environment: One or more environments; the caller must not use them between two calls.
         replay: Replay from :func:`make_replay`.
-        config: Cadence, draws, exploration and normalization.
+        config: Cadence, sampling, exploration and normalization.
         carry: Carry from :func:`initial_carry` or a checkpoint; consumed.
         steps: Number of environment steps at which the run ends; the last loop step may overshoot it by
             ``num_envs - 1``.
         record_every: Number of environment steps between two records; the last record may cover fewer.
-        yield_every: Number of environment steps between two further yields, with an empty record where none is due
-            (for checkpoints between records); None for no more than the records.
+        yield_every: Number of environment steps between two additional yields, for checkpoints between records. Such a
+            yield has an empty record if no record is due. None yields only with records.
         stop: Function that is called once per loop step; when it returns True, the carry is yielded with an empty
             record and the loop ends.
 
     Yields:
-        ``(carry, record)``; the record is a dictionary of numbers, ``returns`` and ``lengths`` being those of the
-        episodes that ended since the record before, and the learner's metrics None where it has not learnt.
-        In a vector environment that spends a call on resetting (``NEXT_STEP``), that call counts as a step, and so
-        does one in which an environment was restarted.
+        ``(carry, record)``; the record is a dictionary of numbers. ``returns`` and ``lengths`` are those of the
+        episodes that ended since the previous record. The learner's metrics are None if there was no learner step. A
+        call that a vector environment spends on a reset (``NEXT_STEP``) counts as a step, and so does a step in which
+        an environment was restarted.
 
     Raises:
-        EnvironmentFailure: if an environment raised, or its process ended or hung; where a checkpoint can still be
-            made, the carry was yielded before, with an empty record.
+        EnvironmentFailure: if an environment raised, or its process ended or hung. If a checkpoint can still be made,
+            the loop first yields the carry with an empty record.
         ValueError: if the period of a periodic operation is shorter than a dispatch, an observation or a reward is not
             finite (the message names environment and step), a support cannot be derived from the rewards, or a metric
-            of the learner is not finite, because training has diverged; with ``skip_nonfinite``, every learner step
-            since the record before was skipped.
+            of the learner is not finite because training has diverged; with ``skip_nonfinite``, if every learner step
+            since the previous record was skipped.
     """
     num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
     pipeline, scaling = observation_pipeline(config, environment.spec), normalization.scaling(carry.normalization)
     started, first_step = time.perf_counter(), carry.steps
     act_key, learn_key = carry.key
-    keys = learn_key, np.asarray(learn_key)  # on the device and on the host, fetched once
+    keys = learn_key, np.asarray(learn_key)  # on the device and, fetched once, on the host
     example = (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep))
     actor = Actor(agent, example, environment.spec.num_actions)
     actor.begin(act_key, lambda loop_step: config.exploration.epsilon.value_at(loop_step * num_envs, steps))
@@ -91,7 +91,7 @@ def host_loop(
         try:
             outcome = environment.step(acted.action)
         except EnvironmentFailure as failure:
-            if failure.intact:  # The carry still stands before the step.
+            if failure.intact:  # the carry is that before the step
                 yield settle(carry, replay, waiting), {}
             raise
         before = carry.steps
@@ -135,7 +135,7 @@ def host_loop(
 
 
 class Waiting(NamedTuple):
-    """One step of the environments that is not yet in the replay.
+    """Step of the environments that is not yet in the replay.
 
     Attributes:
         steps: Number of environment steps before it.
@@ -153,7 +153,7 @@ class Waiting(NamedTuple):
 def advance(
     carry: Carry, pipeline: ObservationPipeline, acted: ActOutput, outcome: EnvironmentStep, discount: float
 ) -> Carry:
-    """Carry after one step of the environments: counted and seen next, but not yet in the replay."""
+    """Carry after one step of the environments, which is counted but not yet in the replay."""
     timestep = outcome.timestep
     if not isinstance(carry.timestep.a_tm1, tuple):
         timestep = timestep._replace(a_tm1=acted.action)
@@ -167,10 +167,10 @@ def advance(
 
 
 def settle(carry: Carry, replay: Replay, waiting: list[Waiting]) -> Carry:
-    """Carry with the waiting steps added to its replay and statistics; none waits afterwards.
+    """Carry with the waiting steps added to its replay and statistics; ``waiting`` is empty afterwards.
 
-    Steps wait for the next draw, because adding ten in a row takes half the time of adding them one by one between
-    calls of an environment and an agent, which drive each other's code out of the processor's caches.
+    Steps wait until the next sample because adding ten in a row takes half the time of adding them one by one. Between
+    two single additions, the environment and the agent evict the replay's code from the processor's caches.
     """
     replay_state = carry.replay
     for steps, timestep, acted, outcome in waiting:
@@ -205,7 +205,7 @@ def learn(
     batches: int,
     steps: int,
 ) -> Carry:
-    """Carry after one dispatch of learning on fresh draws."""
+    """Carry after one dispatch of learning on new samples."""
     if agent.calibrate is not None and not carry.learner_steps:
         rewards = replay.rewards(carry.replay)
         if config.normalization.normalize_rewards:

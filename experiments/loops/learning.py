@@ -1,4 +1,4 @@
-"""Learning of a loop: the compiled programs, and their metrics between two records."""
+"""Learning in a loop: compiled programs, and their metrics between two records."""
 
 import functools
 import math
@@ -30,24 +30,24 @@ from . import normalization
 from .normalization import Scaling
 
 Record = dict[str, Any]
-UNKNOWN = np.float32(-1)  # priority of a row whose learner step was undone
-LEAST_PRIORITY = np.float32(1e-6)  # the small constant of Schaul et al. (2016), section 3.3
-# Measured once between two records: the part of a batch's observations whose greedy action a dispatch of learning
-# changed, and that where the target network's greedy action is the same.
+UNKNOWN = np.float32(-1)  # priority of a row whose learner step was skipped
+LEAST_PRIORITY = np.float32(1e-6)  # small constant of Schaul et al. (2016), section 3.3
+# Measured once between two records: the fraction of a batch's observations whose greedy action was changed by one
+# dispatch of learning, and the fraction for which online and target network have the same greedy action.
 CHURN, AGREEMENT = "policy_churn", "target_agreement"
-TARGET_CHURN = "target_churn/"  # with the name of a target: mean change of its output in a learner step
-_SAMPLING = ("priority", "importance_weight")  # of a prioritized replay
+TARGET_CHURN = "target_churn/"  # prefix of a target's name: mean change of its output in a learner step
+_SAMPLING = ("priority", "importance_weight")  # metrics of a prioritized replay
 
 
 class Programs(NamedTuple):
     """Compiled programs of an agent.
 
     Attributes:
-        learn: ``(key data, learner steps, state, watch, totals, sample, scaling) -> (state, totals, priorities)``, the
-            priorities for a prioritized replay alone; state and totals are donated.
+        learn: ``(key data, learner steps, state, watch, totals, sample, scaling) -> (state, totals, priorities)``.
+            Priorities are returned only for a prioritized replay; state and totals are donated.
         diagnose: ``(state, totals, count) -> name to scalar``.
-        periodic: ``(key data, learner steps, state) -> state`` of each periodic operation, with the operation; the
-            state is donated.
+        periodic: Each periodic operation with its program ``(key data, learner steps, state) -> state``, which donates
+            the state.
     """
 
     learn: Callable[..., Any]
@@ -56,10 +56,10 @@ class Programs(NamedTuple):
 
 
 def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> Programs:
-    """Compile the programs of learning, of ``batches`` learner steps in a dispatch.
+    """Compile the programs for dispatches of ``batches`` learner steps.
 
     Raises:
-        ValueError: if a periodic operation has a shorter period.
+        ValueError: if the period of a periodic operation is shorter than a dispatch.
     """
     check_periods(agent, batches)
     learn = functools.partial(learner_round, agent, batches, prioritized)
@@ -74,25 +74,25 @@ def check_periods(agent: Agent, batches: int) -> None:
     """Check that no periodic operation of an agent would fire more than once in ``batches`` learner steps.
 
     Raises:
-        ValueError: if one has a shorter period.
+        ValueError: if the period of an operation is shorter.
     """
     for name, operation in agent.periodic.items():
         if operation.period < batches:
             raise ValueError(
                 f"{name}: got a period of {operation.period} learner steps, and {batches} are made in one dispatch; "
-                f"expected at least {batches}. Lengthen it, or make fewer learner steps at a time (--learner-steps, "
+                f"expected at least {batches}. Lengthen it, or make fewer learner steps per dispatch (--learner-steps, "
                 "--num-envs)."
             )
 
 
 def operate(programs: Programs, key: Any, before: int, after: int, state: LearnerState) -> LearnerState:
-    """State after the periodic operations that are due between two numbers of learner steps.
+    """State after the periodic operations that are due between two counts of learner steps.
 
     Args:
         programs: Programs of the agent.
-        key: Raw data of the run's learning key; what is drawn depends on it and on ``after``.
+        key: Raw data of the run's learning key; random numbers depend on it and on ``after``.
         before: Number of learner steps before the last dispatch.
-        after: Number of learner steps after it.
+        after: Number of learner steps after the last dispatch.
         state: State of the agent; consumed.
     """
     for operation, apply in programs.periodic:
@@ -104,7 +104,7 @@ def operate(programs: Programs, key: Any, before: int, after: int, state: Learne
 def _apply_operation(
     operation: Periodic, number: int, key: Any, learner_steps: Any, state: LearnerState
 ) -> LearnerState:
-    # The learner's keys are fold_in(that of its step, i) for small i, as all that jax.random.split gives are.
+    # The learner uses keys fold_in(step key, i) with small i, as jax.random.split does; this i is never among them.
     own = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps), 2**32 - 1 - number)
     return operation.apply(own, state)
 
@@ -121,19 +121,19 @@ def learner_round(
     sample: Sample,
     by: Scaling = normalization.NO_SCALING,
 ) -> tuple[LearnerState, dict[str, jax.Array], Any]:
-    """One dispatch of learning, and its metrics added to the totals; a pure function.
+    """Make one dispatch of learning and add its metrics to the totals; a pure function.
 
     Args:
         agent: Agent.
         batches: Number of learner steps; with more than one, the sample is ``[batches, B, ...]``.
         prioritized: Whether priorities are returned.
-        key: Raw data of the run's learning key; what is drawn depends on it and on ``learner_steps``.
-        learner_steps: Number of learner steps before these.
+        key: Raw data of the run's learning key; random numbers depend on it and on ``learner_steps``.
+        learner_steps: Number of learner steps before this dispatch.
         state: State of the agent.
-        watch: Whether churn, agreement and features are measured, which takes a few passes of the network; the churn of
-            a target that moves now and then is measured whenever it does.
+        watch: Whether to measure churn, agreement and features, which takes a few passes of the network. The churn of a
+            target with a period above 1 is measured whenever it moves.
         totals: Sums of metrics.
-        sample: Sample as it was drawn.
+        sample: Sample from the replay, not yet normalized.
         by: Scaling of observations and rewards.
     """
     drawn, future = sample.transition, sample.future
@@ -150,7 +150,7 @@ def learner_round(
     if prioritized:
         measured |= {"priority": jnp.mean(output.priorities), "importance_weight": jnp.mean(sample.weights)}
         measured = {name: batches * value if name in _SAMPLING else value for name, value in measured.items()}
-    # Once a dispatch and averaged like the rest: seen at the records alone, a hard target would look always fresh.
+    # Measured in every dispatch and averaged: at records alone, a hard target could always be just updated.
     distances = diagnostics.distances(agent.targets, state.params, state.targets)
     measured |= {f"target_distance/{name}": batches * value for name, value in distances.items()}
     now = _see(agent, due, state, last)
@@ -164,12 +164,12 @@ def learner_round(
 
 
 class _Seen(NamedTuple):
-    """Actions and outputs of an agent on one batch; zeros unless they are due.
+    """Greedy actions and outputs of an agent on one batch; zeros if they are not due.
 
     Attributes:
-        policy: Greedy actions of the online network; -1 where a step is not learnt from.
+        policy: Greedy actions of the online network; -1 for steps without a loss.
         target: Greedy actions of the main target.
-        outputs: Name of each target to its output ``[N, M]``, and to whether a row counts, ``[N]``.
+        outputs: Name of each target to its output ``[N, M]`` and to the validity of its rows, ``[N]``.
     """
 
     policy: jax.Array
@@ -196,12 +196,12 @@ def _rules(named: Target) -> Iterable[TargetRule]:
 
 
 def moves_always(named: Target) -> bool:
-    """Whether a rule of a target fires at every learner step: its change is then measured once for each record."""
+    """Whether a rule of a target fires at every learner step, so that its change is measured once for each record."""
     return any(is_none(rule) or (rule.period <= 1 and rule.step_size) for rule in _rules(named))
 
 
 def periods(named: Target) -> list[int]:
-    """Periods in learner steps of the rules of a target that move it now and then."""
+    """Periods, in learner steps, of the rules that move a target less than once per learner step."""
     return [int(rule.period) for rule in _rules(named) if rule.step_size and rule.period > 1]
 
 
@@ -227,7 +227,7 @@ def _target_churn(
 
 
 def _readings(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> dict[str, jax.Array]:
-    """Readings of an agent's features on one batch; zeros unless watched, and none where it has no features to read."""
+    """Readings of an agent's features on one batch; zeros if not watched, empty if the agent has no features."""
     if agent.features is None:
         return {}
     features = agent.features
@@ -240,7 +240,7 @@ def _readings(agent: Agent, watch: Any, state: LearnerState, sample: Sample) -> 
 
 
 def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], count: Any) -> dict[str, jax.Array]:
-    """Compute means of the totals over ``count`` learner steps, and readings of the state."""
+    """Compute the means of the totals over ``count`` learner steps, and readings of the state."""
     kept = jnp.maximum(count - totals["skipped"], 1) if "skipped" in totals else count
     every = ("skipped", *_SAMPLING, *(name for name in totals if name.startswith("target_distance/")))
     parts = {name: count if name in every else kept for name in totals} | dict.fromkeys(
@@ -261,7 +261,7 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
         agent: Agent.
         state: State of the agent, or its shapes.
         sample: Shapes of the sample of one learner step.
-        prioritized: Whether rows are drawn by priority.
+        prioritized: Whether rows are sampled by priority.
     """
     key = jax.random.key(0)
     metrics = jax.eval_shape(agent.learn, key, state, sample)[1].metrics
@@ -273,7 +273,7 @@ def measured_names(agent: Agent, state: LearnerState, sample: Sample, prioritize
 
 
 def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Metrics with 0 for skipped learner steps, whose metrics may be NaN; ``skipped`` itself is unchanged."""
+    """Metrics with 0 for skipped learner steps, whose metrics may be NaN; ``skipped`` is unchanged."""
     if "skipped" not in metrics:
         return metrics
     kept = metrics["skipped"] == 0
@@ -281,7 +281,7 @@ def _of_kept_steps(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _of_kept_batches(output: Any) -> Any:
-    """Priorities ``[..., B]`` of a dispatch; those of a learner step that was undone are UNKNOWN."""
+    """Priorities ``[..., B]`` of a dispatch; UNKNOWN for skipped learner steps."""
     if "skipped" not in output.metrics:
         return output.priorities
     return jnp.where(output.metrics["skipped"][..., None] > 0, UNKNOWN, output.priorities)
@@ -295,14 +295,14 @@ def zeros(totals: Iterable[str]) -> dict[str, jax.Array]:
 def measured(
     diagnose: Callable[..., Any], state: LearnerState, totals: dict[str, jax.Array], count: int, step: int
 ) -> Record:
-    """Metrics of the learner, means over ``count`` learner steps; fetched from the device in one call."""
+    """Means of the learner's metrics over ``count`` learner steps, fetched from the device in one call."""
     found = fetched(diagnose(state, totals, max(count, 1)))
     if count == 0:
         return found | dict.fromkeys(totals)
     if found.get("skipped") == 1:
         raise ValueError(
-            f"skipped: every learner step since the record before, {count} of them, came out NaN or infinite up to "
-            f"environment step {step}: training has diverged, or the environment's numbers are out of all scale. Lower "
+            f"skipped: all {count} learner steps since the previous record gave NaN or infinity, up to environment "
+            f"step {step}: training has diverged, or observations or rewards are extremely large. Lower "
             "learning_rate, set max_gradient_norm or normalize_rewards, or slow the target down."
         )
     ways = "Lower learning_rate, set max_gradient_norm, or slow the target down."
@@ -310,7 +310,7 @@ def measured(
 
 
 def fetched(metrics: Mapping[str, jax.Array]) -> Record:
-    """Metrics as Python's numbers, fetched from the device in one call.
+    """Metrics as Python numbers, fetched from the device in one call.
 
     >>> fetched({"loss": jnp.float32(0.5)})
     {'loss': 0.5}
@@ -324,10 +324,10 @@ def check_finite(record: Record, at: str, ways: str) -> Record:
     Args:
         record: Numbers by name.
         at: Place in the run, for the error.
-        ways: What to try where training has diverged, for the error.
+        ways: Suggestions if training has diverged, for the error.
 
     Raises:
-        ValueError: if one is not finite, because training has diverged.
+        ValueError: if a number is not finite, because training has diverged.
 
     >>> check_finite({"loss": 0.5}, "gradient step 3", "Lower learning_rate.")
     {'loss': 0.5}
@@ -339,19 +339,18 @@ def check_finite(record: Record, at: str, ways: str) -> Record:
 
 
 def new_priorities(rows: np.ndarray, priorities: Any, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and priorities that a dispatch gives the replay.
+    """Rows and priorities for the replay after a dispatch.
 
     Args:
-        rows: Rows that were drawn.
-        priorities: Priorities of the same shape, UNKNOWN for the rows of a learner step that was undone, which keep
-            theirs.
+        rows: Rows of the sample.
+        priorities: Priorities of the same shape; rows with UNKNOWN, from a skipped learner step, keep their priority.
         step: Number of environment steps, for the error.
 
     Returns:
-        Rows, and priorities plus a small constant, so that every step can be drawn again.
+        Rows, and priorities plus a small constant, so that every step can be sampled again.
 
     Raises:
-        ValueError: if one is not finite, because training has diverged.
+        ValueError: if a priority is not finite, because training has diverged.
     """
     rows, found = np.asarray(rows), np.asarray(priorities)
     if (kept := found != UNKNOWN).all():

@@ -1,7 +1,8 @@
 """Normalization of observations and rewards by statistics of the training steps.
 
-The replay keeps observations and rewards as the environments gave them. They are normalized for acting and when drawn,
-so an old transition is on the current scale. Training steps alone move the statistics; evaluation reads them.
+The replay stores observations and rewards as the environments returned them. They are normalized when the agent acts
+and when they are sampled, so an old transition has the current scale. Only training steps update the statistics;
+evaluation reads them.
 """
 
 from typing import Any, NamedTuple
@@ -12,16 +13,16 @@ import numpy as np
 from ...replay.types import Array, EnvironmentSpec, Sequence, TimeStep, Transition
 from ..environments.types import EnvironmentStep
 
-CLIP = 10.0  # normalized numbers lie between -10 and 10
-EPSILON = 1e-8  # added to a variance before its root is taken
+CLIP = 10.0  # normalized numbers are clipped to [-10, 10]
+EPSILON = 1e-8  # added to a variance before the square root
 
 
 class Moments(NamedTuple):
     """Count, mean and variance of a stream of numbers.
 
     Attributes:
-        count: ``[]`` float64, number of them.
-        mean: ``[...]`` float64.
+        count: ``[]`` float64, count of the numbers.
+        mean: ``[...]`` float64, mean.
         variance: ``[...]`` float64, mean squared deviation from the mean.
     """
 
@@ -31,11 +32,11 @@ class Moments(NamedTuple):
 
 
 class Normalization(NamedTuple):
-    """Statistics of a run; a pytree of NumPy arrays, with ``()`` for numbers that are not normalized.
+    """Normalization statistics of a run; a pytree of NumPy arrays, with ``()`` for parts that are not normalized.
 
     Attributes:
-        observation: Moments of all observations, element by element; the last one of an episode is among them.
-        returns: Moments of the discounted return, at every step: the scale of rewards that add up.
+        observation: Moments of all observations, element by element, including the last one of an episode.
+        returns: Moments of the discounted return at every step, which gives the scale of rewards.
         running_return: ``[N]`` float64, discounted return of each environment's episode so far.
     """
 
@@ -45,7 +46,7 @@ class Normalization(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """Offset and scales: ``(observation - mean) * scale`` and ``reward * reward_scale``, float32; ``()`` for none.
+    """Offset and scales, float32: ``(observation - mean) * scale`` and ``reward * reward_scale``; ``()`` for none.
 
     Attributes:
         mean: ``[...]``, mean of an observation.
@@ -71,7 +72,7 @@ def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards
         rewards: Whether rewards are normalized.
 
     Raises:
-        ValueError: if observations of uint8 are to be normalized.
+        ValueError: if uint8 observations would be normalized.
 
     >>> import jax
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
@@ -91,12 +92,12 @@ def initial(spec: EnvironmentSpec, num_envs: int, *, observations: bool, rewards
 
 
 def without_episodes(statistics: Normalization) -> Normalization:
-    """Statistics without the running episodes, as a finished run keeps them."""
+    """Statistics without the running episodes, as a finished run stores them."""
     return statistics._replace(running_return=())
 
 
 def observe(statistics: Normalization, observation: np.ndarray) -> Normalization:
-    """Add observations ``[M, ...]``, such as the first ones of the environments; return the new statistics.
+    """Add observations ``[M, ...]``, for example the first ones of the environments; return the new statistics.
 
     >>> import jax
     >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((), np.float32), num_actions=2)
@@ -115,26 +116,26 @@ def add(statistics: Normalization, outcome: EnvironmentStep, discount: float) ->
 
     Args:
         statistics: Statistics so far; not changed.
-        outcome: Step of the environments. Those that are not ``valid`` in it add only the first observation of their
+        outcome: Step of the environments. An environment that is not ``valid`` adds only the first observation of its
             next episode.
         discount: Discount of the agent for one step.
     """
     if isinstance(statistics.observation, Moments):
         rows = outcome.obs_t[outcome.valid]
-        if outcome.timestep.first.any():  # the observation after a reset is not the last one of the episode
+        if outcome.timestep.first.any():  # the observation after a reset differs from the last one of the episode
             rows = np.concatenate([rows, outcome.timestep.observation[outcome.timestep.first]])
         statistics = observe(statistics, rows)
     if isinstance(statistics.returns, Moments):
         running = discount * statistics.running_return + outcome.r_t
         returns = _merge(statistics.returns, running[outcome.valid])
-        # Where a reset took the step the reward is 0 and the episode is over, so that 0 it stays.
+        # In a step that was a reset, the reward is 0 and the episode is over, so the running return stays 0.
         over = outcome.last if outcome.restarted is None else outcome.last | outcome.restarted
         statistics = statistics._replace(returns=returns, running_return=np.where(over, 0.0, running))
     return statistics
 
 
 def restart(statistics: Normalization, timestep: TimeStep, lanes: np.ndarray) -> Normalization:
-    """Add the first observations of the environments where ``lanes``, which were reset without a step."""
+    """Add the first observations of the environments in ``lanes``, which were reset without a step."""
     if isinstance(statistics.returns, Moments):
         statistics = statistics._replace(running_return=np.where(lanes, 0.0, statistics.running_return))
     return observe(statistics, timestep.observation[lanes])
@@ -143,9 +144,9 @@ def restart(statistics: Normalization, timestep: TimeStep, lanes: np.ndarray) ->
 def scaling(statistics: Normalization) -> Scaling:
     """Compute the scaling from the statistics.
 
-    Observations are centred and divided by their standard deviation. Rewards are divided by the standard deviation of
-    the discounted return and not centred, because that would change the optimal policy (as ``VecNormalize`` of OpenAI
-    Baselines does).
+    Observations are centered and divided by their standard deviation. Rewards are divided by the standard deviation of
+    the discounted return, as in ``VecNormalize`` of OpenAI Baselines. They are not centered, because that would change
+    the optimal policy.
 
     >>> scaling(Normalization())
     Scaling(mean=(), scale=(), reward_scale=())
@@ -163,7 +164,7 @@ def scaling(statistics: Normalization) -> Scaling:
 
 
 def normalize_timestep(by: Scaling, timestep: TimeStep) -> TimeStep:
-    """Normalize a time step; NumPy in, NumPy out; JAX in, JAX out.
+    """Normalize a time step; the result has NumPy arrays for NumPy input and JAX arrays for JAX input.
 
     >>> timestep = TimeStep(np.float32([[3.0], [99.0]]), np.float32([0.0, 1.0]), np.array([True, False]))
     >>> by = Scaling(np.float32([1.0]), np.float32([0.5]), np.float32(0.25))
@@ -177,7 +178,7 @@ def normalize_timestep(by: Scaling, timestep: TimeStep) -> TimeStep:
 
 
 def normalize_drawn(by: Scaling, drawn: Transition | Sequence) -> Transition | Sequence:
-    """Normalize a drawn transition or sequence; rewards are scaled after the n-step sum."""
+    """Normalize a sampled transition or sequence; rewards are scaled after the n-step sum."""
     r_t = _normalize_reward(by, drawn.r_t)
     if isinstance(drawn, Sequence):
         return drawn._replace(obs=normalize_observation(by, drawn.obs), r_t=r_t)
@@ -207,7 +208,7 @@ def _no_moments(shape: tuple[int, ...]) -> Moments:
 
 
 def _merge(moments: Moments, rows: np.ndarray) -> Moments:
-    """Moments with ``[M, ...]`` more numbers (Chan, Golub and LeVeque, 1979)."""
+    """Moments after adding the rows ``[M, ...]`` (Chan, Golub and LeVeque, 1979)."""
     if not len(rows):
         return moments
     found = rows.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Observation pipeline: frames stacked and numbers normalised, between the environments and the agent."""
+"""Observation pipeline: frame stacking and normalization, between the environments and the agent."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from .normalization import Scaling, normalize_timestep
 
 
 class ObservationPipeline(NamedTuple):
-    """Functions from what environments return to what an agent sees; ``frames`` is ``()`` where none are stacked.
+    """Functions from the environments' observations to the agent's; ``frames`` is ``()`` without frame stacking.
 
     Attributes:
         spec: Spec of the observations as the agent sees them.
@@ -35,7 +35,7 @@ def observation_pipeline(config: LoopConfig, spec: EnvironmentSpec) -> Observati
         spec: Spec of the environments, with observations of a single frame.
 
     Raises:
-        ValueError: if frames are to be stacked and observations are no images of one channel.
+        ValueError: if frames would be stacked and observations are not images of one channel.
 
     >>> import numpy as np
     >>> from polyak.agents.loop_config import ReplayConfig
@@ -61,7 +61,7 @@ def observation_pipeline(config: LoopConfig, spec: EnvironmentSpec) -> Observati
 
 
 def stacked_spec(spec: EnvironmentSpec, stack: int) -> EnvironmentSpec:
-    """Spec of stacks of frames, along the last axis.
+    """Spec of stacked frames, along the last axis.
 
     Raises:
         ValueError: if ``stack`` is more than 1 and observations are not ``[H, W]`` or ``[H, W, 1]``.

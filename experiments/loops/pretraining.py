@@ -1,8 +1,8 @@
-"""Loop of pretraining: gradient steps on random batches of images, each in one dispatch.
+"""Pretraining loop: gradient steps on random batches of images, one dispatch each.
 
-A batch is drawn with replacement, as a function of the key and the step, so that the carry holds no position in the
-data. The step is not scanned: inside ``scan``, XLA's CPU backend runs convolutions an order of magnitude slower, and
-one dispatch costs microseconds beside a step of milliseconds.
+A batch is sampled with replacement, as a function of the key and the step, so the carry needs no position in the data.
+The steps are not scanned, because XLA's CPU backend runs convolutions inside ``scan`` an order of magnitude slower, and
+a dispatch costs only microseconds compared with milliseconds for a step.
 """
 
 import functools
@@ -17,17 +17,17 @@ from ...agents.byol import BYOL, TARGET
 from ...updates import LearnerState, diagnostics
 from .learning import TARGET_CHURN, Record, check_finite, fetched, moves_always, periods
 
-READ = 256  # images whose features are read for a record
+READ = 256  # images whose features are measured for a record
 _WAYS = "Lower learning_rate, or slow the target down."
 _CHURN = TARGET_CHURN + TARGET
-_INITIAL, _READINGS = 2**32 - 1, 2**32 - 2  # folded into the key, where no step comes to
+_INITIAL, _READINGS = 2**32 - 1, 2**32 - 2  # folded into the key; no step reaches these numbers
 
 
 class PretrainCarry(NamedTuple):
-    """All of a pretraining run; a pytree of arrays.
+    """State of a pretraining run; a pytree of arrays.
 
     Attributes:
-        key: Random key of the run; steps fold their number into it.
+        key: Random key of the run; each step folds its number into it.
         step: Number of gradient steps, a uint32 scalar.
         learner: State of the learner.
         totals: Sums of the metrics since the last record.
@@ -62,7 +62,7 @@ def initial_pretrain_carry(byol: BYOL, batch: jax.ShapeDtypeStruct, seed: int) -
 
 
 def initial_key(key: jax.Array) -> jax.Array:
-    """Key of the initial parameters of a run, from the key of the run."""
+    """Key of the initial parameters of a run, derived from the key of the run."""
     return jax.random.fold_in(key, _INITIAL)
 
 
@@ -79,21 +79,21 @@ def pretraining_loop(
     probe: Callable[[LearnerState], dict[str, float]],
     stop: Callable[[], bool],
 ) -> Iterator[tuple[PretrainCarry, Record]]:
-    """Take gradient steps until step ``steps``, and yield the carry with a record, or with an empty one.
+    """Take gradient steps up to step ``steps``; yield the carry with a record or with an empty one.
 
-    The carry that is yielded is consumed by the next step.
+    The next step consumes the carry that was yielded.
 
     Args:
         byol: Functions of the method.
-        images: ``[N, H, W, C]``, images that batches are drawn from.
-        carry: Carry to begin with, consumed.
+        images: ``[N, H, W, C]``, images from which batches are sampled.
+        carry: Initial carry; consumed.
         batch_size: Number of images of a batch.
         steps: Number of the last gradient step.
         record_every: Number of gradient steps between two records.
-        probe_every: Number of gradient steps between two records with probes; there are probes at the end too.
-        yield_every: Number of gradient steps after which the carry is yielded at least.
-        probe: Function of the learner's state to the probes of a record.
-        stop: Function that is asked before each step whether to stop.
+        probe_every: Number of gradient steps between two records with probes; the last record has probes too.
+        yield_every: Number of gradient steps after which the carry is yielded at the latest.
+        probe: Function from the learner's state to the probes of a record.
+        stop: Function called before each step; the loop stops if it returns True.
 
     Raises:
         ValueError: if a metric is not finite, because training has diverged.
@@ -127,7 +127,7 @@ def pretraining_loop(
 
 
 def advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array) -> PretrainCarry:
-    """Carry after one gradient step on a batch drawn from ``images``, ``[N, H, W, C]``."""
+    """Carry after one gradient step on a batch sampled from ``images``, ``[N, H, W, C]``."""
     draw_key, learn_key = jax.random.split(jax.random.fold_in(carry.key, carry.step))
     rows = jax.random.randint(draw_key, (batch_size,), 0, images.shape[0])
     state, output = byol.learner.step(learn_key, carry.learner, images[rows])
@@ -136,7 +136,7 @@ def advance(byol: BYOL, batch_size: int, carry: PretrainCarry, images: jax.Array
 
 
 def _add_churn(byol: BYOL, carry: PretrainCarry, seen: jax.Array, images: jax.Array) -> PretrainCarry:
-    """Add the mean absolute change of the target's features in a gradient step, before which they were ``seen``."""
+    """Add the mean absolute change of the target's features in a gradient step; ``seen`` are those before it."""
     change = jnp.mean(jnp.abs(byol.encode_by_target(carry.learner, images) - seen))
     return carry._replace(totals={**carry.totals, _CHURN: carry.totals[_CHURN] + change})
 
@@ -145,7 +145,7 @@ def _read(byol: BYOL, carry: PretrainCarry, images: jax.Array) -> dict[str, jax.
     """Means of the metrics since the last record, readings of the features, and the distance of the target."""
     count = (carry.step - carry.recorded).astype(jnp.float32)
     found = {name: total / count for name, total in carry.totals.items()}
-    if moves_always(byol.targets[TARGET]):  # measured at the last step alone
+    if moves_always(byol.targets[TARGET]):  # measured only at the last step
         found[_CHURN] = carry.totals[_CHURN]
     found |= byol.read(jax.random.fold_in(carry.key, _READINGS), carry.learner, images)
     distances = diagnostics.distances(byol.targets, carry.learner.params, carry.learner.targets)

@@ -1,4 +1,4 @@
-"""Schedule of a run: how many learner steps it has, when they are made, and the numbers that change over it."""
+"""Schedules of a run: its learner steps, their dispatches, and numbers that change during the run."""
 
 from ...agents import Agent, LoopConfig
 from ...agents.schedules import Schedule
@@ -22,10 +22,10 @@ def total_learner_steps(config: LoopConfig, steps: int, num_envs: int) -> int:
 
 
 def batches_per_dispatch(config: LoopConfig, num_envs: int) -> int:
-    """Number of learner steps of one dispatch, in one scan.
+    """Number of learner steps in one dispatch, which is one scan.
 
-    Where every loop step has the same number of rounds they share a dispatch; else each round has its own, so that
-    one program serves them all.
+    If every loop step has the same number of rounds, these rounds share a dispatch. Otherwise each round has its own
+    dispatch, so that one program is sufficient.
 
     >>> from polyak.agents.loop_config import Cadence
     >>> config = LoopConfig(cadence=Cadence(train_every=4, learner_steps=2))
@@ -38,13 +38,13 @@ def batches_per_dispatch(config: LoopConfig, num_envs: int) -> int:
 
 
 def draw_numbers(config: LoopConfig, step: int, steps: int, steps_since_reset: int = 0) -> DrawNumbers:
-    """Numbers of the draws at a step of a run.
+    """Numbers for sampling at a step of a run.
 
     Args:
         config: Config of the loop.
         step: Number of environment steps so far.
         steps: Number of environment steps of the run.
-        steps_since_reset: Number of learner steps since the last reset, for schedules that begin again there.
+        steps_since_reset: Number of learner steps since the last reset, for schedules that restart at resets.
 
     >>> from polyak.agents.loop_config import Draw
     >>> draw_numbers(LoopConfig(draw=Draw(n_steps="linear(5,1,50%)")), 25, 100).n_steps
@@ -52,7 +52,7 @@ def draw_numbers(config: LoopConfig, step: int, steps: int, steps_since_reset: i
     """
 
     def value_of(schedule: Schedule) -> float:
-        if schedule.is_constant:  # without NumPy's arrays, which cost the host loop several microseconds a step
+        if schedule.is_constant:  # avoids NumPy arrays, which cost the host loop several microseconds a step
             return float(schedule.initial)
         return float(schedule.value_at(steps_since_reset if schedule.restarts else step, steps))
 
@@ -61,7 +61,7 @@ def draw_numbers(config: LoopConfig, step: int, steps: int, steps_since_reset: i
 
 
 def changing(config: LoopConfig, numbers: DrawNumbers) -> dict[str, float]:
-    """Numbers of a draw that change over a run, by name, for its records.
+    """Numbers for sampling that change during a run, by name, for its records.
 
     >>> from polyak.agents.loop_config import Draw
     >>> config = LoopConfig(draw=Draw(n_steps="linear(5,1,50%)"))

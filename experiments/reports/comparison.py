@@ -120,7 +120,7 @@ def compare(*folders: str | pathlib.Path, threshold: float | None = None, window
 
     >>> compare("nowhere")
     Traceback (most recent call last):
-    ValueError: nowhere: no run stands there (no config.json). Runs are made with: polyak train --out FOLDER
+    ValueError: nowhere: no run found (no config.json). Runs are made with: polyak train --out FOLDER
     """
     if window < 1:
         raise ValueError(f"window: got {window}; expected an integer >= 1.")

@@ -1,10 +1,10 @@
-"""The scores of docs/agents.md: every agent with its defaults on CartPole-v1, three seeds of 100 000 environment steps.
+"""Scores of docs/agents.md: every agent with its defaults on CartPole-v1, three seeds of 100 000 environment steps.
 
     python experiments/reproduce/agents.py [--agents NAME ...] [--seeds SEED ...] [--table-only]
 
-Each run is ``polyak train NAME --steps 100000 --seed SEED``, two at a time, each in one thread. Appends a line per run
-to docs/results/agents.jsonl, which holds what the table is made of, and writes the table. A run is left out where the
-file has it under the config that the agent has now. A few hours on two cores.
+Each run is ``polyak train NAME --steps 100000 --seed SEED``; two runs at a time, with one thread each. Appends a line
+per run to docs/results/agents.jsonl, from which it writes the table. Skips a run that the file already contains with
+the current config of the agent. Takes a few hours on two cores.
 """
 
 import argparse
@@ -35,7 +35,7 @@ START, END = "<!-- scores -->\n", "<!-- end -->"
 
 
 def train(agent, seed, steps):
-    """One run from the command line, what a person would type; returns its line of the results."""
+    """Train one agent from the command line; return its line of the results."""
     words = ["train", agent, "--steps", str(steps), "--seed", str(seed)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "run"
@@ -63,7 +63,7 @@ def train(agent, seed, steps):
 
 
 def known(path, steps):
-    """Lines of the file whose config is the one that their agent has now, by agent and seed; the last repeat counts."""
+    """Lines of the file with the current config of their agent, by agent and seed; the last duplicate is used."""
     lines = read_jsonl(path) if path.exists() else []
     return {(line["agent"], line["seed"]): line for line in lines if line["steps"] == steps and _is_current(line)}
 
@@ -72,12 +72,12 @@ def _is_current(line):
     fields = {"steps": line["steps"], "seed": line["seed"]}
     try:
         return from_json(line["config"]) == make_run_config(line["agent"], fields=fields)
-    except (ValueError, TypeError):  # of another version, with other agents or fields
+    except (ValueError, TypeError):  # a line of another version, with other agents or fields
         return False
 
 
 def run_missing(agents, seeds, steps, path):
-    """Trains what the file lacks and appends each line as its run ends; returns how many runs failed."""
+    """Train the missing runs and append each line when its run ends; return the number of failed runs."""
     there, failed = known(path, steps), 0
     missing = [(agent, seed) for seed in seeds for agent in agents if (agent, seed) not in there]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def run_missing(agents, seeds, steps, path):
 
 
 def table(lines):
-    """The table of results by agent and seed: a row for each agent that has one."""
+    """Table of results by agent and seed, with one row for each agent that has results."""
     seeds = sorted({seed for _, seed in lines})
     rows = [f"| agent | steps to {THRESHOLD} | training | greedy |", "|---|---|---|---|"]
     for agent in AGENTS:
@@ -121,25 +121,25 @@ def _reached(line):
 
 
 def _spread(lines, name):
-    """The mean over the seeds, the lowest and the highest in brackets."""
+    """Mean over the seeds, with the lowest and the highest value in parentheses."""
     values = [line[name] for line in lines if line is not None and line[name] is not None]
     return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if values else "none"
 
 
 def written(page, lines):
-    """The text of the page with the table of these lines between its marks."""
+    """Text of the page with the table of these lines between its markers."""
     before, _, rest = page.partition(START)
     return f"{before}{START}\n{table(lines)}\n{END}{rest.partition(END)[2]}"
 
 
 def main():
-    """Trains what is missing, writes the table."""
+    """Train the missing runs and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", nargs="+", choices=list(AGENTS), default=list(AGENTS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run (default: {STEPS})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"number of steps of each run (default: {STEPS})")
     parser.add_argument("--table-only", action="store_true", help="train nothing")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="results; others' table is printed alone")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     failed = 0 if options.table_only else run_missing(options.agents, options.seeds, options.steps, options.out)
     lines = known(options.out, options.steps)

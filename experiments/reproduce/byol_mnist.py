@@ -1,9 +1,9 @@
-"""The numbers of docs/pretraining.md: BYOL and its arms on 5000 digits, ``polyak pretrain byol --data mnist5k``.
+"""Results of docs/pretraining.md: BYOL and its ablations on 5000 digits, ``polyak pretrain byol --data mnist5k``.
 
     python experiments/reproduce/byol_mnist.py [--arms NAME ...] [--seeds SEED ...] [--table-only]
 
-Appends a line per run to docs/results/byol_mnist.jsonl, and writes the table. A run is left out where the file has its
-command. About twenty minutes on two cores.
+Appends a line per run to docs/results/byol_mnist.jsonl, and writes the table. Skips a run whose command is already in
+the file. Takes about twenty minutes on two cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ARMS = {
 
 
 def pretrain(arm, options, seed):
-    """One run from the command line; returns its line of the results."""
+    """Make one run from the command line; return its line of the results."""
     words = command(options, seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "run"
@@ -46,12 +46,12 @@ def pretrain(arm, options, seed):
 
 
 def command(options, seed):
-    """Words of the command line after ``polyak``."""
+    """Command-line arguments after ``polyak``."""
     return ["pretrain", "byol", "--data", "mnist5k", *options, "--seed", str(seed)]
 
 
 def line(arm, seed, words, folder):
-    """Line of the results for the run in a folder."""
+    """Line of the results for the run in ``folder``."""
     record = list(read_jsonl(folder / "metrics.jsonl"))[-1]
     config = json.loads((folder / "config.json").read_text())
     return {
@@ -68,7 +68,7 @@ def line(arm, seed, words, folder):
 
 
 def table(lines):
-    """A Markdown table of the runs, an arm a row; pixels and initialisation are those of the first seed."""
+    """Markdown table with one row per arm; pixels and initialization are those of the first seed."""
     rows = [
         "| arm | seeds | steps | 10 labels a class | all labels | neighbours | spread |",
         "|---|---|---|---|---|---|---|",
@@ -98,10 +98,10 @@ def results():
 
 
 def main():
-    """Trains, writes, prints."""
+    """Make the missing runs, and write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", nargs="*", type=int, help="of all arms (default: those of each)")
+    parser.add_argument("--seeds", nargs="*", type=int, help="seeds of all arms (default: the seeds of each arm)")
     parser.add_argument("--table-only", action="store_true", help="write the table from the file")
     options = parser.parse_args()
     for arm in () if options.table_only else options.arms:

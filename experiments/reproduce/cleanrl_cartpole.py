@@ -1,8 +1,8 @@
-"""CartPole-v1 under the settings of CleanRL's dqn_jax.py, seeds 1 to 3 as there: training return after 500 000 steps.
+"""CartPole-v1 with the settings and seeds of CleanRL's dqn_jax.py (seeds 1 to 3): training return after 500 000 steps.
 
     python experiments/reproduce/cleanrl_cartpole.py [SEED ...]
 
-Writes docs/results/cleanrl_cartpole.jsonl, a line per seed. About seven minutes on two cores.
+Writes docs/results/cleanrl_cartpole.jsonl, one line per seed. Takes about seven minutes on two cores.
 """
 
 import json
@@ -25,7 +25,7 @@ OPTIONS = (
 
 
 def main(seeds=SEEDS):
-    """Trains, writes, prints."""
+    """Train the seeds, and write and print the results."""
     lines = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +44,7 @@ def main(seeds=SEEDS):
                     "versions": json.loads((folder / "config.json").read_text())["versions"],
                 }
             )
-    if tuple(seeds) == SEEDS:  # other seeds are printed alone
+    if tuple(seeds) == SEEDS:  # results of other seeds are only printed
         path = ROOT / "docs" / "results" / "cleanrl_cartpole.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))

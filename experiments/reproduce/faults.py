@@ -1,11 +1,11 @@
-"""kill -9, SIGTERM and a full disk at random points of runs, each of which is continued to its end.
+"""Fault injection: kill -9, SIGTERM and a full disk at random points of runs, which are then continued to their end.
 
     python experiments/reproduce/faults.py [POINTS]
 
-A run that was struck and continued must equal one that never was: parameters, evaluation and metrics, to the bit.
-Points are drawn over three agents, 30 by default; a signal comes up to 50 ms after an environment step, so that it
-meets learning, checkpoints and evaluation too, and a disk is full at a size that no file may pass. Writes
-docs/results/faults.jsonl, a line for each point. About seven minutes on two cores.
+A continued run must equal an uninterrupted run bit for bit: parameters, evaluation and metrics. The points (30 by
+default) are drawn over three agents. A signal comes up to 50 ms after an environment step, so it can also hit learning,
+checkpoints and evaluation. A full disk is simulated by a limit on the file size. Writes docs/results/faults.jsonl, one
+line for each point. Takes about seven minutes on two cores.
 """
 
 import concurrent.futures
@@ -55,7 +55,7 @@ TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 
 
 class Struck(gymnasium.Wrapper):
-    """A wrapper that does to its own process what ``POLYAK_STRIKE`` asks for."""
+    """Wrapper that injects the fault given by ``POLYAK_STRIKE`` into its own process."""
 
     def __init__(self, env):
         super().__init__(env)
@@ -65,7 +65,7 @@ class Struck(gymnasium.Wrapper):
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
 
     def step(self, action):
-        """A step; the signal may follow it."""
+        """Take a step; a signal may follow it."""
         self.steps += 1
         if self.steps == self.at:
             threading.Timer(self.delay, os.kill, (os.getpid(), getattr(signal, self.name))).start()
@@ -73,7 +73,7 @@ class Struck(gymnasium.Wrapper):
 
 
 def polyak(*words, strike=None):
-    """Exit status of a command."""
+    """Run a command and return its exit status."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "experiments" / "reproduce"), *sys.path])}
     if strike is not None:
         environment[STRIKE] = strike
@@ -82,7 +82,7 @@ def polyak(*words, strike=None):
 
 
 def outcome(folder):
-    """Parameters, evaluation and metrics without times of a run that has ended."""
+    """Parameters, evaluation, and metrics without timings of a run that has ended."""
     with np.load(folder / "parameters.npz") as archive:
         parameters = {name: archive[name].tobytes() for name in archive.files}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -91,7 +91,7 @@ def outcome(folder):
 
 
 def strike(number, scratch):
-    """One point: a run that is struck, and continued until it ends; whether it equals the run that never was."""
+    """Inject one fault, continue the run until it ends, and compare it with the uninterrupted run."""
     rng = random.Random(number)
     agent, fault = AGENTS[(number + number // 3) % 3], FAULTS[number % 3]
     folder, train = scratch / str(number), ("train", agent, *OPTIONS, "--out")
@@ -105,14 +105,14 @@ def strike(number, scratch):
     statuses = [polyak(*train, folder, strike=asked)]
     while not (folder / "evaluation.json").exists() and len(statuses) < 4:
         began = (folder / "config.json").exists()
-        folder = folder if began else scratch / f"{number}-again"  # nothing stood there yet
+        folder = folder if began else scratch / f"{number}-again"  # the run had written nothing yet
         statuses.append(polyak("resume", folder, "--quiet") if began else polyak(*train, folder))
     equal = statuses[-1] == 0 and outcome(folder) == outcome(scratch / agent)
     return {**point, "exit_statuses": statuses, "equal": equal}
 
 
 def main(points=POINTS):
-    """The lines of all points."""
+    """Return the results of all points."""
     with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
         scratch = pathlib.Path(name)
         whole = [pool.submit(polyak, "train", agent, *OPTIONS, "--out", scratch / agent) for agent in AGENTS]

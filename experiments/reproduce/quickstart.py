@@ -1,4 +1,4 @@
-"""The table and the picture of the quickstart: ten seeds of ``polyak train``, trained and evaluated greedily.
+"""Table and figure of the quickstart: ten seeds of ``polyak train``, evaluated greedily.
 
     python experiments/reproduce/quickstart.py
 
@@ -24,7 +24,7 @@ AT_A_TIME = 2
 
 
 def train(seed, folder, *options):
-    """One run from the command line; what a person would type."""
+    """Make one run from the command line; return its line of the results."""
     words = ["train", *options, "--seed", str(seed)]
     subprocess.run([sys.executable, "-m", "polyak", *words, "--quiet", "--out", folder], check=True)
     evaluation = json.loads((folder / "evaluation.json").read_text())
@@ -44,13 +44,13 @@ def train(seed, folder, *options):
 
 
 def train_all(jobs):
-    """The runs of several calls of :func:`train`, in their order, ``AT_A_TIME`` at a time."""
+    """Call :func:`train` with each of the arguments, ``AT_A_TIME`` at a time; return the results in order."""
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
         return list(pool.map(lambda job: train(*job), jobs))
 
 
 def draw(runs, path):
-    """Every seed's running mean of 20 episodes, and where its greedy evaluation ended."""
+    """Draw the running mean over 20 episodes of every seed, and its final greedy evaluation."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for number, run in enumerate(runs):
@@ -72,7 +72,7 @@ def draw(runs, path):
 
 
 def main():
-    """Trains, writes, draws, prints."""
+    """Train, and write, draw and print the results."""
     with tempfile.TemporaryDirectory() as scratch:
         runs = train_all([(seed, pathlib.Path(scratch) / str(seed)) for seed in SEEDS])
     results = ROOT / "docs" / "results" / "quickstart.jsonl"

@@ -1,8 +1,8 @@
-"""The picture of docs/targets.md: one number that is learnt, and the targets that follow it under four rules.
+"""Figure of docs/targets.md: one learned parameter, and the targets that follow it under four rules.
 
     python experiments/reproduce/target_rules.py
 
-Writes docs/images/target_rules.png. A few seconds.
+Writes docs/images/target_rules.png. Takes a few seconds.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ RULES = ("periodic:100", "incremental:0.02", "incremental:0.005", "frozen")
 
 
 def online_parameter(steps=600):
-    """One parameter under learning: it rises to 1 with noise."""
+    """Trajectory of one learned parameter, which rises to 1 with noise."""
     noise = np.random.default_rng(0).normal(size=steps)
     wander = [0.0]
     for change in noise[1:]:
@@ -29,7 +29,7 @@ def online_parameter(steps=600):
 
 
 def follow(rule, online):
-    """The target after every learner step."""
+    """Trajectory of the target, after every learner step."""
 
     def step(slow, params):
         slow = target.update(rule, params, slow)
@@ -39,7 +39,7 @@ def follow(rule, online):
 
 
 def main():
-    """Follows and draws."""
+    """Compute the trajectories and draw them."""
     online = online_parameter()
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.add_subplot()

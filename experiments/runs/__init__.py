@@ -1,1 +1,1 @@
-"""Runs: the config, training and resuming, and the files in a run's folder."""
+"""Runs: config, training, resuming, and the files in a run's folder."""

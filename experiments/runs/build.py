@@ -25,7 +25,7 @@ from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
 from .own_parts import own_maker, own_network, own_terms
 
-STORAGE = "replay.bin"  # in the folder of a run, the observations of a replay in a file
+STORAGE = "replay.bin"  # in the folder of a run: observations of a memory-mapped replay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Parts:
 
     Attributes:
         config: Config of the run.
-        recipe: Recipe of one environment, for the evaluation's own.
+        recipe: Recipe of one environment, from which evaluation environments are made too.
         agent: Agent.
-        environment: Environments of training.
+        environment: Training environments.
         replay: Replay.
     """
 
@@ -48,16 +48,16 @@ class Parts:
 
 
 def build(config: RunConfig, folder: pathlib.Path | None = None, given: Mapping[str, Any] = {}) -> Parts:
-    """Make the parts of a run; nothing is allocated or written.
+    """Make the parts of a run without allocating or writing anything.
 
     Args:
         config: Config of the run.
-        folder: Folder of the run, where a mapped replay has its file; None for parts that are only evaluated.
-        given: Objects that a program gave, by their text in the config.
+        folder: Folder of the run, which contains the file of a memory-mapped replay; None for evaluation only.
+        given: Objects passed from Python, by their text in the config.
 
     Raises:
-        ValueError, TypeError: if a number of the config does not suit the environment; no environment was stepped.
-        EnvironmentFailure: if the environment raises while it is made.
+        ValueError, TypeError: if a number of the config is incompatible with the environment; no step was taken.
+        EnvironmentFailure: if the environment raises during its construction.
     """
     found = recipe(config.env, config.env_kwargs, config.wrappers, given)
     environment = _environments(config, found)
@@ -89,13 +89,13 @@ def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -
         cadence = config.loop.cadence
         raise ValueError(
             f"train_every: got {cadence.train_every}, and no multiple of it lies between learning_starts "
-            f"{cadence.learning_starts} and steps {config.steps}, so nothing would be learnt. Lower either."
+            f"{cadence.learning_starts} and steps {config.steps}, so the run would not learn. Lower one of them."
         )
-    # Convolutions inside scan collapse on XLA's CPU backend; patches and a matrix product do not.
+    # XLA's CPU backend is slow for convolutions inside scan, but not for patches and a matrix product.
     scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
     seen = observation_pipeline(config.loop, spec).spec
-    # A network of one's own has lowerings of its own.
+    # A user-defined network chooses its own lowerings.
     network = own_network(config, seen, given)
     own = {"lowering": lowering} if network is None else {"network": network}
     own |= {"terms": terms} if (terms := own_terms(config, given)) else {}
@@ -115,7 +115,7 @@ def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -
 
 
 def describe_targets(parts: Parts) -> dict[str, Any]:
-    """Rule of each target and part of one as text, with its period in learner and in environment steps."""
+    """Describe the rule of each target and target part: its text, and its period in learner and environment steps."""
     unit = parts.config.loop.environment_steps_per_learner_step
     described = {}
     for name, rule in rules_by_part({name: named.rule for name, named in parts.agent.targets.items()}).items():
@@ -130,12 +130,12 @@ def describe_targets(parts: Parts) -> dict[str, Any]:
 
 
 def identity(config: RunConfig, run_id: str) -> dict[str, Any]:
-    """Identity of a run, which its checkpoints carry: its id, its config, and whether JAX computes in 64 bits."""
+    """Identity of a run, stored in its checkpoints: its id, its config, and whether JAX computes in 64 bits."""
     return {"id": run_id, "config": to_json(config), "jax_enable_x64": bool(jax.config.read("jax_enable_x64"))}
 
 
 def resolved(parts: Parts, run_id: str) -> dict[str, Any]:
-    """Content of ``config.json``: the run's id and config, what follows from it, and the versions it ran on."""
+    """Content of ``config.json``: id and config of the run, derived values, and versions of the libraries."""
     config, spec = parts.config, parts.environment.spec
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "chex", "gymnasium", "numpy")
     return {

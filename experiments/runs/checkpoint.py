@@ -1,8 +1,8 @@
-"""Checkpoints: a tree of arrays and a JSON object, written whole or not at all (Orbax), read back to the bit.
+"""Checkpoints: a tree of arrays and a JSON object, written atomically with Orbax and restored bit for bit.
 
-A checkpoint is a folder named by its step. Orbax writes it under another name and renames it; the checksums of its
-files come last, so that a folder that has them is complete whenever a run is killed. A file that was damaged is found
-before Orbax reads it. Nothing in it is ever unpickled or evaluated.
+A checkpoint is a folder named by its step. Orbax writes it under a temporary name and renames it. The checksums of its
+files are written last, so a folder with checksums is complete even if the run is killed. Damaged files are detected
+before Orbax reads them. No content is unpickled or evaluated.
 """
 
 import json
@@ -19,25 +19,25 @@ import numpy as np
 from .files import read_json, write_json
 
 Tree = Any
-KEEP = 2  # complete checkpoints that are kept
-_CHECKSUMS = "checksums.json"  # of the files of a checkpoint, in its folder
+KEEP = 2  # number of complete checkpoints that are kept
+_CHECKSUMS = "checksums.json"  # in the folder of a checkpoint: checksums of its files
 
 
 def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-    """Write the checkpoint of ``step`` and then remove all but the newest two.
+    """Write the checkpoint of ``step``, then remove all but the two newest checkpoints.
 
     Args:
         folder: Folder of all checkpoints of a run.
-        step: Number of environment steps, the checkpoint's name.
-        tree: Tree of arrays and PRNG keys; the template of a restore must have equal paths, shapes and dtypes.
-        loose: Further NumPy arrays, whose shapes may differ between checkpoints.
+        step: Number of environment steps, which names the checkpoint.
+        tree: Tree of arrays and PRNG keys. The template for restoring must have the same paths, shapes and dtypes.
+        loose: Additional NumPy arrays, whose shapes may differ between checkpoints.
         metadata: JSON object.
 
     Raises:
-        OSError: if the disk is full or read-only; older checkpoints stay as they are, and nothing half-written is left.
+        OSError: if the disk is full or read-only. Older checkpoints are kept, and no partial checkpoint remains.
     """
     path = folder / str(step)
-    # Orbax refuses arrays of size zero; those of the tree are in the template, the others are noted here.
+    # Orbax rejects arrays of size zero. The template contains those of the tree; those of ``loose`` are noted here.
     empty = {name: [list(array.shape), str(array.dtype)] for name, array in loose.items() if not array.size}
     groups = {"tree": _flatten(tree), "loose": loose}
     arrays = {
@@ -49,7 +49,7 @@ def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarra
     try:
         checkpointer.save(path.absolute(), arrays, force=True)
         write_json(path / _CHECKSUMS, _file_checksums(path))
-    except Exception as error:  # Orbax says a full disk in several ways
+    except Exception as error:  # Orbax reports a full disk with several exceptions
         remove_unfinished(folder)
         raise OSError(f"checkpoint {path} could not be written: {error}") from error
     finally:
@@ -59,7 +59,7 @@ def save(folder: pathlib.Path, step: int, tree: Tree, loose: dict[str, np.ndarra
 
 
 def steps_saved(folder: pathlib.Path) -> list[int]:
-    """Steps of the complete checkpoints in ``folder``, oldest first; by step, never by the time of a file.
+    """Steps of the complete checkpoints in ``folder``, oldest first, ordered by step and not by file time.
 
     >>> steps_saved(pathlib.Path("no such folder"))
     []
@@ -70,40 +70,40 @@ def steps_saved(folder: pathlib.Path) -> list[int]:
 
 
 def restore_latest(folder: pathlib.Path, template: Tree) -> tuple[Tree, dict[str, np.ndarray], dict[str, Any]]:
-    """Read the newest checkpoint that can be read; an unreadable one is passed over with a warning.
+    """Read the newest readable checkpoint; skip an unreadable one with a warning.
 
     Args:
         folder: Folder of all checkpoints of a run.
-        template: Tree of the structure that was saved; its leaves say which are NumPy arrays, JAX arrays and keys.
+        template: Tree with the structure of the saved tree; its leaves determine NumPy arrays, JAX arrays and keys.
 
     Returns:
-        ``(tree, loose, metadata)`` as they were given to :func:`save`.
+        ``(tree, loose, metadata)`` as passed to :func:`save`.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint, or none can be read.
-        ValueError: if it was made by a run of other shapes; the message lists the paths that differ.
+        FileNotFoundError: if there is no readable checkpoint.
+        ValueError: if the checkpoint belongs to a run with other shapes; the message lists the paths that differ.
     """
     for step in reversed(steps_saved(folder)):
         try:
             groups, noted = _read(folder / str(step))
-        except Exception as error:  # of any kind: a damaged file
+        except Exception as error:  # a damaged file can raise any exception
             warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before it", stacklevel=2)
             continue
         empty = {name: np.empty(shape, dtype) for name, (shape, dtype) in noted["empty"].items()}
         tree = _unflatten(template, groups.get("tree", {}), folder / str(step))
         return tree, groups.get("loose", {}) | empty, noted["metadata"]
-    raise FileNotFoundError(f"{folder}: no checkpoint that can be read; start a new run.")
+    raise FileNotFoundError(f"{folder}: no readable checkpoint; start a new run.")
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Remove checkpoints that a killed run left half-written."""
+    """Remove partial checkpoints that a killed run has left."""
     for path in folder.glob("*"):
         if "orbax-checkpoint-tmp" in path.name or (path.name.isdecimal() and not _is_complete(path)):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _checkpointer() -> Any:
-    import orbax.checkpoint  # heavy, and only a run that saves needs it
+    import orbax.checkpoint  # slow to import, and needed only by runs that save
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     return orbax.checkpoint.PyTreeCheckpointer()
@@ -114,7 +114,7 @@ def _is_complete(path: pathlib.Path) -> bool:
 
 
 def _file_checksums(path: pathlib.Path) -> dict[str, int]:
-    """Path below the folder of a checkpoint to the checksum of each file."""
+    """Checksum of each file of a checkpoint, by its path relative to the checkpoint's folder."""
     files = (file for file in path.rglob("*") if file.is_file() and file.name != _CHECKSUMS)
     return {file.relative_to(path).as_posix(): zlib.crc32(file.read_bytes()) for file in files}
 

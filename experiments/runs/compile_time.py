@@ -8,9 +8,9 @@ from typing import Any
 
 import jax.monitoring
 
-AGAIN = 10  # compilations of one program after the first record, before a warning
+AGAIN = 10  # compilations of one program after the first record that trigger a warning
 
-# JAX reports how long it traced, lowered and compiled a program, each when it is done.
+# JAX reports the durations of tracing, lowering and compilation of a program, each at its end.
 _EVENTS = "/jax/core/compile/"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -19,19 +19,19 @@ class Compilations:
     """Compilations since the listener was registered.
 
     Attributes:
-        seconds: Seconds of tracing, lowering and compiling; a trace inside another one counts once.
-        count: Number of programs compiled.
+        seconds: Seconds of tracing, lowering and compilation; nested traces are counted once.
+        count: Number of compiled programs.
     """
 
     def __init__(self) -> None:
-        """Start without compilations."""
+        """Start with no compilations."""
         self.seconds, self.count = 0.0, 0
-        self._spans: deque[tuple[float, float]] = deque(maxlen=1000)  # start and seconds; none lies inside another
+        self._spans: deque[tuple[float, float]] = deque(maxlen=1000)  # start and duration of disjoint spans
         self._names: Counter[str] = Counter()
         self._recorded = self._said = False
 
     def record(self) -> dict[str, float | int]:
-        """Fields of a record."""
+        """Return the fields of a record."""
         if not self._recorded:
             self._recorded = True
             self._names.clear()
@@ -43,12 +43,12 @@ class Compilations:
         if self._recorded and not self._said and times >= AGAIN:
             self._said = True
             yield (
-                f"{name} was compiled {times} times since the first record: something that it is given changes its "
-                "shape or dtype. JAX_EXPLAIN_CACHE_MISSES=1 in the environment shows what."
+                f"{name} was compiled {times} times since the first record, because an argument changes its shape or "
+                "dtype. Set JAX_EXPLAIN_CACHE_MISSES=1 in the environment to see which."
             )
 
     def hear(self, event: str, duration_secs: float, **kwargs: Any) -> None:
-        """Record one event of JAX's monitoring."""
+        """Handle one event of JAX's monitoring."""
         if not event.startswith(_EVENTS):
             return
         start = time.perf_counter() - duration_secs
@@ -63,7 +63,7 @@ class Compilations:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[Compilations]:
-    """Record the compilations of the whole process while the context lasts.
+    """Record all compilations of the process within the context.
 
     >>> import jax, numpy as np
     >>> with compilations() as found:
@@ -76,5 +76,5 @@ def compilations() -> Iterator[Compilations]:
     try:
         yield found
     finally:
-        with contextlib.suppress(AssertionError, ValueError):  # somebody has cleared the listeners
+        with contextlib.suppress(AssertionError, ValueError):  # the listeners were cleared meanwhile
             jax.monitoring.unregister_event_duration_listener(found.hear)

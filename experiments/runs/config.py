@@ -1,4 +1,4 @@
-"""Config of a run: one frozen dataclass of parts, from flat fields, and to and from JSON."""
+"""Config of a run: a frozen dataclass of parts, made from flat fields, and converted to and from JSON."""
 
 import dataclasses
 import json
@@ -14,13 +14,13 @@ from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_config
 from ...agents.settings import PRESETS
 from ..environments.objects import imported_module, read_kwargs
 
-FORMAT = 2  # of the JSON; version 0.1.0 wrote none
+FORMAT = 2  # format of the JSON; version 0.1.0 wrote none
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 _DEFAULT = make_configs()
 _BEGINS_WITH = ("agent", "loop", "agent_name", "preset")
 
 
-# Fields of what is written of a run, and of the processes of its environments: they change nothing that is learnt.
+# Fields for the output of a run and for the processes of its environments; they do not affect learning.
 CHANGES_NO_LEARNING = (
     "log_every",
     "checkpoint_every",
@@ -37,47 +37,47 @@ CHANGES_NO_LEARNING = (
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Part):
-    """Config of a run; with the versions of the libraries, all that the run depends on.
+    """Config of a run. The config and the versions of the libraries determine the run.
 
     Attributes:
         agent: Config of the agent.
         loop: Config of the loop.
-        agent_name: Name in ``AGENTS`` that the config began with; records and folders have it.
-        preset: Name in ``PRESETS`` of the settings that the config began with.
-        name: Name of the run's agent in folders, pictures and comparisons; empty for agent_name.
+        agent_name: Name of the agent in ``AGENTS`` from which the config starts; shown in records and folder names.
+        preset: Name of the preset in ``PRESETS`` from which the config starts.
+        name: Name of the agent in folder names, figures and comparisons; empty for agent_name.
         agent_module: Module that registers agents with polyak.register_agent; none for no module.
-        network: Network in the place of the built-in one, module:make: a function of the spec of the observations that
-            returns a polyak network or a Haiku transform; none for the built-in one.
-        terms: Terms that are added to the loss, NAME=WEIGHT*module:term.
-        maker: Function that makes the agent in the place of polyak.agents.make_agent, module:make; none for that one.
-        env: Id of a Gymnasium environment, CartPole-v1 or module:Name-v0, or module:MyEnv, a class or a function of a
-            module in the working directory or on Python's path.
-        env_kwargs: Keyword arguments of the environment, a JSON object such as {"size": 3}.
-        wrappers: Wrappers of the environment, module:wrap, each a function of an environment that returns one, the
+        network: Network in place of the built-in one, module:make, a function from the observation spec to a polyak
+            network or a Haiku transform; none for the built-in network.
+        terms: Terms to add to the loss, NAME=WEIGHT*module:term.
+        maker: Function to make the agent in place of polyak.agents.make_agent, module:make; none for make_agent.
+        env: Environment, given by a Gymnasium id (CartPole-v1 or module:Name-v0) or by a class or function
+            (module:MyEnv) of a module in the working directory or on Python's path.
+        env_kwargs: Keyword arguments of the environment as a JSON object, for example {"size": 3}.
+        wrappers: Wrappers of the environment, module:wrap, functions from an environment to an environment, the
             innermost first.
         steps: Number of environment steps, over all environments.
         num_envs: Number of environments that are stepped together.
-        workers: Number of processes that step the environments; 0 steps them in the process of the run.
+        workers: Number of worker processes that step the environments; 0 steps them in the main process.
         worker_timeout: Number of seconds that a step of a worker process may take; a longer step is a failure.
-        on_env_failure: Consequence of a worker process that raises, dies or hangs: stop, which saves the run and raises
-            an error, or restart of that process, whose environments begin new episodes (counted in env_restarts).
+        on_env_failure: Consequence of a worker process that raises, dies or hangs: stop to save the run and raise an
+            error, or restart to replace the process, whose environments start new episodes (counted in env_restarts).
         seed: Seed of all random numbers.
         log_every: Number of environment steps between two lines of metrics.
         checkpoint_every: Number of environment steps between two checkpoints.
-        evaluation_episodes: Number of episodes of an evaluation, at the end of the run or within it.
-        evaluate_every: Number of environment steps between two evaluations within the run, whose mean return the
-            records have; the parameters of the best one are kept. None evaluates at the end alone.
-        stop_at_return: Mean return of an evaluation within the run that ends it early; None never does.
-        replay_storage: Place of the replay's observations: memory, or mmap, a file in the run's folder that is mapped
-            into memory, for more observations than memory holds; the rest of the replay stays in memory.
-        action_mask: Whether the environment lists the legal actions in info["action_mask"]; no other action is then
-            taken or bootstrapped from.
-        initial: Warm start: a finished run, an export, or a .npz or .safetensors file of either, whose parameters are
-            the initial parameters of the network and of its targets. None draws them with the seed.
-        initial_part: Part of the network that starts from initial: all, or encoder, the modules below the head, which
-            come from a run of polyak pretrain too.
-        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
-            (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
+        evaluation_episodes: Number of episodes of each evaluation, during the run and at its end.
+        evaluate_every: Number of environment steps between two evaluations during the run. None evaluates only at the
+            end. The records contain the mean returns, and the parameters of the best evaluation are kept.
+        stop_at_return: Mean return of an evaluation during the run that ends the run early; None never ends it early.
+        replay_storage: Storage of the replay's observations: memory, or mmap for a memory-mapped file in the run's
+            folder, which may be larger than memory. The rest of the replay stays in memory.
+        action_mask: Whether the environment lists the legal actions in info["action_mask"]. Illegal actions are then
+            neither taken nor used in bootstrap targets.
+        initial: Source of a warm start: a finished run, an export, or a .npz or .safetensors file of either, whose
+            parameters initialize the network and its targets. None initializes them randomly with the seed.
+        initial_part: Part of the network that starts from initial: all, or encoder for the modules below the head,
+            which a run of polyak pretrain can provide too.
+        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
+            wandb (Weights & Biases, offline unless WANDB_MODE is set); may be empty.
     """
 
     agent: AgentConfig = _DEFAULT.agent
@@ -118,7 +118,7 @@ class RunConfig(Part):
         _check_environments(self)
         _check_windows(self)
         _check_resets(self)
-        if self.agent.derives_support and not self.starts_whole:  # a warm start has a support
+        if self.agent.derives_support and not self.starts_whole:  # a warm start provides the support
             check_bounded(self.loop.draw.discount.extremes[1])
         check_seed(self.seed)
         check_loggers(self.loggers)
@@ -129,32 +129,32 @@ class RunConfig(Part):
             )
         if self.initial is None and self.initial_part != "all":
             raise ValueError(
-                f"initial_part: got {self.initial_part!r} and no initial, so nothing would be read. Try --initial RUN "
+                f"initial_part: got {self.initial_part!r} and no initial, so it has no effect. Try --initial RUN "
                 "with it."
             )
         starts = self.loop.cadence.learning_starts
         if starts >= self.steps:
             raise ValueError(
-                f"learning_starts: got {starts}, and the run ends at step {self.steps}, so nothing would be learnt; "
+                f"learning_starts: got {starts}, but the run ends at step {self.steps}, so it would not learn; "
                 f"expected less than steps. Try --learning-starts {self.steps // 10}, or --steps {10 * starts}."
             )
 
     @property
     def label(self) -> str:
-        """Name under which the agent of the run is shown."""
+        """Displayed name of the agent."""
         return self.name or self.agent_name
 
     @property
     def starts_whole(self) -> bool:
-        """Whether the whole network starts from parameters of another run."""
+        """Whether the whole network starts from the parameters of another run."""
         return self.initial is not None and self.initial_part == "all"
 
 
 def check_seed(seed: int) -> None:
-    """Check that a seed has 32 bits.
+    """Check that a seed fits into 32 bits.
 
     Raises:
-        ValueError: if it has more.
+        ValueError: if it does not.
 
     >>> check_seed(3)
     """
@@ -163,10 +163,10 @@ def check_seed(seed: int) -> None:
 
 
 def check_loggers(loggers: Sequence[str]) -> None:
-    """Check that each logger is named at most once.
+    """Check that no logger is named twice.
 
     Raises:
-        ValueError: if one is named twice.
+        ValueError: if a logger is named twice.
 
     >>> check_loggers(("csv", "wandb"))
     """
@@ -177,23 +177,23 @@ def check_loggers(loggers: Sequence[str]) -> None:
         )
 
 
-# Names of the leaves of a run that belong neither to its agent nor to its loop.
+# Names of the leaves of a run that belong to neither the agent nor the loop.
 RUN_LEAVES = tuple(field.name for field in dataclasses.fields(RunConfig) if field.name not in _BEGINS_WITH)
 
 
 def make_run_config(
     agent: str = DEFAULT_AGENT, preset: str = DEFAULT_PRESET, fields: Mapping[str, Any] = {}
 ) -> RunConfig:
-    """Config of a run of an agent.
+    """Make the config of a run.
 
     Args:
         agent: Name of the agent.
         preset: Name of the preset.
-        fields: Leaves of the run, the agent and the loop by name, and unions by the name of a kind or by a part.
+        fields: Leaves of the run, the agent and the loop by name; a union is given by the name of a kind or by a part.
 
     Raises:
-        ValueError: if a name is unknown, belongs to a part that is not there, or a value is out of range.
-        TypeError: if a value is of another type than the field's.
+        ValueError: if a name is unknown or belongs to an absent part, or if a value is out of range.
+        TypeError: if a value does not have the type of its field.
 
     >>> config = make_run_config("c51", fields={"num_atoms": 21, "core": "lstm", "windows": "sequences", "seed": 3})
     >>> config.agent.head.num_atoms, config.agent.network.core.lstm_size, config.seed
@@ -212,7 +212,7 @@ def load_agent_module(name: str) -> None:
     """Import a module that registers agents; ``none`` imports nothing.
 
     Raises:
-        ValueError: if there is no such module, or it misses a package.
+        ValueError: if the module does not exist, or needs a package that is not installed.
 
     >>> load_agent_module("none")
     """
@@ -221,7 +221,7 @@ def load_agent_module(name: str) -> None:
 
 
 def without_workers(config: RunConfig) -> RunConfig:
-    """Config of a run with its environments in this process, which gives equal records and parameters.
+    """Config of the same run with its environments in this process, which gives equal records and parameters.
 
     >>> without_workers(RunConfig(num_envs=2, workers=2)).workers
     0
@@ -230,7 +230,7 @@ def without_workers(config: RunConfig) -> RunConfig:
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
-    """Convert a config to JSON's types, nested as the config is, with its format.
+    """Convert a config to JSON types, nested like the config, with its format.
 
     >>> written = to_json(make_run_config("rainbow"))
     >>> written["format"], written["agent_name"], written["agent"]["head"]["kind"], written["loop"]["draw"]["n_steps"]
@@ -240,12 +240,12 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 
 
 def from_json(fields: Mapping[str, Any]) -> RunConfig:
-    """Read a config from JSON; the inverse of :func:`to_json`. A field that is absent has the named agent's value.
+    """Read a config from JSON, the inverse of :func:`to_json`. A missing field has the value of the named agent.
 
     Raises:
-        ValueError: if the format, an agent or a field is unknown (the message has the path and names the closest), or a
-            value is out of range.
-        TypeError: if a value is of another type than the field's.
+        ValueError: if the format, an agent or a field is unknown (the message has the path and the closest name), or
+            if a value is out of range.
+        TypeError: if a value does not have the type of its field.
 
     >>> from_json(to_json(RunConfig(seed=3))) == RunConfig(seed=3)
     True
@@ -256,7 +256,7 @@ def from_json(fields: Mapping[str, Any]) -> RunConfig:
     agent = check_name(fields.get("agent_name", DEFAULT_AGENT), AGENTS, "agent_name")
     preset = check_name(fields.get("preset", DEFAULT_PRESET), PRESETS, "preset")
     configs = make_configs(agent, preset)
-    # The settings of a preset alone may ask for a longer run than the default.
+    # The default number of steps may be below the learning_starts of a preset.
     steps = max(RunConfig.steps, configs.loop.cadence.learning_starts + 1)
     default = RunConfig(configs.agent, configs.loop, agent, preset, steps=steps, **own_leaves(agent))
     return parts.from_json(default, {name: value for name, value in fields.items() if name != "format"})
@@ -270,18 +270,18 @@ def _check_environments(config: RunConfig) -> None:
         )
     if config.worker_timeout != RunConfig.worker_timeout and not config.workers:
         raise ValueError(
-            f"worker_timeout: got {config.worker_timeout} and no workers; only a step of a worker process has a limit "
-            "of time. Try --workers 1."
+            f"worker_timeout: got {config.worker_timeout} and no workers; only a step of a worker process has a time "
+            "limit. Try --workers 1."
         )
     if config.on_env_failure == "restart" and not config.workers:
         raise ValueError(
-            "on_env_failure: got 'restart' and no workers; only an environment in a process of its own can be "
-            "restarted. Try --workers 1."
+            "on_env_failure: got 'restart' and no workers; only environments in worker processes can be restarted. "
+            "Try --workers 1."
         )
 
 
 def _check_windows(config: RunConfig) -> None:
-    """Check that a recurrent core learns from sequences, and that the replay holds a window of each environment."""
+    """Check that a recurrent core is trained on sequences, and that the replay holds a window of each environment."""
     core, windows, capacity = config.agent.network.core, config.loop.draw.windows, config.loop.replay.replay_capacity
     needed = max(config.loop.draw.most_steps, 2)
     if isinstance(core, LSTM) and not isinstance(windows, Sequences):
@@ -297,7 +297,7 @@ def _check_windows(config: RunConfig) -> None:
                 f"replay_capacity, {capacity}. Try --replay-capacity {burn_in + windows.sequence_length}, or shorter "
                 "sequences."
             )
-        # One must begin among the steps that are kept, however long the episode is.
+        # At least one sequence must begin among the stored steps, for any episode length.
         needed = max(needed, burn_in + windows.sequence_length, windows.sequence_period + 1)
     per_environment = -(-capacity // config.num_envs)
     if needed > per_environment:
@@ -310,10 +310,10 @@ def _check_windows(config: RunConfig) -> None:
 
 
 def _check_resets(config: RunConfig) -> None:
-    """Check that schedules that begin again at resets have resets."""
+    """Check that a schedule that restarts at resets has resets."""
     for name, schedule in config.loop.draw.schedules.items():
         if schedule.restarts and config.agent.resets is None:
             raise ValueError(
-                f"{name}: got {schedule}, and resets is 'none', so it would never begin again. Try --resets periodic, "
+                f"{name}: got {schedule}, and resets is 'none', so it would never restart. Try --resets periodic, "
                 f"or --{name.replace('_', '-')} {str(schedule).removesuffix('@resets')!r}."
             )

@@ -1,4 +1,4 @@
-"""Consumers of a run: functions ``(carry, record) -> None``, called in turn with everything that the loop yields."""
+"""Consumers of a run: functions ``(carry, record) -> None``, called in sequence with every value the loop yields."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +21,11 @@ class Carry(Protocol):
 Consumer = Callable[[Carry, Record], None]
 Callback = Callable[[Any, Record], bool | None]
 Report = Callable[[str], None]
-SAVES_THAT_MAY_FAIL = 3  # in succession, before the run stops
+SAVES_THAT_MAY_FAIL = 3  # number of consecutive failed saves that stops the run
 
 
 def of_records(function: Callable[[Record], None]) -> Consumer:
-    """Consumer that calls a function with each record; a carry that is yielded without one is passed over."""
+    """Consumer that calls a function with each record and ignores carries without a record."""
 
     def consume(carry: Carry, record: Record) -> None:
         del carry
@@ -47,12 +47,12 @@ def of_warnings(watch: Callable[[Carry, Record], Iterator[str]], compiled: Compi
 
 
 def of_callbacks(callbacks: Sequence[Callback], stopped: threading.Event, save: Callable[[Carry], None]) -> Consumer:
-    """Consumer that calls a person's own functions with each record.
+    """Consumer that calls user-defined functions with each record.
 
     Args:
-        callbacks: Functions of a carry and a record; one that returns True ends the run, which is then evaluated.
-        stopped: Event that is set where one does.
-        save: Function that saves the carry before the error of a callback is raised again.
+        callbacks: Functions of a carry and a record; a function that returns True ends the run, followed by evaluation.
+        stopped: Event that is set if a function returns True.
+        save: Function that saves the carry before an exception of a callback is re-raised.
     """
 
     def consume(carry: Carry, record: Record) -> None:
@@ -69,16 +69,16 @@ def of_callbacks(callbacks: Sequence[Callback], stopped: threading.Event, save: 
 
 
 class Checkpoints:
-    """Consumer that saves the carry: every so many steps, at an interrupt and at the end.
+    """Consumer that saves the carry at regular intervals, at an interrupt and at the end.
 
     Args:
         write: Function that saves a carry.
         steps: Number of the last step of the run.
         every: Number of steps between two checkpoints.
-        saved: Step of the checkpoint that the run continues from; -1 for none.
-        interrupted: Event that an interrupt sets; an interrupt during a save does no more than that.
-        report: Function called with a message when a save has failed and the run continues.
-        may_fail: Number of saves in succession of which the last may not fail.
+        saved: Step of the checkpoint from which the run continues; -1 for none.
+        interrupted: Event that an interrupt sets; an interrupt during a save only sets this event.
+        report: Function called with a message if a save fails and the run continues.
+        may_fail: Number of consecutive failed saves that stops the run.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class Checkpoints:
         self._saved, self._failures = saved, 0
 
     def __call__(self, carry: Carry, record: Record) -> None:
-        """Save the carry where a checkpoint is due.
+        """Save the carry if a checkpoint is due.
 
         Raises:
-            OSError: if the save failed, and so did the ones before it, or the run was interrupted.
+            OSError: if the save fails as the last of ``may_fail`` consecutive saves, or after an interrupt.
         """
         del record
         interrupted = self._interrupted
@@ -116,7 +116,7 @@ class Checkpoints:
             self._report(f"{error}; the run continues, and the checkpoint of step {self._saved} is kept")
 
     def save(self, carry: Carry) -> None:
-        """Save the carry, unless its step is saved already.
+        """Save the carry, unless this step has been saved already.
 
         Raises:
             OSError: if the disk is full or read-only.
@@ -128,7 +128,7 @@ class Checkpoints:
         self._saved, self._failures = carry.steps, 0
 
     def save_at_failure(self, carry: Carry, failure: EnvironmentFailure) -> bool:
-        """Save the carry before the step that failed, and return whether it is saved; a note has the error if not."""
+        """Save the carry before a failed step; return whether it is saved. If saving fails, a note has the error."""
         if not failure.intact:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Drive of a loop: its records and carries given to the consumers, until it ends or is interrupted."""
+"""Drive of a loop: passes its carries and records to the consumers until it ends or is interrupted."""
 
 import pathlib
 import threading
@@ -26,13 +26,13 @@ from .interrupts import interrupts
 from .loggers import open_loggers
 from .records import JsonlWriter, plain
 
-CHECKPOINTS = "checkpoints"  # folder in that of a run
+CHECKPOINTS = "checkpoints"  # folder in the folder of a run
 METRICS = "metrics.jsonl"
 AnyCarry = TypeVar("AnyCarry", bound=Carry)
 
 
 class RunFields(Protocol):
-    """Fields that the configs of all runs have."""
+    """Fields shared by the configs of all runs."""
 
     @property
     def steps(self) -> int:
@@ -66,23 +66,23 @@ def drive(
 
     Args:
         config: Config of the run.
-        carry: Carry to begin with.
+        carry: Initial carry.
         folder: Folder of the run, with its ``config.json``.
-        metrics_bytes: Length of the metrics file that is kept.
-        loop: Function of a carry, and of a function that is asked whether to stop, to the iterator of the loop.
-        save: Function that saves a carry, with the length of the metrics file.
-        watch: Function of a carry and a record to warnings.
+        metrics_bytes: Length to which the metrics file is truncated at the start.
+        loop: Function from a carry and a stop function to the iterator of the loop.
+        save: Function that saves a carry, given the length of the metrics file.
+        watch: Function from a carry and a record to warnings.
         on_record: Function called with each record.
         report: Function called with each message.
-        also: Further consumers.
-        callbacks: Functions of a carry and a record; one that returns True ends the loop.
-        may_fail: Number of saves in succession of which the last may not fail.
+        also: Additional consumers.
+        callbacks: Functions of a carry and a record; a function that returns True ends the loop.
+        may_fail: Number of consecutive failed saves that stops the run.
 
     Returns:
-        The last carry, and whether the loop was interrupted.
+        Last carry, and whether the loop was interrupted.
 
     Raises:
-        EnvironmentFailure, OSError: as the loop and the writers raise them.
+        EnvironmentFailure, OSError: as raised by the loop and the writers.
     """
     stopped = threading.Event()
     saved = carry.steps if checkpoint.steps_saved(folder / CHECKPOINTS) else -1
@@ -127,7 +127,7 @@ def drive(
 
 
 def evaluation_if_ended(folder: pathlib.Path, report: Report, way_on: str = "") -> dict[str, Any] | None:
-    """Evaluation of a run that has ended; None for any other, whose unfinished checkpoints are removed."""
+    """Evaluation of a run that has ended; for another run, remove partial checkpoints and return None."""
     checkpoint.remove_unfinished(folder / CHECKPOINTS)
     if not (folder / "evaluation.json").exists():
         return None
@@ -136,21 +136,21 @@ def evaluation_if_ended(folder: pathlib.Path, report: Report, way_on: str = "") 
 
 
 def draw_safely(draw: Callable[[], None], report: Report) -> None:
-    """Draw a picture under matplotlib's own settings; one that cannot be drawn is reported, and costs nothing else."""
-    import matplotlib  # heavy; no window system is touched
+    """Draw a figure with matplotlib's default settings; report a figure that cannot be drawn and continue."""
+    import matplotlib  # slow to import; no window system is used
 
     try:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             draw()
-    except Exception as error:  # of whatever kind: fonts, LaTeX, a disk that is full
+    except Exception as error:  # any kind: fonts, LaTeX, a full disk
         report(f"warning: a picture could not be drawn: {in_short(error)}")
 
 
 def add_way_on(error: Exception, folder: pathlib.Path) -> None:
-    """Add a note to an error that ended a run: what is kept, and the command that continues it.
+    """Add a note to the error that ended a run, with the kept checkpoint and the command that continues the run.
 
-    A wrong value before anything was learnt gets none: the run would come to the same end again.
+    A ValueError or TypeError before the first learning gets no note, because continuing would repeat it.
     """
     saved = checkpoint.steps_saved(folder / CHECKPOINTS)
     if isinstance(error, ValueError | TypeError) and saved[-1:] in ([], [0]):

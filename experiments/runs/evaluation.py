@@ -1,4 +1,4 @@
-"""Evaluations of a run: of parameters in its folder, and of those that it has while it trains."""
+"""Evaluation of a run: of the parameters in its folder, and of the current parameters during training."""
 
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ from .files import load_variables, save_variables, write_json
 from .folders import read_config, resume_command
 from .records import GREEDY
 
-PARAMETERS, BEST = "parameters.npz", "best.npz"  # in the folder of a run
+PARAMETERS, BEST = "parameters.npz", "best.npz"  # files in the folder of a run
 
 
 def evaluate_run(
@@ -35,18 +35,18 @@ def evaluate_run(
     given: Mapping[str, Any] = {},
     checkpoint: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate parameters of a run.
+    """Evaluate the parameters of a run.
 
     Args:
         folder: Folder of the run.
         episodes: Number of episodes.
-        seed: Seed of the environments; None for that of the evaluation at the end.
+        seed: Seed of the environments; None for the seed of the final evaluation.
         epsilon: Probability of a random action.
-        given: Objects that a program gave, by their text in the config.
+        given: Objects passed from Python, by their text in the config.
         checkpoint: Name of the parameters, see :func:`parameters_at`.
 
     Raises:
-        ValueError: if no run with such parameters stands in ``folder``, or they do not fit its network.
+        ValueError: if ``folder`` contains no run with these parameters, or they do not fit its network.
     """
     config = read_config(folder)
     path = parameters_at(folder, checkpoint)
@@ -58,14 +58,14 @@ def evaluate_run(
 
 
 def parameters_at(folder: pathlib.Path, checkpoint: str | None) -> pathlib.Path:
-    """File of parameters of a run.
+    """File with parameters of a run.
 
     Args:
         folder: Folder of the run.
-        checkpoint: ``newest``, ``best`` or the step of a checkpoint; None for the parameters at the end of the run.
+        checkpoint: ``newest``, ``best`` or the step of a checkpoint; None for the final parameters.
 
     Raises:
-        ValueError: if there is no such file; the message names those that there are.
+        ValueError: if there is no such file; the message lists the available ones.
     """
     steps = sorted(int(path.stem) for path in (folder / CHECKPOINTS).glob("*.npz") if path.stem.isdecimal())
     there = {str(step): folder / CHECKPOINTS / f"{step}.npz" for step in steps}
@@ -87,7 +87,7 @@ def parameters_at(folder: pathlib.Path, checkpoint: str | None) -> pathlib.Path:
 
 
 def save_parameters(parts: Parts, carry: Carry, path: pathlib.Path) -> None:
-    """Write the parameters of a carry that are evaluated, with the statistics that scale observations and rewards."""
+    """Write the evaluation parameters of a carry, with the normalization statistics."""
     evaluated = evaluation_state(parts.agent, carry.agent)
     trees = {
         "params": evaluated.params,
@@ -98,7 +98,7 @@ def save_parameters(parts: Parts, carry: Carry, path: pathlib.Path) -> None:
 
 
 def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, Scaling]:
-    """Read a file of :func:`save_parameters`.
+    """Read a file written by :func:`save_parameters`.
 
     Returns:
         State of the agent without targets, and the scaling of observations and rewards.
@@ -122,9 +122,9 @@ def read_parameters(parts: Parts, path: pathlib.Path) -> tuple[LearnerState, Sca
 
 
 def make_evaluation(parts: Parts) -> Callable[[LearnerState, Scaling, int, int, float], dict[str, Any]]:
-    """Make the evaluation of a run, ``(state, scaling, episodes, seed, epsilon) -> result``.
+    """Make the evaluation function of a run, ``(state, scaling, episodes, seed, epsilon) -> result``.
 
-    It is in environments of its own; its program is compiled at the first call.
+    It uses separate environments; its program is compiled at the first call.
     """
     evaluators: dict[int, Evaluator] = {}
 
@@ -149,7 +149,7 @@ def make_evaluation(parts: Parts) -> Callable[[LearnerState, Scaling, int, int, 
 def evaluated(
     found: Iterator[tuple[Carry, Record]], parts: Parts, evaluate: Callable[..., dict[str, Any]]
 ) -> Iterator[tuple[Carry, Record]]:
-    """Iterator of a loop with evaluations in its records: in the first at or after each ``evaluate_every`` steps."""
+    """Add evaluations to the records of a loop: in the first record at or after each ``evaluate_every`` steps."""
     config = parts.config
     before = None
     for carry, record in found:
@@ -164,12 +164,12 @@ def evaluated(
 
 
 def keep_best(parts: Parts, folder: pathlib.Path, best: float | None) -> Consumer:
-    """Consumer that writes the parameters of the best evaluation so far, and its step to ``best.json``.
+    """Consumer that writes the parameters of the best evaluation, and its step and return to ``best.json``.
 
     Args:
         parts: Parts of the run.
         folder: Folder of the run.
-        best: Mean return of the best evaluation before; None for none.
+        best: Mean return of the best evaluation so far; None for none.
     """
     highest = best
 
@@ -185,7 +185,7 @@ def keep_best(parts: Parts, folder: pathlib.Path, best: float | None) -> Consume
 
 
 def best_of(records: Iterator[Mapping[str, Any]]) -> float | None:
-    """Highest mean return of the evaluations in records; None without any.
+    """Highest mean return of the evaluations in the records; None without evaluations.
 
     >>> best_of(iter([{"step": 1}, {"step": 2, "greedy_return": 3.0}, {"greedy_return": 1.0}]))
     3.0

@@ -1,7 +1,7 @@
 """Export and import of trained parameters.
 
-An export is a folder of two files: the arrays by name (``parameters.safetensors`` or ``parameters.npz``), and
-``manifest.json``, which describes them and is written last.
+An export is a folder of two files: the named arrays (``parameters.safetensors`` or ``parameters.npz``), and
+``manifest.json``, which describes the arrays and is written last.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from .config import RunConfig, to_json
 from .files import Tree, fitted, read_arrays, read_json, write_arrays, write_json
 
 Format = Literal["safetensors", "npz"]
-FORMAT = 1  # of the manifest
+FORMAT = 1  # format of the manifest
 MANIFEST = "manifest.json"
 
 
@@ -31,7 +31,7 @@ class Exported(NamedTuple):
 
     Attributes:
         manifest: Content of ``manifest.json``.
-        arrays: Name (``params/head/q_values/w``) to array.
+        arrays: Arrays by name (``params/head/q_values/w``).
     """
 
     manifest: dict[str, Any]
@@ -39,12 +39,12 @@ class Exported(NamedTuple):
 
 
 def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, Any]:
-    """Description of a run's network for a manifest: config, observations, and how to build and feed it.
+    """Describe a run's network for a manifest: config, observations, and how to build and apply the network.
 
     Args:
         config: Config of the run.
-        spec: Spec of its environments.
-        state: Module state of its agent, which may hold the support of the head's atoms.
+        spec: Spec of the environments.
+        state: Module state of the agent, which may contain the support of the head's atoms.
     """
     seen = observation_pipeline(config.loop, spec).spec
     arguments, core = network_arguments(config.agent, seen), config.agent.network.core
@@ -64,7 +64,7 @@ def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, 
         about["network"] = {
             "function": config.network if config.network != "none" else config.maker,
             "arguments": {},
-            "in_words": "a network of the run's own; its code is where the run was made",
+            "in_words": "a user-defined network; its code is not part of the export",
         }
     if config.loop.normalization.normalize_observations:
         about["normalization"] = {
@@ -73,19 +73,19 @@ def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, 
             "variance": "normalization/observation/variance",
             "epsilon": EPSILON,
             "clip": CLIP,
-            "in_words": "clip((observation - mean) / sqrt(variance + epsilon), -clip, clip) goes into the network",
+            "in_words": "the network's input is clip((observation - mean) / sqrt(variance + epsilon), -clip, clip)",
         }
     if config.loop.normalization.normalize_rewards and core is not None:
         about["reward_normalization"] = {
             "variance": "normalization/returns/variance",
             "epsilon": EPSILON,
             "clip": CLIP,
-            "in_words": "clip(reward / sqrt(variance + epsilon), -clip, clip) goes into the LSTM",
+            "in_words": "the LSTM's input is clip(reward / sqrt(variance + epsilon), -clip, clip)",
         }
     if (stack := config.loop.replay.frame_stack) > 1:
         about["frames"] = (
-            f"an observation is the newest {stack} frames of the episode along the last axis, the oldest first; before "
-            "its first frame that frame is repeated"
+            f"an observation is the last {stack} frames of the episode along the last axis, the oldest first; at the "
+            "start of an episode, its first frame is repeated"
         )
     return about
 
@@ -93,13 +93,13 @@ def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, 
 def write_exported(
     folder: pathlib.Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], format: Format
 ) -> None:
-    """Write arrays and their manifest into a folder that exists.
+    """Write arrays and their manifest to an existing folder.
 
     Args:
-        folder: Folder to write.
-        arrays: Name to array.
-        about: Further entries of the manifest, in JSON's own types.
-        format: Format of the file of arrays.
+        folder: Folder of the export.
+        arrays: Arrays by name.
+        about: Additional entries of the manifest, of JSON types.
+        format: Format of the array file.
 
     Raises:
         ValueError: if the format is unknown.
@@ -118,16 +118,16 @@ def write_exported(
 
 
 def load_exported(folder: str | pathlib.Path) -> Exported:
-    """Read an export, and compare every array with the manifest.
+    """Read an export, and check every array against the manifest.
 
     Raises:
-        ValueError: if no export stands in ``folder``, it is of a newer format, a file is a link or stands elsewhere, or
-            an array is missing, surplus, or of another shape, dtype or checksum.
+        ValueError: if ``folder`` contains no export, its format is newer, a file is a link or is outside the folder, or
+            an array is missing, unexpected, or differs in shape, dtype or checksum.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
     if not path.is_file():
-        raise ValueError(f"{folder}: no export stands there (no {MANIFEST}). Exports are made with: polyak export RUN")
+        raise ValueError(f"{folder}: no export found (no {MANIFEST}). Exports are made with: polyak export RUN")
     _refuse_link(path)
     manifest = read_json(path)
     if type(manifest.get("format")) is not int or not 1 <= manifest["format"] <= FORMAT:
@@ -135,7 +135,7 @@ def load_exported(folder: str | pathlib.Path) -> Exported:
             f"{path}: format: got {manifest.get('format')!r}, written by polyak {manifest.get('polyak')}; polyak "
             f"{__version__} reads {FORMAT}. Upgrade polyak, or export the run again."
         )
-    # No other name is ever written, and none of these leads out of the folder.
+    # Only these names are ever written; none of them refers to another folder.
     files = [f"parameters.{kind}" for kind in get_args(Format)]
     if manifest.get("file") not in files:
         raise ValueError(
@@ -151,21 +151,21 @@ def load_exported(folder: str | pathlib.Path) -> Exported:
 def load_initial(
     initial: str, template: Mapping[str, Tree], part: Literal["all", "encoder"] = "all"
 ) -> dict[str, Tree]:
-    """Read the parameters that a run starts from.
+    """Read the parameters for a warm start.
 
     Args:
-        initial: Folder of a finished run, folder of an export, or a file ``.npz`` or ``.safetensors`` of either.
-        template: Named trees of the structure, shapes and dtypes that the run needs; for an encoder those of the
+        initial: Folder of a finished run, folder of an export, or a ``.npz`` or ``.safetensors`` file of either.
+        template: Named trees with the structure, shapes and dtypes that the run needs; for an encoder, those of the
             modules below the head.
-        part: ``all``, or ``encoder``: of the modules in ``template``, those whose first name the source has too; its
-            other modules are not read.
+        part: ``all``, or ``encoder`` for the modules of ``template`` whose top-level name is also in the source; other
+            modules of the source are not read.
 
     Returns:
-        Named trees as in ``template``, for an encoder of the modules that were found.
+        Named trees as in ``template``; for an encoder, only the modules found in the source.
 
     Raises:
-        ValueError: if nothing of the kind stands there, it cannot be read, or it does not fit; the message has the path
-            of the array and both shapes.
+        ValueError: if the source does not exist, cannot be read or does not fit; the message has the path of the array
+            and both shapes.
     """
     path = pathlib.Path(initial)
     try:
@@ -181,13 +181,13 @@ def load_initial(
 def _of_encoder(
     arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], path: pathlib.Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Tree]]:
-    """Arrays and modules of the encoders that a file and a run have in common."""
+    """Arrays of a file and modules of a run that belong to their common encoder."""
     firsts = {name.split("/")[1] for name in arrays if name.startswith("params/")}
     wanted = {module.split("/")[0] for module in template["params"]}
     if not firsts & wanted:
         raise ValueError(
-            f"{path} has no encoder that fits: it has the modules {', '.join(sorted(firsts)) or 'of nothing'}; the "
-            f"run's encoder has {', '.join(sorted(wanted))}. Give a run of the same torso."
+            f"{path} has no encoder that fits: it has the modules {', '.join(sorted(firsts)) or '(none)'}; the "
+            f"run's encoder has {', '.join(sorted(wanted))}. Give a run with the same torso."
         )
     shared = firsts & wanted
     kept = {
@@ -218,7 +218,7 @@ def _arrays_at(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _entry(name: str, array: np.ndarray) -> dict[str, Any]:
-    checksum = hashlib.sha256(array.tobytes()).hexdigest()  # of the elements in C order
+    checksum = hashlib.sha256(array.tobytes()).hexdigest()  # elements in C order
     return {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "sha256": checksum}
 
 

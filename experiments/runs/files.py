@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all and read without pickle: JSON, and arrays by name."""
+"""Files of a run, written atomically and read without pickle: JSON, and named arrays."""
 
 import json
 import os
@@ -13,29 +13,31 @@ import jax
 import numpy as np
 
 Tree = Any
-# Most bytes that an archive of arrays may unpack to, as a multiple of its size; those of NumPy are not compressed.
+# Maximum unpacked size of an array archive, as a multiple of its file size; NumPy's archives are not compressed.
 _UNPACKED = 100
 
 
 def save_variables(path: pathlib.Path, trees: Mapping[str, Tree]) -> None:
-    """Write named trees as arrays by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``)."""
+    """Write named trees as arrays named by path (``params/mlp/~/linear_0/w`` for a leaf of ``params``)."""
     write_arrays(path, {name: np.asarray(leaf) for name, leaf in _named(trees)})
 
 
 def load_variables(path: pathlib.Path, template: Mapping[str, Tree]) -> dict[str, Tree]:
-    """Read named trees of the structure, shapes and dtypes of ``template``; NumPy arrays where it has them.
+    """Read named trees with the structure, shapes and dtypes of ``template``; NumPy leaves stay NumPy arrays.
 
     Raises:
-        ValueError: if the file is no npz of plain arrays, does not fit or is not finite; the message names the array.
+        ValueError: if the file is not an archive of plain arrays, or if an array does not fit or is not finite; the
+            message names the array.
     """
     return fitted(read_arrays(path), template, str(path))
 
 
 def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], source: str) -> dict[str, Tree]:
-    """Arrange arrays by path as trees of the structure, shapes and dtypes of ``template``; NumPy where it has NumPy.
+    """Arrange arrays by path as trees with the structure of ``template``; NumPy leaves stay NumPy arrays.
 
     Raises:
-        ValueError: if they do not fit or are not finite; the message begins with ``source`` and names the array.
+        ValueError: if an array does not fit ``template`` in shape or dtype, or is not finite; the message starts with
+            ``source`` and names the array.
     """
     expected = dict(_named(template))
     for name in sorted(arrays.keys() | expected.keys()):
@@ -43,7 +45,7 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
         if got != wanted:
             raise ValueError(f"{source}: {name}: got {got}; the config's network has {wanted}. {_way_out(name, got)}")
         if arrays[name].dtype.kind == "f" and not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{source}: {name} is not finite. Its run diverged; give another.")
+            raise ValueError(f"{source}: {name} is not finite. Its run diverged; give another run.")
     leaves = [
         jax.numpy.array(arrays[name]) if isinstance(leaf, jax.Array) else arrays[name]
         for name, leaf in expected.items()
@@ -53,28 +55,28 @@ def fitted(arrays: Mapping[str, np.ndarray], template: Mapping[str, Tree], sourc
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as ``.npz`` or ``.safetensors``, by the path's suffix; neither holds pickles."""
+    """Write named arrays as ``.npz`` or ``.safetensors``, by the suffix of the path; neither format uses pickle."""
     if path.suffix == ".npz":
         _replace_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are no keywords
         return
     import safetensors.numpy
 
-    # Its writer takes the memory as it lies.
+    # safetensors writes the memory of an array without regard to its strides.
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     _replace_whole(path, lambda file: file.write(data))
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Read a file of :func:`write_arrays`.
+    """Read a file written by :func:`write_arrays`.
 
     Raises:
-        ValueError: if it is no such file, or holds something else than plain arrays; no pickle is ever loaded.
+        ValueError: if the file is not of that format or contains other objects than plain arrays; no pickle is loaded.
     """
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(
-            f"{path}: got {path.suffix or 'no suffix'}; expected .npz or .safetensors. Other formats, .pkl, .pt and "
-            ".pth among them, may be pickles, which run code as they are read, and are never loaded. Where the file "
-            "is your own, write its arrays with numpy.savez or safetensors."
+            f"{path}: got {path.suffix or 'no suffix'}; expected .npz or .safetensors. Other formats, such as .pkl, "
+            ".pt and .pth, may be pickles, which execute code when they are read, and are never loaded. If the file "
+            "is your own, save its arrays with numpy.savez or safetensors."
         )
     try:
         if path.suffix == ".npz":
@@ -86,10 +88,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
             arrays = safetensors.numpy.load(path.read_bytes())
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
     except _SizeError as error:
         raise ValueError(f"{path}: {error}") from None
-    except Exception as error:  # whatever a file of something else makes a reader raise
+    except Exception as error:  # a file of another kind can make the reader raise any exception
         kind = path.suffix.removeprefix(".")
         raise ValueError(f"{path}: cannot be read as {kind} of plain arrays (no pickle is ever loaded).") from error
     return arrays
@@ -100,9 +102,9 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """Lock the folder of a run against other processes; the lock ends with the process.
 
     Raises:
-        ValueError: if another process has it (the message names its number), or the folder cannot be written.
+        ValueError: if another process holds the lock (the message has its process id), or the folder is not writable.
     """
-    if sys.platform == "win32":  # has no such locks
+    if sys.platform == "win32":  # has no file locks of this kind
         yield
         return
     import fcntl
@@ -117,7 +119,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise ValueError(
-                f"{folder}: process {file.read() or '?'} is at work there. Wait for it, or stop it."
+                f"{folder}: process {file.read() or '?'} is using this folder. Wait for it, or stop it."
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -126,27 +128,27 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     _replace_whole(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a JSON file that contains an object.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if it contains anything else.
     """
     try:
         value = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: got no JSON ({error}); the file was changed by hand?") from None
+        raise ValueError(f"{path}: got no JSON ({error}); was the file changed by hand?") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: got a {type(value).__name__}; expected a JSON object.")
     return value
 
 
 class _SizeError(ValueError):
-    """An archive that unpacks to far more than its size."""
+    """Error for an archive whose unpacked size far exceeds its file size."""
 
 
 def _check_size(path: pathlib.Path) -> None:
@@ -155,8 +157,8 @@ def _check_size(path: pathlib.Path) -> None:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > _UNPACKED * size + 2**20:
         raise _SizeError(
-            f"got a file of {size} bytes that unpacks to {unpacked}; expected at most {_UNPACKED} times as many. Where "
-            "it is your own, write it with numpy.savez, which does not compress."
+            f"got a file of {size} bytes that unpacks to {unpacked}; expected at most {_UNPACKED} times as many. If it "
+            "is your own, save it with numpy.savez, which does not compress."
         )
 
 
@@ -167,12 +169,12 @@ def _named(trees: Mapping[str, Tree]) -> list[tuple[str, Any]]:
 
 def _way_out(name: str, got: str) -> str:
     if name.endswith("/support") and got == "nothing":
-        return "The source was trained with a given support: give --v-min and --v-max as it has them."
+        return "The source was trained with a fixed support: give the same --v-min and --v-max."
     if name.endswith("/support"):
-        return "The source derived its support from rewards: leave out --v-min and --v-max."
+        return "The source derived its support from rewards: omit --v-min and --v-max."
     return (
-        "Parameters fit a network of the same layers, on an environment of the same spaces, under the same "
-        "normalisation."
+        "Parameters fit only a network with the same layers, for an environment with the same spaces and the same "
+        "normalization."
     )
 
 

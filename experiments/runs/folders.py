@@ -1,4 +1,4 @@
-"""Folder of a run: its name, whether a run may be made in it, and its config."""
+"""Folder of a run: its default name, the checks for a new run, and its config."""
 
 import pathlib
 import re
@@ -19,7 +19,7 @@ def prepare_folder(folder: pathlib.Path) -> None:
     """Make the folder of a new run.
 
     Raises:
-        ValueError: if it holds a run, is a file, or cannot be written.
+        ValueError: if the folder contains a run or other files, is a file, or is not writable.
     """
     if folder.is_file():
         raise ValueError(f"out: {folder} is a file; expected a folder that is new or empty.")
@@ -39,9 +39,9 @@ def prepare_folder(folder: pathlib.Path) -> None:
 
 
 def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
-    """``runs/dqn-CartPole-v1-periodic-200-seed0-DATE-TIME-1f3a``; the last four letters are random.
+    """Default folder, ``runs/dqn-CartPole-v1-periodic-200-seed0-DATE-TIME-1f3a``; the last four letters are random.
 
-    Other letters than those of names become dashes. A pretraining run has its method and the name of its data there.
+    Characters outside of names become dashes. For pretraining, the name contains the method and the data.
     """
     if isinstance(config, PretrainConfig):
         names: tuple[str, ...] = (config.method, pathlib.Path(config.data).stem, config.byol.target)
@@ -53,16 +53,16 @@ def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
-    """Read the config of the run in ``folder``; the config of a run of version 0.1.0 is converted.
+    """Read the config of the run in ``folder``; a config of version 0.1.0 is converted.
 
     Raises:
-        ValueError: if there is none, or it is not one that this version of polyak knows.
+        ValueError: if there is no config, or this version of polyak cannot read it.
     """
     written = _read_written(folder)
     if "method" in written["config"]:
         raise ValueError(
-            f"{folder}: the run pretrains an encoder, and has no agent. Train one from it with: polyak train --initial "
-            f"{shlex.quote(str(folder))} --initial-part encoder"
+            f"{folder}: the run pretrains an encoder, and has no agent. Train an agent from it with: polyak train "
+            f"--initial {shlex.quote(str(folder))} --initial-part encoder"
         )
     try:
         return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
@@ -71,7 +71,7 @@ def read_config(folder: pathlib.Path) -> RunConfig:
 
 
 def is_pretraining(folder: pathlib.Path) -> bool:
-    """Whether a pretraining run stands in ``folder``; False where no config can be read."""
+    """Whether ``folder`` contains a pretraining run; False if no config can be read."""
     try:
         return "method" in _read_written(folder)["config"]
     except ValueError:
@@ -82,11 +82,11 @@ def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
     """Read the config of the pretraining run in ``folder``.
 
     Raises:
-        ValueError: if there is none, or it is not one that this version of polyak knows.
+        ValueError: if there is no config, or this version of polyak cannot read it.
     """
     written = _read_written(folder)
     if "method" not in written["config"]:
-        raise ValueError(f"{folder}: the run trains an agent, and pretrains no encoder. Load it with polyak.load.")
+        raise ValueError(f"{folder}: the run trains an agent and pretrains no encoder. Load it with polyak.load.")
     try:
         return pretrain_config.from_json(written["config"])
     except (ValueError, TypeError) as error:
@@ -94,20 +94,21 @@ def read_pretrain_config(folder: pathlib.Path) -> PretrainConfig:
 
 
 def read_any_config_to_resume(folder: pathlib.Path) -> RunConfig | PretrainConfig:
-    """Read the config of a run, or of a pretraining run, that is to be continued.
+    """Read the config of a training or pretraining run, to continue the run.
 
     Raises:
         ValueError: as :func:`read_config_to_resume` and :func:`read_pretrain_config`.
     """
-    _read_written(folder)  # says what is wrong
+    _read_written(folder)  # raises if there is no readable config
     return read_pretrain_config(folder) if is_pretraining(folder) else read_config_to_resume(folder)
 
 
 def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
-    """Read the config of a run that is to be continued, which must be of this version.
+    """Read the config of a training run, to continue the run; the run must be of this version.
 
     Raises:
-        ValueError: as :func:`read_config`, or if the run was begun by version 0.1.0, whose checkpoints cannot be read.
+        ValueError: as :func:`read_config`, or if the run was started by version 0.1.0, whose checkpoints cannot be
+            read.
     """
     written = _read_written(folder)["config"]
     if "format" not in written and "method" not in written:
@@ -136,10 +137,10 @@ def _read_written(folder: pathlib.Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
         hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"
-        raise ValueError(f"{folder}: no run stands there (no config.json). {hint}")
+        raise ValueError(f"{folder}: no run found (no config.json). {hint}")
     written = read_json(folder / "config.json")
     if not isinstance(written.get("config"), dict):
-        raise ValueError(f'{folder / "config.json"}: got no "config"; the file was changed by hand?')
+        raise ValueError(f'{folder / "config.json"}: got no "config"; was the file changed by hand?')
     return written
 
 
@@ -153,7 +154,7 @@ def resume_command(folder: pathlib.Path) -> str:
 
 
 def _of_another_version(folder: pathlib.Path, written: dict[str, Any], error: Exception) -> ValueError | None:
-    """Error for a config that another version of polyak wrote; None if the version is this one."""
+    """Error for a config that another version of polyak wrote; None for this version."""
     versions = written.get("versions")
     other = versions.get("polyak") if isinstance(versions, dict) else None
     if other is None or other == __version__:

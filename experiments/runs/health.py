@@ -1,4 +1,4 @@
-"""Warnings about settings and symptoms that are probably mistakes."""
+"""Warnings about settings and symptoms that probably indicate mistakes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,71 +12,71 @@ from ...updates import Periodic, Target, rules_by_part
 from ..loops.carry import Carry
 from ..loops.learning import Record
 
-LIKE_A_DECAY = 0.5  # step sizes above it, and below 1, are hardly ever meant
-LEAST_MOVED = 0.01  # of the way to the online parameters, over a whole run
+LIKE_A_DECAY = 0.5  # step sizes above this value, and below 1, are rarely intended
+LEAST_MOVED = 0.01  # fraction of the way to the online parameters, over a whole run
 LONG_EPISODE = 100_000  # environment steps
 LARGE_REWARD = 1_000.0
-CLIPPED = 0.05  # of the bootstrap targets
-COLLAPSED_SPREAD = 0.4  # of projections; half of what healthy runs have
+CLIPPED = 0.05  # fraction of the bootstrap targets
+COLLAPSED_SPREAD = 0.4  # spread of the projections; half of the value in healthy runs
 COLLAPSED_AT = "feature_rank/0.01"
 
 
 def of_targets(targets: Mapping[str, Target], learner_steps: int) -> Iterator[str]:
-    """Warnings about targets and parts of targets: that hardly move in ``learner_steps``, or almost whole at a time.
+    """Warnings about target rules that barely move in ``learner_steps``, or move almost completely at each update.
 
     >>> from polyak.updates import incremental, periodic
     >>> for text in of_targets({"q": Target(periodic(30_000)), "average": Target(incremental(0.1))}, 24_500):
     ...     print(text)
     target q: periodic:30000 moves every 30000 learner steps, and the run has 24500, so it never moves. Give a shorter
-    period, or frozen if that is meant.
+    period, or frozen if this is intended.
     >>> for text in of_targets({"q": Target(incremental(0.995))}, 24_500):
     ...     print(text)
-    target q: incremental:0.995 goes 0.995 of the way to the online parameters at a time, so it is almost a copy. If
-    0.995 is a decay, the weight of the old parameters, give incremental:0.005.
+    target q: incremental:0.995 goes 0.995 of the way to the online parameters at each update, so it is almost a hard
+    copy. If 0.995 is a decay, the weight of the old parameters, give incremental:0.005.
     """
     for name, rule in rules_by_part({name: named.rule for name, named in targets.items()}).items():
         if not rule.period or not rule.step_size:
             continue  # none and frozen never move
         if LIKE_A_DECAY < (size := float(rule.step_size)) < 1:
             yield (
-                f"target {name}: {rule} goes {size:g} of the way to the online parameters at a time, so it is almost a "
-                f"copy. If {size:g} is a decay, the weight of the old parameters, give incremental:"
+                f"target {name}: {rule} goes {size:g} of the way to the online parameters at each update, so it is "
+                f"almost a hard copy. If {size:g} is a decay, the weight of the old parameters, give incremental:"
                 f"{round(1 - size, 12):g}."
             )
         updates = learner_steps // int(rule.period)
-        step_size = float(rule.step_size) / (2 if rule.horizon else 1)  # a cosine has half of it in the mean
+        step_size = float(rule.step_size) / (2 if rule.horizon else 1)  # the mean of a cosine is half of it
         moved = 1.0 if step_size == 1 else -math.expm1(updates * math.log1p(-step_size))
         if not updates:
             yield (
                 f"target {name}: {rule} moves every {rule.period} learner steps, and the run has {learner_steps}, so "
-                "it never moves. Give a shorter period, or frozen if that is meant."
+                "it never moves. Give a shorter period, or frozen if this is intended."
             )
         elif moved < LEAST_MOVED:
             yield (
                 f"target {name}: {rule} goes {moved:.2g} of the way to the online parameters in the {learner_steps} "
-                "learner steps of the run. Give a larger step size, or frozen if that is meant."
+                "learner steps of the run. Give a larger step size, or frozen if this is intended."
             )
 
 
 def of_operations(periodic: Mapping[str, Periodic], learner_steps: int) -> Iterator[str]:
-    """Warnings about periodic operations that are never due in a run of ``learner_steps``.
+    """Warnings about periodic operations that never fire in a run of ``learner_steps``.
 
     >>> for text in of_operations({"resets": Periodic(400, lambda key, state: state, last=100)}, 500):
     ...     print(text)
-    resets: none is due in the 500 learner steps of the run, with a period of 400 and none in the last period. Give a
-    period of at most 250 learner steps.
+    resets: never fires in the 500 learner steps of the run, because its period is 400 and it does not fire in the last
+    period. Give a period of at most 250 learner steps.
     """
     for name, operation in periodic.items():
         if not operation.count(learner_steps):
             yield (
-                f"{name}: none is due in the {learner_steps} learner steps of the run, with a period of "
-                f"{operation.period} and none in the last period. Give a period of at most {learner_steps // 2} "
-                "learner steps."
+                f"{name}: never fires in the {learner_steps} learner steps of the run, because its period is "
+                f"{operation.period} and it does not fire in the last period. Give a period of at most "
+                f"{learner_steps // 2} learner steps."
             )
 
 
 def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
-    """Warning about an agent that stops exploring for good: no epsilon in the end, no noise, no ensemble.
+    """Warning about an agent that stops exploring: final epsilon 0, no noisy layers, and no ensemble.
 
     >>> from polyak.agents import make_configs
     >>> configs = make_configs("dqn", fields={"epsilon": "linear(1,0,25%)"})
@@ -100,7 +100,7 @@ def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
 
 
 class Watch:
-    """Warnings during a run, each issued once; called with what the loop yields.
+    """Warnings during a run, each issued once; called with the values that the loop yields.
 
     Args:
         replay: Replay of the run.
@@ -113,7 +113,7 @@ class Watch:
         self._ended_at: float = steps
         self._look_at: float = 0
         self._support_fits = True
-        self._features_differ = replay.sample_spec().weights.shape[-1] > 1  # one row has rank 1 by itself
+        self._features_differ = replay.sample_spec().weights.shape[-1] > 1  # the features of one row always have rank 1
 
     def __call__(self, carry: Carry, record: Record) -> Iterator[str]:
         """Yield each new warning."""
@@ -121,7 +121,7 @@ class Watch:
             self._ended_at = max(record["ended_at"])
         if carry.steps - self._ended_at >= LONG_EPISODE:
             steps, self._ended_at = int(carry.steps - self._ended_at), math.inf
-            values = " With discount 1 values have no bound then: give less." if self._discount == 1 else ""
+            values = " With discount 1 values have no bound then: reduce it." if self._discount == 1 else ""
             yield (
                 f"no episode has ended in the last {steps} environment steps. If they should end, register the "
                 f"environment with max_episode_steps.{values}"
@@ -130,26 +130,26 @@ class Watch:
         if clipped > CLIPPED and self._support_fits:
             self._support_fits = False
             yield (
-                f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the returns "
-                "that the distribution can tell. Set them to the lowest and the highest discounted return of an "
-                "episode, or set normalize_rewards."
+                f"clipped_targets: {clipped:.0%} of the bootstrap targets lie outside of v_min to v_max, the range of "
+                "the support. Set them to the lowest and the highest discounted return of an episode, or set "
+                "normalize_rewards."
             )
         if is_collapsed(record) and self._features_differ:
             self._features_differ = False
             yield (
                 f"{COLLAPSED_AT}: the features of all observations point in one direction, or are 0, within 1 % of "
-                "their size: they have collapsed, and say nothing of the observation. Try a slower target, as in "
+                "their size: they have collapsed and carry no information. Try a slower target, as in "
                 '--target "q=periodic:50 encoder=incremental:0.005", --predictor-rate 10, a smaller '
-                "--prediction-weight, or --isotropy 0.1; --no-stop-gradient collapses by itself."
+                "--prediction-weight, or --isotropy 0.1; --no-stop-gradient alone causes collapse."
             )
         if carry.steps >= self._look_at and not carry.normalization.returns:
-            # Ever more seldom, since it goes through the whole replay.
+            # At increasing intervals, because it reads the whole replay.
             largest = float(np.abs(self._replay.rewards(carry.replay)).max(initial=0.0))
             self._look_at = 2 * carry.steps
             if largest >= LARGE_REWARD:
                 self._look_at = math.inf
                 yield (
-                    f"rewards: the largest so far is {largest:g} in size, and errors of that size drown all others. "
+                    f"rewards: the largest so far is {largest:g} in size, and errors of that size dominate all others. "
                     "Set normalize_rewards, or scale or clip them with gymnasium.wrappers.TransformReward."
                 )
 
@@ -165,7 +165,7 @@ def is_collapsed(record: Record) -> bool:
 
 
 class PretrainWatch:
-    """Warnings during pretraining, each issued once; called with what the loop yields."""
+    """Warnings during pretraining, each issued once; called with the values that the loop yields."""
 
     def __init__(self) -> None:
         self._differ = True
@@ -178,7 +178,7 @@ class PretrainWatch:
             self._differ = False
             yield (
                 f"projection_spread: {spread:.2g}, where 1 is that of vectors in all directions: the projections of "
-                "all images are nearly alike. They have collapsed, and the features with them learn little. Keep the "
-                "predictor and the stopped gradient, or try a slower target, as in --target incremental:0.004, or a "
+                "all images are nearly identical. They have collapsed, so the features learn little. Keep the "
+                "predictor and the stop-gradient, or try a slower target, as in --target incremental:0.004, or a "
                 "lower --learning-rate."
             )

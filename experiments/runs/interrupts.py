@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: the first requests a save and a stop, none disturbs a save."""
+"""Ctrl-C and SIGTERM during a run: the first signal saves and stops; signals during a save are deferred."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def postponed(event: threading.Event) -> Iterator[None]:
-    """Limit Ctrl-C and SIGTERM to setting ``event`` during a save, so that a second one loses nothing."""
+    """Make Ctrl-C and SIGTERM only set ``event`` within the context, so that a second signal cannot abort a save."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -24,7 +24,7 @@ def postponed(event: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Event that the first Ctrl-C (or SIGTERM) sets; a second one ends the process as usual."""
+    """Event that the first Ctrl-C or SIGTERM sets; a second signal has its usual effect."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

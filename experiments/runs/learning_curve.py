@@ -1,4 +1,4 @@
-"""Learning curve of one run, as a picture."""
+"""Figure of the learning curve of one run."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ SMOOTHING = 20  # episodes
 
 
 def learning_curve(records: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
-    """Draw every training episode's return, their running mean, and evaluations within the run, as a PNG.
+    """Draw the return of every training episode, their running mean, and evaluations during the run, as a PNG.
 
     Args:
-        records: the records of a run, in order.
-        path: where the picture goes.
-        title: what stands above it.
+        records: Records of the run, in order.
+        path: File of the figure.
+        title: Title of the figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy; no window system is touched
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import; no window system is used
     from matplotlib.figure import Figure
 
     ended_at = np.concatenate([record["ended_at"] for record in records] or [[]])

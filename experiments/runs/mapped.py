@@ -1,4 +1,4 @@
-"""Observations of a replay that lie in a file: what a checkpoint has of them, and how a file is brought back to it."""
+"""Checkpoints of replay observations in a memory-mapped file: their content, and restoring the file from them."""
 
 import pathlib
 import zlib
@@ -13,10 +13,10 @@ ROWS, OBSERVATIONS, CHECKSUMS = "replay rows", "replay observations", "replay ch
 
 
 class MappedRows:
-    """Rows of a mapped replay, as the checkpoints of a run save them.
+    """Rows of a memory-mapped replay, as the checkpoints of a run store them.
 
-    The file changes after a checkpoint too, so a checkpoint has the rows that may be overwritten while it is kept,
-    and a checksum of every row, by which a file that was damaged or replaced is noticed.
+    The file changes after a checkpoint. Therefore a checkpoint stores the rows that may be overwritten while it is
+    kept, and a checksum of every row, which reveals a damaged or replaced file.
 
     Args:
         steps: Number of steps of each environment that may follow while a checkpoint is kept.
@@ -28,7 +28,7 @@ class MappedRows:
         self._changed = np.zeros(0, np.int64)
 
     def snapshot(self, replay: HostReplay) -> dict[str, np.ndarray]:
-        """Arrays of a checkpoint: the rows that may be overwritten, their observations, and a checksum of each row."""
+        """Return the arrays of a checkpoint: the rows that may be overwritten, their observations, and checksums."""
         observation = replay.observation
         if isinstance(observation.base, np.memmap):
             observation.base.flush()
@@ -42,7 +42,7 @@ class MappedRows:
 
 
 def bring_back(observation: np.ndarray, snapshot: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    """Bring the observations in a file back to a checkpoint, in place.
+    """Restore the observations in a file to a checkpoint, in place.
 
     Args:
         observation: Observations of the replay, ``[rows, ...]``, mapped into memory.
@@ -50,7 +50,7 @@ def bring_back(observation: np.ndarray, snapshot: Mapping[str, np.ndarray], path
         path: Path of the file, for the error.
 
     Raises:
-        ValueError: if the file was changed by something else than the run.
+        ValueError: if the file was changed by anything other than the run.
     """
     observation[snapshot[ROWS]] = snapshot[OBSERVATIONS]
     [written] = np.nonzero(snapshot[CHECKSUMS])
@@ -63,6 +63,6 @@ def bring_back(observation: np.ndarray, snapshot: Mapping[str, np.ndarray], path
 
 
 def _checksums(observation: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """A checksum of each row, ``[R]`` uint32 and never 0, which stands for a row that was not written."""
+    """Checksum of each row, ``[R]`` uint32, never 0; 0 marks a row that was not written."""
     found = (zlib.crc32(observation[row].tobytes()) for row in rows.tolist())
     return np.fromiter((checksum or 1 for checksum in found), np.uint32, len(rows))

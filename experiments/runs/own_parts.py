@@ -1,4 +1,4 @@
-"""Network, terms of the loss and maker of an agent that are a person's own: texts of a config, and their objects."""
+"""User-defined network, loss terms and agent maker: their texts in a config, and their objects."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ from .config import RunConfig
 
 
 def own_network(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any] = {}) -> Any:
-    """Network in the place of the built-in one; None for the built-in one.
+    """User-defined network; None for the built-in network.
 
     Args:
         config: Config of the run.
         spec: Observations as the agent sees them, and the number of actions.
-        given: Objects that a program gave, by their text in the config.
+        given: Objects passed from Python, by their text in the config.
 
     Raises:
-        ValueError: if it cannot be imported, or was not given.
+        ValueError: if the network cannot be imported, or is missing from ``given``.
     """
     if config.network == "none":
         return None
@@ -28,10 +28,10 @@ def own_network(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, An
 
 
 def own_terms(config: RunConfig, given: Mapping[str, Any] = {}) -> dict[str, tuple[float, Any]]:
-    """Name to weight and term, of the terms that are added to the loss.
+    """Weights and terms to add to the loss, by name.
 
     Raises:
-        ValueError: if a text is no NAME=WEIGHT*TERM, or a term cannot be imported or was not given.
+        ValueError: if a text is not NAME=WEIGHT*TERM, or a term cannot be imported or is missing from ``given``.
 
     >>> own_terms(RunConfig(terms=("small=0.5*math:sqrt",)))["small"][0]
     0.5
@@ -49,10 +49,10 @@ def own_terms(config: RunConfig, given: Mapping[str, Any] = {}) -> dict[str, tup
 
 
 def own_maker(config: RunConfig, given: Mapping[str, Any] = {}) -> Callable[..., Agent]:
-    """Function that makes the agent: :func:`polyak.agents.make_agent`, or one of its signature.
+    """Function that makes the agent: :func:`polyak.agents.make_agent`, or a user-defined one with its signature.
 
     Raises:
-        ValueError: if it cannot be imported, or was not given.
+        ValueError: if the function cannot be imported, or is missing from ``given``.
     """
     if config.maker == "none":
         return make_agent
@@ -63,16 +63,16 @@ def own_maker(config: RunConfig, given: Mapping[str, Any] = {}) -> Callable[...,
 def part_texts(
     network: Any = None, terms: Mapping[str, tuple[float, Any]] | None = None, maker: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of a config, and what must be given again with them.
+    """Fields of a config, and the objects that must be passed again with them.
 
     Args:
-        network: Network, or a function of the spec that returns one; None for none.
-        terms: Name to weight and term; None for none.
-        maker: Function of the signature of ``make_agent``; None for none.
+        network: Network, or a function from the spec to a network; None for none.
+        terms: Weights and terms by name; None for none.
+        maker: Function with the signature of ``make_agent``; None for none.
 
     Raises:
-        TypeError: if ``terms`` is not a mapping of names to weights and functions.
-        ValueError: if two objects have the same name, by which they could not be told apart.
+        TypeError: if ``terms`` is not a mapping from names to weights and functions.
+        ValueError: if two objects have the same name and cannot be distinguished.
     """
     fields: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def part_texts(
     def text(value: Any) -> str:
         found = value if isinstance(value, str) else text_of(value)
         if found.startswith("<") and given.setdefault(found, value) is not value:
-            raise ValueError(f"terms: got two objects of the name {found}; give functions with names of their own.")
+            raise ValueError(f"terms: got two objects of the name {found}; give functions with different names.")
         return found
 
     if network is not None:

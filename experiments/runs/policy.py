@@ -1,4 +1,4 @@
-"""Greedy policy of the parameters of a run, for observations as its environment gives them."""
+"""Greedy policy with the parameters of a run, for observations of its environment."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ class Policy(NamedTuple):
     """Greedy policy.
 
     Attributes:
-        spaces: Spaces of the environment, with observations as the agent sees them: stacks, where frames are stacked.
+        spaces: Spaces of the environment, with observations as the agent sees them, stacked if frames are stacked.
         actions: Function of observations ``[B, ...]`` and masks ``[B, A]``, or ``()``, to actions from 0, ``[B]``.
-        values: Function of observations ``[B, ...]`` to values ``[B, A]``; None where the agent has none.
-        refusal: Reason for which it cannot act on single observations; None where it can.
+        values: Function from observations ``[B, ...]`` to values ``[B, A]``; None if the agent has no values.
+        refusal: Reason why the policy cannot act on single observations; None if it can.
     """
 
     spaces: Spaces
@@ -36,17 +36,17 @@ class Policy(NamedTuple):
 def make_policy(
     config: RunConfig, variables: Variables, scaling: Scaling, folder: pathlib.Path, given: Mapping[str, Any] = {}
 ) -> Policy:
-    """Make the greedy policy of parameters.
+    """Make the greedy policy.
 
     Args:
         config: Config of the run.
         variables: Parameters and module state.
         scaling: Scaling of observations.
         folder: Folder of the run, for the error.
-        given: Objects that a program gave, by their text in the config.
+        given: Objects passed from Python, by their text in the config.
 
     Raises:
-        ValueError: if an object was not given.
+        ValueError: if an object is missing from ``given``.
     """
     parts = build(without_workers(config), given=given)
     parts.environment.close()
@@ -71,7 +71,7 @@ def make_policy(
     refusal = None
     if config.agent.network.core is not None:
         refusal = (
-            "act: this agent is recurrent, so that its action depends on the whole episode. Play whole episodes with "
+            "act: this agent is recurrent, so its action depends on the whole episode. Play whole episodes with "
             f"polyak.evaluate({str(folder)!r}), or carry its recurrent state (Agent.evaluate_act)."
         )
     spec = spaces.spec._replace(observation=seen)
@@ -83,15 +83,15 @@ def act(policy: Policy, observation: Any, action_mask: Any = None) -> Any:
 
     Args:
         policy: Policy.
-        observation: Observation, or a batch of them on a first axis.
-        action_mask: Legal actions, ``[A]`` or ``[B, A]``, of an environment with masks.
+        observation: Observation, or a batch of observations with a leading batch axis.
+        action_mask: Legal actions, ``[A]`` or ``[B, A]``, for an environment with masks.
 
     Returns:
         An int, or ``[B]`` int64.
 
     Raises:
         ValueError: if an observation has another shape, is not finite, or is outside its space; if a mask is missing or
-            leaves no legal action; if the agent is recurrent.
+            has no legal action; if the agent is recurrent.
     """
     observations, is_one = _observations(policy, observation)
     masks: Any = ()
@@ -109,13 +109,13 @@ def q_values(policy: Policy, observation: Any) -> np.ndarray:
     """
     observations, is_one = _observations(policy, observation)
     if policy.values is None:
-        raise ValueError("q_values: this agent, which was given from Python, has none (Agent.q_values).")
+        raise ValueError("q_values: this agent was passed from Python and has no Agent.q_values.")
     values = np.asarray(policy.values(observations))
     return values[0] if is_one else values
 
 
 def _observations(policy: Policy, observation: Any) -> tuple[np.ndarray, bool]:
-    """Observations with a batch axis, checked as those of an environment are, and whether there was only one."""
+    """Checked observations with a batch axis, and whether the input was a single observation."""
     if policy.refusal is not None:
         raise ValueError(policy.refusal)
     axes = 0 if policy.spaces.observation_start is not None else len(policy.spaces.spec.observation.shape)

@@ -1,8 +1,8 @@
-"""Pretraining runs: begun, resumed and evaluated.
+"""Pretraining runs: start, resumption and evaluation.
 
 Files of a run: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``parameters.npz`` (the online network),
-``evaluation.json`` (probes of the encoder, of its initialisation and of the pixels), ``learning_curve.png`` (probes
-over the run), ``embedding.png`` (features in the plane), and copies of the records by the loggers.
+``evaluation.json`` (probes of the encoder, of its initialization and of the pixels), ``learning_curve.png`` (probes
+during the run), ``embedding.png`` (features in two dimensions), and copies of the records written by the loggers.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from .records import read_jsonl
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
-_ENCODED = 500  # images at a time
+_ENCODED = 500  # number of images encoded at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PretrainParts:
 
     @functools.cached_property
     def encode(self) -> Callable[[LearnerState, np.ndarray], np.ndarray]:
-        """Function of the learner's state and images ``[N, H, W, C]`` to features ``[N, D]``."""
+        """Function from the learner's state and images ``[N, H, W, C]`` to features ``[N, D]``."""
         compiled = jax.jit(self.byol.encode)
 
         def encode(state: LearnerState, images: np.ndarray) -> np.ndarray:
@@ -58,15 +58,15 @@ class PretrainParts:
 
 
 def build_pretraining(config: PretrainConfig) -> PretrainParts:
-    """Read the images, and make the method for them; nothing is written.
+    """Read the images and make the method for them, without writing anything.
 
     Raises:
-        ValueError: if the images cannot be read, or do not suit the encoder.
+        ValueError: if the images cannot be read, or do not fit the encoder.
     """
     images = split(load_images(config.data))
     shape = jax.ShapeDtypeStruct(images.train.images.shape[1:], images.train.images.dtype)
     byol = make_byol(config.byol, shape, total_learner_steps=config.steps)
-    jax.eval_shape(byol.init, jax.random.key(0))  # raises where the images do not suit the encoder
+    jax.eval_shape(byol.init, jax.random.key(0))  # raises if the images do not fit the encoder
     return PretrainParts(config, byol, images)
 
 
@@ -77,14 +77,14 @@ def pretrain(
 
     Args:
         config: Config of the run.
-        folder: Folder, new or empty.
+        folder: Folder, which must be new or empty.
         on_record: Function called with each record.
         report: Function called with each message.
         on_begin: Function called with the folder and the resolved config, once both are written.
 
     Raises:
         ValueError, TypeError: if an input is wrong, before the first gradient step, or if training has diverged.
-        OSError: if the disk is full or gone; a note has the command that continues the run.
+        OSError: if the disk is full or unavailable; a note has the command that continues the run.
     """
     check_installed(config.loggers)
     parts = build_pretraining(config)
@@ -100,10 +100,10 @@ def pretrain(
 def resume_pretraining(
     folder: pathlib.Path, on_record: OnRecord, report: Report, on_begin: OnBegin | None = None
 ) -> dict[str, Any] | None:
-    """Continue a pretraining run from its newest checkpoint as if it had never stopped; see :func:`pretrain`.
+    """Continue a pretraining run exactly from its newest checkpoint; see :func:`pretrain`.
 
     Raises:
-        ValueError: if no pretraining run stands in ``folder``, or its checkpoint is of another run.
+        ValueError: if ``folder`` contains no pretraining run, or the checkpoint belongs to another run.
         OSError: as :func:`pretrain`.
     """
     config = read_pretrain_config(folder)
@@ -126,7 +126,7 @@ def resume_pretraining(
 
 
 def resolved(parts: PretrainParts) -> dict[str, Any]:
-    """Content of ``config.json``: the config, what follows from it, and the versions it ran on."""
+    """Content of ``config.json``: config, derived values, and versions of the libraries."""
     train, test = parts.images
     rules = rules_by_part({name: target.rule for name, target in parts.byol.targets.items()})
     libraries = ("jax", "jaxlib", "dm-haiku", "optax", "numpy", "scipy")
@@ -197,7 +197,7 @@ def _run(
 
 
 def _probe(parts: PretrainParts, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-    """Probes of what a function makes of the images; empty without labels."""
+    """Probes of the features that ``encode`` computes from the images; empty without labels."""
     train, test = parts.images
     if test is None or train.labels is None or test.labels is None:
         return {}

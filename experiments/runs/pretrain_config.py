@@ -1,6 +1,6 @@
-"""Config of a pretraining run: one frozen dataclass of parts, from flat fields, and to and from JSON.
+"""Config of a pretraining run: a frozen dataclass of parts, made from flat fields, and converted to and from JSON.
 
-It imports nothing heavy.
+This module imports nothing heavy.
 """
 
 import dataclasses
@@ -18,20 +18,21 @@ _BEGINS_WITH = ("byol", "method")
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig(Part):
-    """Config of a pretraining run; with the versions of the libraries and the images, all that the run depends on.
+    """Config of a pretraining run. The config, the images and the versions of the libraries determine the run.
 
     Attributes:
         byol: Config of BYOL.
         method: Method of pretraining.
-        data: Images: mnist5k (needs the extra images), a .npz with an array images, or a folder of images.
+        data: Source of the images: mnist5k (requires the extra images), a .npz file with an array images, or a folder
+            of images.
         steps: Number of gradient steps.
-        batch_size: Number of images of a gradient step; each gives two views.
+        batch_size: Number of images of a gradient step; each image gives two views.
         seed: Seed of all random numbers.
         log_every: Number of gradient steps between two lines of metrics.
-        probe_every: Number of gradient steps between two probes of the features, where images have labels.
+        probe_every: Number of gradient steps between two probes of the features, for images with labels.
         checkpoint_every: Number of gradient steps between two checkpoints.
-        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
-            (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
+        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
+            wandb (Weights & Biases, offline unless WANDB_MODE is set); may be empty.
     """
 
     byol: BYOLConfig = BYOLConfig()
@@ -57,15 +58,15 @@ PRETRAIN_LEAVES = tuple(field.name for field in dataclasses.fields(PretrainConfi
 
 
 def make_pretrain_config(method: str = "byol", fields: Mapping[str, Any] = {}) -> PretrainConfig:
-    """Config of a pretraining run.
+    """Make the config of a pretraining run.
 
     Args:
         method: Name of the method.
-        fields: Leaves by name, and unions by the name of a kind or by a part.
+        fields: Leaves by name; a union is given by the name of a kind or by a part.
 
     Raises:
-        ValueError: if a name is unknown, belongs to a part that is not there, or a value is out of range.
-        TypeError: if a value is of another type than the field's.
+        ValueError: if a name is unknown or belongs to an absent part, or if a value is out of range.
+        TypeError: if a value does not have the type of its field.
 
     >>> config = make_pretrain_config("byol", {"optimizer": "lars", "momentum": 0.8, "steps": 100})
     >>> config.byol.optimizer.momentum, config.steps
@@ -76,7 +77,7 @@ def make_pretrain_config(method: str = "byol", fields: Mapping[str, Any] = {}) -
 
 
 def to_json(config: PretrainConfig) -> dict[str, Any]:
-    """Convert a config to JSON's types, with its format.
+    """Convert a config to JSON types, with its format.
 
     >>> written = to_json(PretrainConfig())
     >>> written["format"], written["method"], written["byol"]["optimizer"]["kind"]
@@ -86,11 +87,11 @@ def to_json(config: PretrainConfig) -> dict[str, Any]:
 
 
 def from_json(fields: Mapping[str, Any]) -> PretrainConfig:
-    """Read a config from JSON; the inverse of :func:`to_json`.
+    """Read a config from JSON, the inverse of :func:`to_json`.
 
     Raises:
         ValueError: if the format or a field is unknown, or a value is out of range.
-        TypeError: if a value is of another type than the field's.
+        TypeError: if a value does not have the type of its field.
 
     >>> from_json(to_json(PretrainConfig(seed=3))) == PretrainConfig(seed=3)
     True

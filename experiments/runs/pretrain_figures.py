@@ -1,4 +1,4 @@
-"""Figures of a pretraining run: its probes over time, and its features in the plane."""
+"""Figures of a pretraining run: probes over time, and features in two dimensions."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 
 PROBES = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "nearest neighbours"}
-LEAST_OF_TSNE = 100  # images
-SHOWN = 2000  # images of the embedding
-_MARKED = 12  # classes that are in the legend
+LEAST_OF_TSNE = 100  # minimum number of images for t-SNE
+SHOWN = 2000  # number of images in the embedding
+_MARKED = 12  # maximum number of classes in the legend
 
 
 def probes_figure(
     records: Sequence[Mapping[str, Any]], result: Mapping[str, Any], path: pathlib.Path, title: str
 ) -> None:
-    """Draw the probes over the gradient steps, with those of the pixels as dotted lines; without labels, the spread.
+    """Draw the probes over gradient steps, with those of the pixels as dotted lines; without labels, draw the spread.
 
     Args:
         records: Records of the run, in order.
         result: Content of ``evaluation.json``.
-        path: File of the picture, a PNG.
-        title: Title of the picture.
+        path: File of the figure, a PNG.
+        title: Title of the figure.
     """
     figure, axes = _figure()
     probed = [record for record in records if "probe/linear" in record]
@@ -48,16 +48,16 @@ def probes_figure(
 
 
 def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, title: str) -> None:
-    """Draw features in the plane, coloured by label.
+    """Draw features in two dimensions, coloured by label.
 
-    The plane is that of t-SNE where scikit-learn is installed, which the extra ``images`` brings, and else, or for a
-    few images, that of the first two principal components.
+    The dimensions are those of t-SNE if scikit-learn is installed (by the extra ``images``) and there are at least 100
+    images. Otherwise they are the first two principal components.
 
     Args:
-        features: ``[N, D]``; the first 2000 are drawn.
-        labels: ``[N]``, or None.
-        path: File of the picture, a PNG.
-        title: Title of the picture.
+        features: ``[N, D]``, features; the first 2000 are drawn.
+        labels: ``[N]``, labels, or None.
+        path: File of the figure, a PNG.
+        title: Title of the figure.
     """
     features = features[:SHOWN].astype(np.float64)
     labels = np.zeros(len(features), int) if labels is None else labels[:SHOWN]
@@ -77,19 +77,19 @@ def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: path
 
 
 def in_the_plane(features: np.ndarray) -> tuple[np.ndarray, str]:
-    """Places ``[N, 2]`` of features ``[N, D]``, and the method that gave them.
+    """Embedding ``[N, 2]`` of features ``[N, D]``, and the name of its method.
 
     >>> places, how = in_the_plane(np.eye(4))
     >>> places.shape, how
     ((4, 2), 'features by their first two principal components')
     """
     places = principal_components(features)
-    if len(features) >= LEAST_OF_TSNE and np.ptp(places[:, 0]) > 0:  # t-SNE cannot place features that are all alike
+    if len(features) >= LEAST_OF_TSNE and np.ptp(places[:, 0]) > 0:  # t-SNE fails if all features are equal
         try:
             from sklearn.manifold import TSNE
 
             return TSNE(init="pca", random_state=0).fit_transform(features), "features by t-SNE"
-        except ImportError:  # the extra images is not installed
+        except ImportError:  # the extra ``images`` is not installed
             pass
     return places, "features by their first two principal components"
 
@@ -110,7 +110,7 @@ def principal_components(features: np.ndarray) -> np.ndarray:
 
 
 def _figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy; no window system is touched
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import; no window system is used
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

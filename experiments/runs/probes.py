@@ -1,19 +1,19 @@
-"""Probes of features: how well simple classifiers tell the labels from them, the encoder being frozen.
+"""Probes of features: accuracy of simple classifiers on the features of a frozen encoder.
 
-All of them see features with the mean and the scale of the training images taken out: the scale is one number for all
-features, so that features keep their sizes relative to each other.
+All probes use features that are centered by the mean and divided by one scale, computed on the training images. The
+scale is one number for all features, so their relative sizes do not change.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-LABELS = 10  # of each class, for the probe with few labels
-DRAWS = 5  # of these, over which its accuracy is averaged
+LABELS = 10  # labels of each class, for the probe with few labels
+DRAWS = 5  # random subsets over which the accuracy of this probe is averaged
 NEIGHBOURS = 5
-_PENALTY = 1.0  # on half the squared weights, beside the sum of the cross-entropies
+_PENALTY = 1.0  # weight of half the squared weights, added to the sum of the cross-entropies
 _ITERATIONS = 200
-_ROWS = 512  # compared with all others at a time
+_ROWS = 512  # rows compared with all training rows at a time
 
 
 def probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> dict[str, float]:
@@ -21,13 +21,13 @@ def probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_la
 
     Args:
         train: ``[N, D]``, features of the training images.
-        train_labels: ``[N]``, numbers from 0 on.
+        train_labels: ``[N]``, labels counted from 0.
         test: ``[M, D]``, features of the test images.
-        test_labels: ``[M]``.
+        test_labels: ``[M]``, labels.
 
     Returns:
-        ``probe/few_labels``: logistic regression on 10 images of each class, mean of 5 draws; ``probe/linear``: on all
-        training images; ``probe/knn``: the most frequent label of the 5 nearest training images.
+        ``probe/few_labels``: logistic regression on 10 images of each class, mean over 5 subsets; ``probe/linear``: on
+        all training images; ``probe/knn``: majority label of the 5 nearest training images.
 
     >>> features, labels = np.array([[0.0, 1.0], [1.0, 0.0]] * 10), np.array([0, 1] * 10)
     >>> probe(features, labels, features, labels)
@@ -45,7 +45,7 @@ def probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_la
 
 
 def few_labels(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of each of 5 draws of 10 images of each class, fewer where a class has fewer; the same at every call.
+    """Rows of 5 random subsets with 10 images of each class, or all if a class has fewer; deterministic.
 
     >>> [len(rows) for rows in few_labels(np.repeat([0, 1, 2], [4, 20, 20]))]
     [24, 24, 24, 24, 24]
@@ -65,7 +65,7 @@ def _scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _classify(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Labels that a multinomial logistic regression gives the test images."""
+    """Predict the labels of test images by multinomial logistic regression."""
     from scipy.optimize import minimize
 
     classes, width = int(labels.max()) + 1, features.shape[1]
@@ -89,7 +89,7 @@ def _classify(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
 
 
 def _nearest(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Most frequent label of the nearest neighbours by Euclidean distance; the smallest label in a tie."""
+    """Majority label of the nearest neighbours by Euclidean distance; ties go to the smallest label."""
     squares, count = np.sum(features**2, axis=1), min(NEIGHBOURS, len(features))
     found = []
     for start in range(0, len(test), _ROWS):

@@ -1,4 +1,4 @@
-"""Pictures of a run that plays: a video where ffmpeg is there, else an animated GIF."""
+"""Recording of a run's greedy episodes: a video if ffmpeg is installed, otherwise an animated GIF."""
 
 import contextlib
 import pathlib
@@ -30,23 +30,23 @@ def record(
     checkpoint: str | None = None,
     given: Mapping[str, Any] = {},
 ) -> pathlib.Path:
-    """Play greedy episodes with the parameters of a run and write what the environment renders.
+    """Play greedy episodes with the parameters of a run and write the rendered frames.
 
     Args:
         folder: Folder of the run.
-        out: File to write, ``.mp4`` (needs ffmpeg) or ``.gif``; None for ``episode.mp4``, or ``episode.gif`` without
-            ffmpeg, in the folder of the run.
+        out: File to write, ``.mp4`` (needs ffmpeg) or ``.gif``. None writes ``episode.mp4``, or ``episode.gif`` without
+            ffmpeg, to the folder of the run.
         episodes: Number of episodes.
-        seed: Seed of the environment; None for that of the run's own evaluation.
-        checkpoint: ``newest``, ``best`` or the step of a checkpoint; None for the parameters at the end.
-        given: Objects that a program gave, by their text in the config.
+        seed: Seed of the environment; None for the seed of the final evaluation.
+        checkpoint: ``newest``, ``best`` or the step of a checkpoint; None for the final parameters.
+        given: Objects passed from Python, by their text in the config.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        ValueError: if no run with such parameters stands in ``folder``, the file has another ending or cannot be
-            written, or the environment renders no pictures.
+        ValueError: if ``folder`` contains no run with these parameters, the file has another suffix or cannot be
+            written, or the environment does not render images.
     """
     ffmpeg = shutil.which("ffmpeg")
     path = out or folder / f"episode.{'mp4' if ffmpeg else 'gif'}"
@@ -64,7 +64,7 @@ def record(
     try:
         env = make_one(rendering)
     except EnvironmentFailure as error:
-        raise ValueError(f"{error}. An environment is recorded that takes render_mode='rgb_array'.") from error
+        raise ValueError(f"{error}. The environment must support render_mode='rgb_array'.") from error
     frames: list[np.ndarray] = []
 
     def look() -> None:
@@ -74,7 +74,7 @@ def record(
             raise ValueError(f"env: {config.env} cannot be rendered: {error}") from error
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.dtype != np.uint8:
             raise ValueError(
-                f"env: {config.env} rendered {type(frame).__name__}; expected an array [H, W, 3] of bytes, under "
+                f"env: {config.env} rendered {type(frame).__name__}; expected an array [H, W, 3] of uint8 with "
                 "render_mode='rgb_array'."
             )
         frames.append(frame.copy())
@@ -93,7 +93,7 @@ def record(
 def _write(frames: Sequence[np.ndarray], path: pathlib.Path, fps: int, ffmpeg: str | None) -> None:
     height, width, _ = frames[0].shape
     if path.suffix == ".gif":
-        from PIL import Image  # comes with matplotlib
+        from PIL import Image  # installed with matplotlib
 
         first, *others = (Image.fromarray(frame) for frame in frames)
         first.save(path, save_all=True, append_images=others, duration=max(1000 // fps, 20), loop=0)

@@ -1,4 +1,4 @@
-"""Images of an environment, recorded under uniformly random actions, to pretrain on."""
+"""Recording of images from an environment with uniformly random actions, for pretraining."""
 
 import contextlib
 import pathlib
@@ -16,21 +16,21 @@ from .images import checked_images
 def record_frames(
     env: str, out: pathlib.Path, *, steps: int = 5_000, frame_stack: int = 1, seed: int = 0
 ) -> np.ndarray:
-    """Record observations as an agent sees them, frames stacked, and write them as ``images`` of a ``.npz``.
+    """Record observations as an agent sees them, with stacked frames, and write them as ``images`` of a ``.npz``.
 
     Args:
         env: Id of a Gymnasium environment.
-        out: File to write, a ``.npz`` that does not exist.
+        out: File to write, a ``.npz`` that does not exist yet.
         steps: Number of observations.
         frame_stack: Number of frames of an observation.
         seed: Seed of the environment and of the actions.
 
     Returns:
-        The images, ``[steps, H, W, C]``.
+        Images, ``[steps, H, W, C]``.
 
     Raises:
-        ValueError: if there is no such environment, its observations are not images of bytes or of floats in [0, 1], a
-            number is below 1, or the file exists, cannot be written, or is no ``.npz``.
+        ValueError: if there is no such environment, its observations are not images of uint8 or of floats in [0, 1], a
+            number is below 1, or the file exists, cannot be written, or is not a ``.npz``.
         EnvironmentFailure: if the environment raises.
     """
     if out.suffix != ".npz":

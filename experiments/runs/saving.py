@@ -1,4 +1,4 @@
-"""Checkpoint of a run: saved from a carry, and restored to one."""
+"""Checkpoint of a run: saved from a carry, and restored to a carry."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,14 @@ from . import checkpoint
 from .config import CHANGES_NO_LEARNING
 from .mapped import CHECKSUMS, OBSERVATIONS, ROWS, MappedRows, bring_back
 
-_COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")  # JSON, of the carry
-_EPISODES = ("recent", "finished", "episodes", "env_restarts")  # JSON, of its statistics
-_RUNNING = ("running_return", "running_length")  # arrays of its statistics
-FREE = (*CHANGES_NO_LEARNING, "steps")  # fields that a resumed run may have other than its checkpoint
+_COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")  # of the carry, stored as JSON
+_EPISODES = ("recent", "finished", "episodes", "env_restarts")  # of its statistics, stored as JSON
+_RUNNING = ("running_return", "running_length")  # of its statistics, stored as arrays
+FREE = (*CHANGES_NO_LEARNING, "steps")  # fields in which a resumed run may differ from its checkpoint
 
 
 def _arrays(carry: Carry) -> dict[str, Any]:
-    """Name to tree of the arrays that keep their shapes, which a checkpoint compares with its template."""
+    """Arrays with fixed shapes, by name, which a checkpoint compares with its template."""
     fields = [name for name in carry._fields if name not in (*_COUNTERS, "statistics")]
     return {name: getattr(carry, name) for name in fields} | {
         name: getattr(carry.statistics, name) for name in _RUNNING
@@ -44,14 +44,14 @@ def save_carry(
 
     Args:
         carry: Carry that the loop has yielded; not changed.
-        environment: Environments of the loop, standing where it yielded.
+        environment: Environments of the loop, in their state at that yield.
         folder: Folder of all checkpoints of the run.
-        metrics_bytes: Length of the metrics file; a resumed run truncates the file to it.
+        metrics_bytes: Length of the metrics file, to which a resumed run truncates the file.
         identity: Identity of the run, see :func:`polyak.experiments.runs.build.identity`.
-        mapped: Rows of a replay whose observations lie in a file of their own; None for a replay in memory.
+        mapped: Rows of a memory-mapped replay; None for a replay in memory.
 
     Raises:
-        OSError: if the disk is full or read-only; older checkpoints stay as they are.
+        OSError: if the disk is full or read-only; older checkpoints are kept.
     """
     counters = {name: getattr(carry, name) for name in _COUNTERS}
     episodes = {name: getattr(carry.statistics, name) for name in _EPISODES}
@@ -72,7 +72,7 @@ def restore_carry(
     *,
     mapped: pathlib.Path | None = None,
 ) -> tuple[Carry, int]:
-    """Restore the newest checkpoint, and the environments with it.
+    """Restore the newest checkpoint, and its environments.
 
     Args:
         carry: Carry at step 0 of the same run, as the template of the shapes; consumed.
@@ -80,14 +80,14 @@ def restore_carry(
         replay: Replay of the run.
         folder: Folder of all checkpoints of the run.
         identity: Identity of the run.
-        mapped: File of the replay's observations, which the carry has reopened; None for a replay in memory.
+        mapped: File of a memory-mapped replay, which the carry has reopened; None for a replay in memory.
 
     Returns:
-        The carry, and the length of the metrics file when it was saved.
+        Carry, and the length of the metrics file when it was saved.
 
     Raises:
         FileNotFoundError: if no checkpoint can be read.
-        ValueError: if the checkpoint is of another run, or the file is not the one that it was made with.
+        ValueError: if the checkpoint belongs to another run, or the replay file does not match the checkpoint.
     """
     observation = carry.replay.observation
     template = _arrays(_without_observations(carry) if mapped is not None else carry)
@@ -105,12 +105,12 @@ def restore_carry(
 
 
 def check_identity(identity: Mapping[str, Any], saved: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Check that a checkpoint is of the run that stands in ``folder``, under the config that its folder has.
+    """Check that a checkpoint belongs to the run in ``folder`` and to its current config.
 
-    Fields that change nothing that is learnt may differ, and ``steps``.
+    ``steps`` and fields that do not affect learning may differ.
 
     Raises:
-        ValueError: if it is of another run, or a field of the config was changed; the message has both values.
+        ValueError: if it belongs to another run, or a field of the config was changed; the message has both values.
     """
     changed = dict(_differences(saved, identity))
     if "id" in changed:

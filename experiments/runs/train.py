@@ -1,8 +1,8 @@
-"""Runs: trained, resumed and evaluated.
+"""Runs: training and resumption.
 
-Files of a run: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
-``checkpoints/`` (the carry), ``replay.bin`` (the observations of a replay in a file), ``parameters.npz`` (those
-evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the records by the loggers: ``metrics.csv``,
+Files of a run: ``config.json`` (config, derived values and versions), ``metrics.jsonl`` (records), ``checkpoints/``
+(carries), ``replay.bin`` (observations of a memory-mapped replay), ``parameters.npz`` (evaluation parameters),
+``evaluation.json``, ``learning_curve.png``, and copies of the records written by the loggers: ``metrics.csv``,
 ``tensorboard/``.
 """
 
@@ -56,29 +56,29 @@ def train(
 
     Args:
         config: Config of the run.
-        folder: Folder, new or empty.
+        folder: Folder, which must be new or empty.
         on_record: Function called with each record.
         report: Function called with each message.
         on_begin: Function called with the folder and the resolved config (``resolved`` in ``config.json``), once both
             are written.
-        given: Objects that a program gave, by their text in the config.
-        callbacks: Functions of a carry and a record; one that returns True ends the run, which is then evaluated.
+        given: Objects passed from Python, by their text in the config.
+        callbacks: Functions of a carry and a record; a function that returns True ends the run, followed by evaluation.
 
     Raises:
         ValueError, TypeError: if an input is wrong, before the first environment step (for example if the parameters of
             ``initial`` do not fit), or if training has diverged.
         EnvironmentFailure: if an environment raised, or its process ended or hung.
-        OSError: if the disk is full or gone. A note of these two has the command that continues the run.
+        OSError: if the disk is full or unavailable. For these two, a note has the command that continues the run.
     """
     check_installed(config.loggers)
     parts = build(config, folder, given)
     with contextlib.closing(parts.environment), contextlib.ExitStack() as stack:
-        if config.replay_storage == "mmap":  # the replay's file is in the folder
+        if config.replay_storage == "mmap":  # the folder contains the replay's file
             prepare_folder(folder)
             stack.enter_context(locked(folder))
         try:
             carry = _first_carry(parts)
-        except BaseException:  # a run that cannot begin leaves no files
+        except BaseException:  # a run that cannot start leaves no files
             (folder / STORAGE).unlink(missing_ok=True)
             raise
         if config.replay_storage == "memory":
@@ -91,8 +91,8 @@ def train(
         if not follows_seed(parts.recipe):
             report(
                 "warning: env: two resets with one seed gave different observations, so the environment ignores its "
-                "seed: the run cannot be repeated, and a resumed run starts new episodes. Draw from "
-                "self.np_random, after super().reset(seed=seed)."
+                "seed. The run cannot be repeated, and a resumed run starts new episodes. Use self.np_random after "
+                "super().reset(seed=seed)."
             )
         return _run(parts, carry, folder, 0, on_record, report, callbacks, run_id)
 
@@ -106,20 +106,20 @@ def resume(
     callbacks: Sequence[Callback] = (),
     steps: int | None = None,
 ) -> dict[str, Any] | None:
-    """Continue a run from its newest checkpoint as if it had never stopped; see :func:`train`.
+    """Continue a run exactly from its newest checkpoint; see :func:`train`.
 
     Args:
         folder: Folder of the run.
         on_record: Function called with each record.
         report: Function called with each message.
-        on_begin: As of :func:`train`.
-        given: As of :func:`train`.
-        callbacks: As of :func:`train`.
-        steps: Number of environment steps at which the run ends now, more than it has made; also of a run that has
-            ended. Schedules and rules over a part of the run (25%, cosine) are those of the longer run from here on.
+        on_begin: Function called with the folder and the resolved config, as in :func:`train`.
+        given: Objects passed from Python, as in :func:`train`.
+        callbacks: Functions of a carry and a record, as in :func:`train`.
+        steps: New number of environment steps at which the run ends, above the current number; also allowed for a run
+            that has ended. Schedules and rules relative to the run's length (25%, cosine) then use the new length.
 
     Raises:
-        ValueError: if no run stands in ``folder``, or its checkpoint is of another run.
+        ValueError: if ``folder`` contains no run, or the checkpoint belongs to another run.
         EnvironmentFailure, OSError: as :func:`train`.
     """
     config = read_config_to_resume(folder)
@@ -139,7 +139,7 @@ def resume(
 
 
 def _first_carry(parts: Parts) -> Carry:
-    """Carry at step 0, with the parameters of ``initial`` if the config has one."""
+    """Carry at step 0, with the parameters of ``initial`` if it is set."""
     config, agent = parts.config, parts.agent
     carry = initial_carry(agent, parts.environment, parts.replay, config.loop, config.seed)
     if config.initial is None:
@@ -153,7 +153,7 @@ def _first_carry(parts: Parts) -> Carry:
     else:
         template = learnt
     start = load_initial(config.initial, {**template, "normalization": statistics}, config.initial_part)
-    # The parameters were learnt under these statistics; the run adds its own observations to them.
+    # The parameters were trained with these statistics; the run continues to update them.
     moments = start.pop("normalization")._replace(running_return=carry.normalization.running_return)
     if of_encoder:
         moments = moments._replace(returns=carry.normalization.returns)
@@ -165,7 +165,7 @@ def _first_carry(parts: Parts) -> Carry:
 
 
 def _extended(config: RunConfig, folder: pathlib.Path, steps: int) -> RunConfig:
-    """Config of a run that ends later; its folder is not changed yet."""
+    """Config of the run with more steps; the folder is not changed yet."""
     saved = checkpoint.steps_saved(folder / CHECKPOINTS)
     if not saved:
         raise ValueError(f"steps: {folder} has no checkpoint, from which it could be extended. Start a new run.")
@@ -188,7 +188,7 @@ def _resume(
     written = read_json(folder / "config.json")
     run_id = str(written.get("id"))
     if checkpoint.steps_saved(folder / CHECKPOINTS):
-        # A checkpoint has all of the parameters: what a warm start began with is not needed any more.
+        # A checkpoint contains all parameters, so the source of a warm start is not needed.
         environment, replay = parts.environment, parts.replay
         mapped = folder / STORAGE if config.replay_storage == "mmap" else None
         whose = identity(config, run_id)
@@ -197,11 +197,11 @@ def _resume(
             carry, metrics_bytes = restore_carry(carry, environment, replay, folder / CHECKPOINTS, whose, mapped=mapped)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
-    else:  # a run that was killed before its first checkpoint begins again
+    else:  # a run that was killed before its first checkpoint starts again
         carry, metrics_bytes = _first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
     described = resolved(parts, run_id)
-    (folder / "evaluation.json").unlink(missing_ok=True)  # of a run that is extended: it has not ended any more
+    (folder / "evaluation.json").unlink(missing_ok=True)  # an extended run has not ended
     if described["config"] != written["config"]:
         write_json(folder / "config.json", described)
     if on_begin is not None:
@@ -251,7 +251,7 @@ def _run(
             report=report,
             also=[keep_best(parts, folder, best)],
             callbacks=[reached, *callbacks],
-            # The rows that a mapped replay overwrites are in the checkpoints only while they are made in time.
+            # A checkpoint stores the rows that a mapped replay overwrites for a limited time only, so no save may fail.
             may_fail=SAVES_THAT_MAY_FAIL if mapped is None else 1,
         )
         parts.environment.close()
@@ -265,7 +265,7 @@ def _run(
 
 
 def _mapped_rows(config: RunConfig) -> MappedRows | None:
-    """Rows of a mapped replay, for all steps that may follow a checkpoint while it is kept; None in memory."""
+    """Rows of a mapped replay for all steps that may follow a checkpoint while it is kept; None in memory."""
     if config.replay_storage != "mmap":
         return None
     return MappedRows(checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1)

@@ -1,4 +1,4 @@
-"""Configs of version 0.1.0, which were flat, as parts; its finished runs can be evaluated, compared and exported."""
+"""Conversion of the flat configs of version 0.1.0, to evaluate, compare and export its finished runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from .config import RUN_LEAVES, RunConfig
 
 _STREAMS = ("dueling", "noisy", "noisy_sigma")
 _SUPPORT = ("num_atoms", "v_min", "v_max")
-# Fields of an agent of 0.1.0.
+# Fields of an agent in version 0.1.0.
 _FIELDS = (
     *("hidden_sizes", "torso", "activation", "head", *_STREAMS, *_SUPPORT, "num_quantiles", "num_heads"),
     *("mask_probability", "prior_scale", "memory", "lstm_size", "double", "loss", "value_rescaling"),
@@ -28,11 +28,11 @@ _RENAMED = {"dqn": "n_step_double_dqn"}
 
 
 def config_from_0_1_0(fields: Mapping[str, Any]) -> RunConfig:
-    """Config of a run from the JSON of 0.1.0: the fields of the run, and under ``agent`` its name and its fields.
+    """Convert the JSON of version 0.1.0 to a config: the fields of the run, with the agent's name and fields below it.
 
     Raises:
         ValueError: if a field is missing or unknown, or a value is out of range; the message has the path.
-        TypeError: if a value is of another type than the field's.
+        TypeError: if a value does not have the type of its field.
     """
     agent = fields.get("agent")
     if not isinstance(agent, Mapping):
@@ -43,17 +43,17 @@ def config_from_0_1_0(fields: Mapping[str, Any]) -> RunConfig:
     for key in own:
         check_name(key, RUN_LEAVES, "field of the config")
     if not own.get("workers"):
-        own.pop("worker_timeout", None)  # which was not read
+        own.pop("worker_timeout", None)  # not used without workers
     configs = configs_from_0_1_0({key: value for key, value in agent.items() if key != "name"})
     return RunConfig(configs.agent, configs.loop, name, **own)
 
 
 def configs_from_0_1_0(agent_fields: Mapping[str, Any]) -> Configs:
-    """Configs of agent and loop from the 51 flat fields of an agent of 0.1.0.
+    """Convert the 51 flat fields of an agent of version 0.1.0 to the configs of agent and loop.
 
     Raises:
         ValueError: if a field is missing or unknown, or a value is out of range; the message has the path.
-        TypeError: if a value is of another type than the field's.
+        TypeError: if a value does not have the type of its field.
     """
     for name in agent_fields:
         check_name(name, _FIELDS, "field of agent")
@@ -142,7 +142,7 @@ def _sampling(old: Mapping[str, Any]) -> loops.Uniform | loops.Prioritized:
 
 
 def _linear(initial: float, final: float, fraction: float) -> Schedule:
-    """Linear change over a fraction of the run; without one, or without a change, the final value throughout."""
+    """Linear schedule over a fraction of the run; without a fraction or a change, the constant final value."""
     if initial == final or not fraction:
         return Schedule.of(final)
     return Schedule.of(str(Schedule(initial, final, fraction, relative=True, kind="linear")))

@@ -1,4 +1,4 @@
-"""A noisy regression by hand, evaluated with a Polyak average of its parameters: polyak.updates alone, no agent."""
+"""Noisy regression, evaluated with a Polyak average of its parameters; uses only polyak.updates, without an agent."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def error(params, x, y):
 
 
 def main(steps=5_000, seed=0):
-    rng, optimizer = np.random.default_rng(seed), optax.adam(1e-2)  # a high learning rate, up to the end
+    rng, optimizer = np.random.default_rng(seed), optax.adam(1e-2)  # a high, constant learning rate
     gradient, optimize, unseen = jax.jit(jax.grad(error)), jax.jit(optimizer.update), draw(rng, 2_000, noise=0)
     params = {"w": jax.random.normal(jax.random.key(seed), (2, 64)), "b": jnp.zeros(64), "v": jnp.zeros(64)}
     optimizer_state, average = optimizer.init(params), target.init(AVERAGE, params)

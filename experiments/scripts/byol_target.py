@@ -1,4 +1,4 @@
-"""One loop with two slow copies, by polyak.updates alone: a soft one for self-prediction, a hard one for values."""
+"""Loop with two target networks, using polyak.updates: a soft one for self-prediction and a hard one for values."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import optax
 
 from polyak.updates import apply_updates, incremental_update, periodic_update
 
-STATES, VALUES = 5, np.arange(1, 6) / 6  # of a random walk that ends on either side, with reward 1 on the right
+STATES, VALUES = 5, np.arange(1, 6) / 6  # random walk that ends on either side, with reward 1 on the right
 
 
-def observe(rng, state):  # more than half of it is noise
+def observe(rng, state):  # most of the observation is noise
     return np.concatenate([np.eye(STATES)[np.clip(state, 0, STATES - 1)], rng.normal(size=(len(state), 10))], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The default agent on CartPole-v1 without the command line; TARGET is the rule of its target network."""
+"""Default agent on CartPole-v1, trained without the command line; TARGET is the rule of its target network."""
 
 from polyak import experiments
 from polyak.agents import make_agent, make_configs

@@ -76,7 +76,7 @@ def test_action_masks_equal_those_of_one_process():
 
 def test_masks_that_are_not_used_are_warned_of_once():
     with contextlib.closing(make("faulty_environments:Masked-v0", 3, workers=2)) as environments:
-        with pytest.warns(UserWarning, match="gives action masks, which are not used") as warned:
+        with pytest.warns(UserWarning, match="returns action masks, but they are not used") as warned:
             environments.reset()
         environments.reset()
     assert len(warned) == 1
@@ -342,5 +342,5 @@ def test_a_script_may_register_environments_and_needs_its_guard(tmp_path):
     )
     assert done.stdout == "(1, 2)\n", done.stderr
     assert done.returncode == 1
-    assert 'when it is imported. Put what it does under `if __name__ == "__main__":`' in done.stderr
+    assert 'when it is imported. Put the code that starts the run under `if __name__ == "__main__":`' in done.stderr
     assert done.stderr.count("Traceback") == 1

@@ -74,13 +74,13 @@ def test_no_illegal_action_is_taken_and_the_replay_keeps_each_mask_with_its_obse
 def test_without_the_option_illegal_actions_are_taken_and_a_warning_says_so_once():
     envs, env = gates(None, strict=False)
     environment = adapt(env)
-    with pytest.warns(UserWarning, match=r"gives action masks, which are not used.*--action-mask") as warned:
+    with pytest.warns(UserWarning, match=r"returns action masks, but they are not used.*--action-mask") as warned:
         _, carry, _ = run(environment)
     assert len(warned) == 1
     assert len(envs[0].illegal) > 10
     assert carry.replay.action_mask == carry.timestep.action_mask == ()
     environment = adapt(gates(AutoresetMode.DISABLED, strict=False)[1])
-    with pytest.warns(UserWarning, match="gives action masks") as warned:
+    with pytest.warns(UserWarning, match="returns action masks") as warned:
         [environment.reset() for _ in range(2)]
     assert len(warned) == 1
 
@@ -213,7 +213,7 @@ ABSENT_OR_EMPTY = [
     ((BOTH, None), {}, r"step 1: info\['action_mask'\]: got none"),
     ((np.zeros(2, np.int8),), {}, "step 0: .*got no legal action; expected at least one, unless the episode has"),
     ((BOTH, np.zeros(2, np.int8)), {}, "step 1: .*got no legal action"),
-    ((BOTH, np.zeros(2, np.int8)), {"ends": (False, True)}, "step 1: .*must say terminated"),
+    ((BOTH, np.zeros(2, np.int8)), {"ends": (False, True)}, "step 1: .*must return terminated=True"),
 ]
 MALFORMED = [
     ((np.ones(3, np.int8),), {}, r"step 0: .*got int8\[3\] .*expected \(2,\)"),

@@ -301,7 +301,7 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(learner_steps):
 
 
 def test_a_window_without_a_step_that_was_kept_ends_the_run():
-    with pytest.raises(ValueError, match=r"skipped: every learner step since the record before, 16 .*step 50:"):
+    with pytest.raises(ValueError, match=r"skipped: all 16 learner steps since the previous record .*step 50:"):
         run(failing_agent(lambda key: True))
 
 

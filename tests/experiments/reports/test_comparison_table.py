@@ -94,7 +94,7 @@ def test_from_the_command_line(two_groups, tmp_path, capsys):
     ("command", "message"),
     [
         (["compare"], "runs: got none; expected folders of runs"),
-        (["compare", "nowhere"], r"nowhere: no run stands there \(no config.json\)"),
+        (["compare", "nowhere"], r"nowhere: no run found \(no config.json\)"),
         (["compare", "nowhere", "--window", "0"], "window: got 0; expected an integer >= 1"),
     ],
 )

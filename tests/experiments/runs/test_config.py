@@ -46,7 +46,7 @@ BAD = {
     ),
     "no learning": (
         {"steps": 1000},
-        "^learning_starts: got 1000, and the run ends at step 1000, .*Try --learning-starts 100, or --steps 10000",
+        "^learning_starts: got 1000, but the run ends at step 1000, .*Try --learning-starts 100, or --steps 10000",
         {"learning_starts": 100},
     ),
     "more workers than environments": (

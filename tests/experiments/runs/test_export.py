@@ -178,7 +178,7 @@ def _named(**changed):
 
 
 BAD = {
-    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no export stands there"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no export found"),
     "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "got no JSON"),
     "no format": (_manifest(format=None), "format: got None"),
     "a newer format": (
@@ -225,7 +225,7 @@ def test_what_was_changed_is_refused(exported, tmp_path, case):
 
 
 def test_an_export_of_a_run_that_cannot_be(run, tmp_path):
-    with pytest.raises(ValueError, match="no run stands there"):
+    with pytest.raises(ValueError, match="no run found"):
         polyak.export(tmp_path / "nowhere", tmp_path / "out")
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()

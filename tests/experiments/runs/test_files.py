@@ -77,7 +77,7 @@ def test_parameters_that_do_not_fit_are_refused(tmp_path):
     diverged = variables(2, 2)
     diverged["params"]["m"]["w"][1, 0] = np.nan
     files.save_variables(tmp_path / "diverged.npz", diverged)
-    with pytest.raises(ValueError, match=r"diverged.npz: params/m/w is not finite. Its run diverged; give another"):
+    with pytest.raises(ValueError, match=r"diverged.npz: params/m/w is not finite. Its run diverged; give another run"):
         files.load_variables(tmp_path / "diverged.npz", variables(2, 2))
     files.save_variables(tmp_path / "good.npz", variables(2, 2))
     assert files.load_variables(tmp_path / "good.npz", variables(2, 2))["state"]["mean"].tolist() == [1.0]
@@ -160,12 +160,14 @@ def test_two_processes_on_one_folder(tmp_path):
         code += "with files.locked(pathlib.Path(sys.argv[1])): pass"
         second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert second.returncode != 0
-        assert f"process {os.getpid()} is at work there" in second.stderr
+        assert f"process {os.getpid()} is using this folder" in second.stderr
     with files.locked(tmp_path):  # and afterwards it is free
         pass
 
 
-@pytest.mark.parametrize(("given", "way_out"), [(True, "leave out --v-min and --v-max"), (False, "give --v-min and")])
+@pytest.mark.parametrize(
+    ("given", "way_out"), [(True, "omit --v-min and --v-max"), (False, "give the same --v-min and")]
+)
 def test_a_support_on_one_side_alone(given, way_out):
     name, support = "state/head/support", np.zeros(2, np.float32)
     with pytest.raises(ValueError, match=rf"^run: {name}: got .*; the config's network has .*: {way_out}"):

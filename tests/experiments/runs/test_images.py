@@ -118,7 +118,7 @@ def test_bad_files_of_a_folder(tmp_path):
         load_images(str(tmp_path / "mixed"))
     picture(tmp_path / "stray" / "a" / "0.png", IMAGES[0])
     picture(tmp_path / "stray" / "0.png", IMAGES[0])
-    with pytest.raises(ValueError, match=r"^data: .*stray/0.png lies beside the folders of the classes"):
+    with pytest.raises(ValueError, match=r"^data: .*stray/0.png is next to the folders of the classes"):
         load_images(str(tmp_path / "stray"))
 
 

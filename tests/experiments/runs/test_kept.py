@@ -129,7 +129,7 @@ def test_a_second_start_leaves_a_mapped_replay_alone(tmp_path):
     with pytest.raises(ValueError, match=r"out: .* holds a run\. Give another folder"):
         runs.train(config, tmp_path / "run", silent, silent)
     (tmp_path / "new").mkdir()
-    with files.locked(tmp_path / "new"), pytest.raises(ValueError, match=r"is at work there|holds files"):
+    with files.locked(tmp_path / "new"), pytest.raises(ValueError, match=r"is using this folder|holds files"):
         runs.train(config, tmp_path / "new", silent, silent)
     assert (tmp_path / "run" / "replay.bin").read_bytes() == before
     assert not (tmp_path / "new" / "replay.bin").exists()

@@ -203,7 +203,7 @@ def test_a_state_that_cannot_be_saved_is_told_when_it_is_lost(workers):
     with contextlib.closing(environments()) as before:
         before.reset()
         snapshot = before.snapshot()
-    lost = pytest.warns(UserWarning, match=r"environments \[0\]: what they keep between episodes is lost")
+    lost = pytest.warns(UserWarning, match=r"environments \[0\]: the state kept between episodes is lost")
     with contextlib.closing(environments()) as after, lost:
         after.restore(snapshot)
 

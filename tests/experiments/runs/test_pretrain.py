@@ -171,7 +171,7 @@ def test_bad_input_is_one_message_before_a_folder_is_made(case, data, capsys, tm
 
 
 def test_commands_for_agents_refuse_the_run(whole, capsys):
-    with pytest.raises(ValueError, match="no run stands there"):  # a folder of runs: it is passed over
+    with pytest.raises(ValueError, match="no run found"):  # a folder of runs: it is passed over
         read_run(run_folders([whole[0].parent])[0])
     assert not folders.is_pretraining(whole[0].parent)
     for command in ("evaluate", "export", "compare"):

@@ -80,9 +80,9 @@ def test_bad_files(run, tmp_path, out, message):
 
 
 def test_an_environment_that_renders_nothing_is_explained(run):
-    with pytest.raises(ValueError, match=r"rendered NoneType; expected an array \[H, W, 3\] of bytes"):
+    with pytest.raises(ValueError, match=r"rendered NoneType; expected an array \[H, W, 3\] of uint8"):
         record(run, given={"<Painted>": Dark})
-    with pytest.raises(ValueError, match=r"An environment is recorded that takes render_mode='rgb_array'"):
+    with pytest.raises(ValueError, match=r"The environment must support render_mode='rgb_array'"):
         record(run, given={"<Painted>": lambda: Painted()})
 
 
@@ -93,4 +93,4 @@ def test_a_package_that_is_missing_for_rendering_is_named(run):
 
 def test_from_the_command_line(tmp_path, capsys):
     assert cli.run(["record", str(tmp_path)]) == 2
-    assert "no run stands there" in capsys.readouterr().err
+    assert "no run found" in capsys.readouterr().err
