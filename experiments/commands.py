@@ -140,20 +140,22 @@ class CompareCommand:
     """Compare runs over their seeds in a table and in figures. Runs that have not ended are shown too.
 
     Attributes:
-        runs: Folders of runs, or folders that hold runs. Groups and colors are in this order.
+        runs: Folders of runs, or folders that hold runs. Groups and their colors are in this order.
         threshold: Return; with it, the table has the environment steps to reach it, in training and by evaluations.
         window: Number of training episodes whose mean is a training return.
-        group_by: Names of config fields, or agent. Runs with equal values of these fields are one group; by default
-            runs that differ only in seed and environment are.
-        label: Names of groups, each as GROUP=NAME. GROUP is the label in the table, or a field in it (target=none) or
-            its value (none) that no other group has.
-        statistics: Statistics over seeds, a line for each: iqm (interquartile mean), mean, median. A CSV has all.
+        group_by: Names of config fields, or agent. Runs with equal values of these fields are one group. By default,
+            runs that differ only in seed and environment are one group.
+        label: Names of groups, each as GROUP=NAME. GROUP is a label in the table, or a field (target=none) or a value
+            (none) in it that no other group has.
+        statistics: Statistics over seeds, with a line for each: iqm (interquartile mean), mean, median. A CSV always
+            has all three.
         improvement: Whether to print the probability of improvement of each group over each later one, instead of the
             returns.
         format: Format of the table.
         caption: Whether to print the captions of the table and of the figures.
         figure: File for the learning curves, which ends in .png, .pdf or .svg.
-        profile: File for the performance profiles, the fractions of runs above each return; ends as --figure.
+        profile: File for the performance profiles (fraction of runs above each return), which ends in .png, .pdf or
+            .svg.
         size: Width and height of a figure in inches; None fits them to the panels and the legend.
     """
 
@@ -166,7 +168,7 @@ class CompareCommand:
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD [FIELD ...]")] = ()
     label: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GROUP=NAME [GROUP=NAME ...]")] = ()
     statistics: tuple[Statistic, ...] = ("iqm",)
-    improvement: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    improvement: bool = False
     format: TableFormat = "text"
     caption: bool = True
     figure: pathlib.Path | None = None

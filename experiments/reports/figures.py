@@ -6,7 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .scores import ALL, SCALED
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .comparison import Comparison, Curve
-    from .scores import Profile
+    from .comparison import Comparison, Curve, Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's: for all eyes
 DASHES = ("-", "--", ":", "-.")  # the next one when all colors are used
@@ -89,7 +88,7 @@ def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "F
             axes, look = panels[environments.index(curve.environment)], looks[curve.group]
             axes.plot(curve.steps, curve.training.value, **look, linewidth=1.6, zorder=3)
             if len(curve.evaluated_at):
-                points = {"marker": "o", "markersize": 2.5, "linewidth": 0.6, "zorder": 3}
+                points: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 0.6, "zorder": 3}
                 axes.plot(curve.evaluated_at, curve.greedy.value, color=look["color"], **points)
             if curve.seeds > 1:
                 _band(axes, curve.steps, curve.training, look["color"])
@@ -149,16 +148,15 @@ def curve_caption(comparison: "Comparison") -> list[str]:
 
 def profile_caption(comparison: "Comparison") -> list[str]:
     """Sentences on the lines and the bands of :func:`draw_profiles`."""
-    profiles = [profile for profile in comparison.profiles() if profile.environment != ALL]
     return [
         "Lines: fraction of runs with a return above τ, at the end of training and in the final evaluation.",
         "Bands: pointwise 95 % stratified bootstrap interval.",
         *([SCALED] if any(row.environment == ALL for row in comparison.rows) else []),
-        f"Seeds: {_seeds(comparison, profiles)}.",
+        f"Seeds: {_seeds(comparison, [row for row in comparison.rows if row.environment != ALL and row.seeds])}.",
     ]
 
 
-def _seeds(comparison: "Comparison", shown: Sequence["Curve | Profile"]) -> str:
+def _seeds(comparison: "Comparison", shown: Sequence["Curve | Row"]) -> str:
     counts = {group: {one.seeds for one in shown if one.group == group} for group in comparison.scores}
     texts = {
         group: f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)
@@ -182,7 +180,7 @@ def _panels(
 
     if size is not None and not (len(size) == 2 and all(0 < length <= LARGEST for length in size)):
         raise ValueError(f"size: got {size}; expected a width and a height in inches, in (0, {LARGEST:g}].")
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         group: {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number // len(COLORS) % len(DASHES)]}
         for number, group in enumerate(order)
     }
@@ -207,7 +205,7 @@ def _decorate(axes: "Axes", title: str, xlabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _band(axes: "Axes", x: Any, estimate: Any, color: str, step: str | None = None) -> None:
+def _band(axes: "Axes", x: Any, estimate: Any, color: str, step: Literal["post"] | None = None) -> None:
     """A light band with thin edges below all lines, so that bands that overlap stay apart."""
     axes.fill_between(x, estimate.low, estimate.high, step=step, facecolor=color, alpha=0.12, linewidth=0, zorder=1)
     for edge in (estimate.low, estimate.high):

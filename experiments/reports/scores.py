@@ -121,7 +121,9 @@ def profiles(scores: ScoresByGroup) -> list[Profile]:
         for measure in MEASURES:
             chosen = {group: [getattr(one, measure) for one in strata] for group, strata in groups.items()}
             chosen = {group: x for group, x in chosen.items() if all(len(one) and not np.isnan(one).any() for one in x)}
-            thresholds = _thresholds(np.concatenate([one for x in chosen.values() for one in x])) if chosen else None
+            if not chosen:
+                continue
+            thresholds = _thresholds(np.concatenate([one for x in chosen.values() for one in x]))
             for group, x in chosen.items():
                 fraction = performance_profile(x, thresholds, resamples=PROFILE_RESAMPLES)
                 found.append(Profile(group, environment, measure, sum(map(len, x)), thresholds, fraction))

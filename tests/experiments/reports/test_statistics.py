@@ -144,13 +144,11 @@ class TestProbabilityOfImprovement:
         ids=["one environment", "two"],
     )
     def test_the_interval_is_that_of_all_resamples(self, x, y):
+        def probability(one, other):
+            return np.mean([(a > b) + 0.5 * (a == b) for a in one for b in other])
+
         drawn = [
-            np.mean(
-                [
-                    np.mean([(a > b) + 0.5 * (a == b) for a in one for b in other])
-                    for one, other in zip(*both, strict=True)
-                ]
-            )
+            np.mean([probability(*pair) for pair in zip(*both, strict=True)])
             for both in itertools.product(resamples(x), resamples(y))
         ]
         found = probability_of_improvement([np.array(one) for one in x], [np.array(one) for one in y])
