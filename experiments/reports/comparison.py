@@ -193,9 +193,18 @@ def compare(
             field of ``group_by``, or ``labels`` does not fit the groups.
         TypeError: if ``group_by`` is a text.
 
-    >>> compare("nowhere")
-    Traceback (most recent call last):
-    ValueError: nowhere: no run stands there (no config.json). Runs are made with: polyak train --out FOLDER
+    >>> import polyak, tempfile
+    >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 2}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for target in ("none", "periodic:50"):
+    ...         run = polyak.train(target=target, out=f"{folder}/{target[:4]}", **fields)
+    ...     comparison = compare(folder, labels={"none": "stop-gradient"})
+    >>> comparison
+    Comparison(groups=['stop-gradient', 'target=periodic:50'], environments=['CartPole-v1'], finished_runs=2,
+    notes=0)
+    >>> comparison.scores["stop-gradient"]["CartPole-v1"].greedy.shape, len(comparison.improvements())
+    ((1,), 1)
+    >>> figure = comparison.figure(size=(6, 4))  # figure.savefig("curves.pdf")
     """
     if window < 1:
         raise ValueError(f"window: got {window}; expected an integer >= 1.")

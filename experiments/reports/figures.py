@@ -91,7 +91,7 @@ def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "F
                 points: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 0.6, "zorder": 3}
                 axes.plot(curve.evaluated_at, curve.greedy.value, color=look["color"], **points)
             if curve.seeds > 1:
-                _band(axes, curve.steps, curve.training, look["color"])
+                _band(axes, curve.steps, curve.training, look["color"], len(groups))
     return figure
 
 
@@ -126,7 +126,7 @@ def draw_profiles(comparison: "Comparison", *, size: Size | None = None) -> "Fig
             axes, look = of_place[profile.environment, profile.measure], looks[profile.group]
             axes.step(profile.thresholds, profile.fraction.value, where="post", **look, linewidth=1.6, zorder=3)
             if not any(map(math.isnan, profile.fraction.low)):
-                _band(axes, profile.thresholds, profile.fraction, look["color"], step="post")
+                _band(axes, profile.thresholds, profile.fraction, look["color"], len(groups), step="post")
     return figure
 
 
@@ -205,9 +205,10 @@ def _decorate(axes: "Axes", title: str, xlabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _band(axes: "Axes", x: Any, estimate: Any, color: str, step: Literal["post"] | None = None) -> None:
-    """A light band with thin edges below all lines, so that bands that overlap stay apart."""
-    axes.fill_between(x, estimate.low, estimate.high, step=step, facecolor=color, alpha=0.12, linewidth=0, zorder=1)
+def _band(axes: "Axes", x: Any, estimate: Any, color: str, groups: int, step: Literal["post"] | None = None) -> None:
+    """A light band with thin edges below all lines, lighter for many groups, so that bands that overlap stay apart."""
+    look: dict[str, Any] = {"facecolor": color, "alpha": min(0.12, 0.36 / groups), "linewidth": 0, "zorder": 1}
+    axes.fill_between(x, estimate.low, estimate.high, step=step, **look)
     for edge in (estimate.low, estimate.high):
         axes.plot(x, edge, color=color, alpha=0.5, linewidth=0.5, drawstyle=f"steps-{step}" if step else None, zorder=2)
 
