@@ -172,16 +172,31 @@ def _export(arguments: list[str]) -> int:
 def _compare(arguments: list[str]) -> int:
     command = _parse(CompareCommand, "compare", arguments)
     from .reports.comparison import compare
-    from .reports.comparison_table import comparison_table
-    from .reports.figures import comparison_figure
+    from .reports.comparison_table import comparison_table, improvement_table
+    from .reports.figures import comparison_figure, curve_caption, profile_caption, profile_figure
+    from .reports.run_groups import parse_labels
 
-    comparison = compare(*command.runs, threshold=command.threshold, window=command.window)
-    if command.figure is not None:
-        comparison_figure(comparison, command.figure)
-        print(f"figure    {command.figure}", file=sys.stderr)
+    comparison = compare(
+        *command.runs,
+        threshold=command.threshold,
+        window=command.window,
+        group_by=command.group_by,
+        labels=parse_labels(command.label),
+    )
+    if command.improvement:
+        shown = improvement_table(comparison, command.format, caption=command.caption)
+    else:
+        shown = comparison_table(comparison, command.format, statistics=command.statistics, caption=command.caption)
+    for path, write, caption in (
+        (command.figure, comparison_figure, curve_caption),
+        (command.profile, profile_figure, profile_caption),
+    ):
+        if path is not None:
+            write(comparison, path, size=command.size)
+            print("\n".join([f"figure    {path}", *(caption(comparison) if command.caption else [])]), file=sys.stderr)
     for note in comparison.notes:
         print(f"polyak: {note}", file=sys.stderr)
-    print(comparison_table(comparison, command.format), end="")
+    print(shown, end="")
     return 0
 
 

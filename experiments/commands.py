@@ -9,6 +9,7 @@ import tyro
 from ..agents_table import Format as AgentsFormat
 from ..tables import TableFormat
 
+Statistic = Literal["iqm", "mean", "median"]  # of reports/statistics.py; a test compares them
 Preset = Literal["classic", "minatar", "atari"]  # of agents/presets.py; a test compares them
 
 
@@ -136,14 +137,26 @@ class ExportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class CompareCommand:
-    """Compare runs over their seeds: a table, and a figure if one is asked for. Runs that have not ended are shown too.
+    """Compare runs over their seeds in a table and in figures. Runs that have not ended are shown too.
 
     Attributes:
-        runs: Folders of runs, or folders that hold runs.
+        runs: Folders of runs, or folders that hold runs. Groups and their colors are in this order.
         threshold: Return; with it, the table has the environment steps to reach it, in training and by evaluations.
         window: Number of training episodes whose mean is a training return.
+        group_by: Names of config fields, or agent. Runs with equal values of these fields are one group. By default,
+            runs that differ only in seed and environment are one group.
+        label: Names of groups, each as GROUP=NAME. GROUP is a label in the table, or a field (target=none) or a value
+            (none) in it that no other group has.
+        statistics: Statistics over seeds, with a line for each: iqm (interquartile mean), mean, median. A CSV always
+            has all three.
+        improvement: Whether to print the probability of improvement of each group over each later one, instead of the
+            returns.
         format: Format of the table.
-        figure: File for the curves, which ends in .png, .pdf or .svg.
+        caption: Whether to print the captions of the table and of the figures.
+        figure: File for the learning curves, which ends in .png, .pdf or .svg.
+        profile: File for the performance profiles (fraction of runs above each return), which ends in .png, .pdf or
+            .svg.
+        size: Width and height of a figure in inches; None fits them to the panels and the legend.
     """
 
     runs: Annotated[
@@ -152,8 +165,15 @@ class CompareCommand:
     ]
     threshold: float | None = None
     window: int = 100
+    group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD [FIELD ...]")] = ()
+    label: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GROUP=NAME [GROUP=NAME ...]")] = ()
+    statistics: tuple[Statistic, ...] = ("iqm",)
+    improvement: bool = False
     format: TableFormat = "text"
+    caption: bool = True
     figure: pathlib.Path | None = None
+    profile: pathlib.Path | None = None
+    size: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="WIDTH HEIGHT")] = None
 
 
 @dataclasses.dataclass(frozen=True)

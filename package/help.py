@@ -102,6 +102,8 @@ COMMANDS: Mapping[str, CommandHelp] = {
         (
             "polyak compare runs --threshold 475 --figure comparison.pdf",
             "polyak compare runs/hard-1 runs/hard-2 runs/soft-1 runs/soft-2",
+            "polyak compare runs/hard runs/soft --label periodic:50=hard --improvement",
+            "polyak compare runs --group-by target n_steps --profile profile.pdf",
             "polyak compare runs --format csv > comparison.csv",
         ),
     ),

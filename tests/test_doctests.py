@@ -37,7 +37,7 @@ def all_modules() -> list[str]:
 
 
 # Their examples train an agent, or compile networks operation by operation: in .ci/run.
-SLOW = {"polyak.experiments.api"} | {
+SLOW = {"polyak.experiments.api", "polyak.experiments.reports.comparison"} | {
     f"polyak.networks.{name}"
     for name in ("conv", "heads", "image_torsos", "network", "projection", "torsos", "value_networks")
 }

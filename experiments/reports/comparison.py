@@ -1,64 +1,72 @@
-"""Runs compared over seeds: interquartile means with bootstrap intervals, steps to a threshold, learning curves.
+"""Comparison of runs over seeds: statistics with bootstrap intervals, steps to a threshold, learning curves.
 
-A *training return* at an environment step is the mean of the last 100 training episodes that had ended by then, as in
-the records. Over seeds, returns are told as their interquartile mean with a percentile interval of the stratified
-bootstrap, which draws seeds with replacement within each environment (Agarwal et al., 2021,
-https://arxiv.org/abs/2108.13264). The draws are seeded: the same runs give the same numbers.
+A *training return* at an environment step is the mean of the last 100 training episodes that have ended by then, as in
+the records. The *greedy return* is the mean return of a run's final evaluation. Statistics and intervals are those of
+:mod:`polyak.experiments.reports.statistics` (Agarwal et al., 2021, https://arxiv.org/abs/2108.13264).
 """
 
 import functools
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ...tables import TableFormat
 from ..loops.episodes import RECENT
 from ..runs.records import running_mean
-from .run_groups import FoundRun, Groups, grouped, read_run, run_folders, without_repeats
+from .run_groups import FoundRun, grouped, pooling_notes, read_run, renamed, run_folders, without_repeats
+from .scores import ALL, Improvement, Profile, Scores, ScoresByGroup, environments_of, improvements, profiles, scaled
+from .statistics import STATISTICS, Estimate, Statistic, estimate
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000  # of a number in the table
-CURVE_RESAMPLES = 1_000  # of a curve
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVE_RESAMPLES = 1_000
 POINTS = 200  # of a curve
-ALL = "all"
 
 
-class Estimate(NamedTuple):
-    """An interquartile mean and its 95 % interval, float64 of one shape; NaN where they are not defined."""
+class Summary(NamedTuple):
+    """Statistics of the scores of a group, as defined in :func:`~polyak.experiments.reports.statistics.estimate`.
 
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    Attributes:
+        iqm: Interquartile mean and its interval.
+        mean: Mean and its interval.
+        median: Median and its interval.
+    """
+
+    iqm: Estimate
+    mean: Estimate
+    median: Estimate
 
 
 class Row(NamedTuple):
-    """A line of the table: a group of runs in one environment, or over all of them.
+    """Row of the table: a group of runs in one environment, or over all environments.
 
     Attributes:
-        group: what sets the group apart from the others.
-        environment: its id, or ``all``: returns of each environment are then scaled from 0, that of the lowest run
-            compared, to 1, that of the highest, since returns of two environments have no common unit.
-        seeds: runs that have ended; every number is over these.
-        unfinished: runs that have not.
-        training: of the training returns at the end.
-        greedy: of the mean greedy returns of the runs' own evaluations.
-        steps_to_threshold: the median over seeds of :func:`steps_to`; infinite where half of them or more did not reach
-            it, NaN where it was not asked for.
-        reached: how many seeds reached it.
+        group: Label of the group.
+        environment: Environment id, or ``all``. For ``all`` the returns of each environment are scaled from 0, the
+            lowest run compared, to 1, the highest, because returns of two environments have no common unit.
+        seeds: Number of runs that have ended; the numbers of the row are over these runs.
+        unfinished: Number of runs that have not ended.
+        training: Statistics of the training returns at the end.
+        greedy: Statistics of the mean greedy returns of the final evaluations.
+        steps_to_threshold: Median over seeds of :func:`steps_to`. It is infinite if half of the seeds or more did not
+            reach the threshold, and NaN without a threshold.
+        reached: Number of seeds that reached the threshold.
         evaluated: Number of seeds with evaluations before their end.
-        greedy_steps_to_threshold: Median over these of the environment step of the first evaluation whose mean return
-            is no less than the threshold; infinite and NaN as ``steps_to_threshold``.
-        greedy_reached: Number of these that reached it.
+        greedy_steps_to_threshold: Median over these seeds of the environment step of the first evaluation whose mean
+            return is at least the threshold; infinite and NaN as ``steps_to_threshold``.
+        greedy_reached: Number of these seeds with such an evaluation.
     """
 
     group: str
     environment: str
     seeds: int
     unfinished: int
-    training: Estimate
-    greedy: Estimate
+    training: Summary
+    greedy: Summary
     steps_to_threshold: float = math.nan
     reached: int = 0
     evaluated: int = 0
@@ -67,17 +75,17 @@ class Row(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A learning curve: a group of runs in one environment, unfinished ones included.
+    """Learning curve of a group of runs in one environment, unfinished runs included.
 
     Attributes:
-        group: what sets the group apart from the others.
-        environment: its id.
-        seeds: how many runs.
-        steps: ``[P]`` float64, environment steps, from the first at which every run has a training return to the last
+        group: Label of the group.
+        environment: Environment id.
+        seeds: Number of runs.
+        steps: Environment steps, ``[P]`` float64, from the first at which every run has a training return to the last
             that every run has reached.
-        training: ``[P]``, of the training returns there.
-        evaluated_at: ``[K]`` float64, environment steps at which every run was evaluated before its end.
-        greedy: ``[K]``, of the mean greedy returns there.
+        training: Interquartile mean of the training returns at these steps, ``[P]``.
+        evaluated_at: Environment steps at which every run was evaluated before its end, ``[K]`` float64.
+        greedy: Interquartile mean of the mean greedy returns at these steps, ``[K]``.
     """
 
     group: str
@@ -90,14 +98,16 @@ class Curve(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What :func:`compare` finds.
+    """Result of :func:`compare`. A notebook shows it as its table.
 
     Attributes:
-        rows: the table; ``all`` rows stand at its end, where two groups or more have several environments.
-        curves: the learning curves.
-        notes: what was left out and why, a sentence each.
-        threshold: the return to reach, in training and by evaluations; None for none.
-        window: the training episodes that a training return is the mean of.
+        rows: Rows of the table, by environment and group. Rows over all environments are at the end, if at least two
+            groups have runs in all of at least two environments.
+        curves: Learning curves, by environment and group.
+        notes: Sentences on runs that are left out, unfinished or pooled.
+        threshold: Return to reach, in training and by evaluations; None for no threshold.
+        window: Number of training episodes whose mean is a training return.
+        scores: Scores of the finished runs, by group and environment; groups are in the order of the folders given.
     """
 
     rows: list[Row]
@@ -105,94 +115,134 @@ class Comparison(NamedTuple):
     notes: list[str]
     threshold: float | None
     window: int
+    scores: ScoresByGroup
+
+    def __repr__(self) -> str:
+        runs = sum(len(scores.greedy) for strata in self.scores.values() for scores in strata.values())
+        environments = environments_of(self.scores)
+        return (
+            f"Comparison(groups={list(self.scores)}, environments={environments}, finished_runs={runs}, "
+            f"notes={len(self.notes)})"
+        )
+
+    def _repr_html_(self) -> str:
+        from .comparison_table import html_table
+
+        return html_table(self)
+
+    def table(
+        self, form: TableFormat = "text", *, statistics: Sequence[Statistic] = ("iqm",), caption: bool = True
+    ) -> str:
+        """Table of the rows; see :func:`~polyak.experiments.reports.comparison_table.comparison_table`."""
+        from .comparison_table import comparison_table
+
+        return comparison_table(self, form, statistics=statistics, caption=caption)
+
+    def figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
+        """Figure of the learning curves; see :func:`~polyak.experiments.reports.figures.draw_comparison`."""
+        from .figures import draw_comparison
+
+        return draw_comparison(self, size=size)
+
+    def profiles(self) -> list[Profile]:
+        """Performance profiles; see :func:`~polyak.experiments.reports.scores.profiles`."""
+        return profiles(self.scores)
+
+    def profile_figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
+        """Figure of the performance profiles; see :func:`~polyak.experiments.reports.figures.draw_profiles`."""
+        from .figures import draw_profiles
+
+        return draw_profiles(self, size=size)
+
+    def improvements(self) -> list[Improvement]:
+        """Probabilities of improvement; see :func:`~polyak.experiments.reports.scores.improvements`."""
+        return improvements(self.scores)
+
+    def improvement_table(self, form: TableFormat = "text", *, caption: bool = True) -> str:
+        """Table of them; see :func:`~polyak.experiments.reports.comparison_table.improvement_table`."""
+        from .comparison_table import improvement_table
+
+        return improvement_table(self, form, caption=caption)
 
 
-def compare(*folders: str | pathlib.Path, threshold: float | None = None, window: int = RECENT) -> Comparison:
-    """Compares runs over their seeds. Those that differ in seed and environment alone are a group.
+def compare(
+    *folders: str | pathlib.Path,
+    threshold: float | None = None,
+    window: int = RECENT,
+    group_by: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compare runs over their seeds, in groups that are in the order of the folders given.
 
     Args:
-        *folders: folders of runs, and folders that hold runs.
-        threshold: a return, for the steps that it takes to reach it in training and by the evaluations within a run.
-        window: the training episodes that a training return is the mean of.
+        *folders: Folders of runs, and folders that hold runs.
+        threshold: Return; with it, rows have the environment steps to reach it in training and by evaluations.
+        window: Number of training episodes whose mean is a training return.
+        group_by: Names of config fields, or ``agent``. Runs with equal values of these fields are one group; a note
+            names the other fields in which they differ. If empty, runs whose configs differ only in seed and
+            environment are one group.
+        labels: Name of a group to its new name. A group is named by its label, or by a field in its label
+            (``target=none``) or the value of the field (``none``) that no other group has.
+
+    Returns:
+        Comparison with the table's rows, the curves and the scores; ``.table()``, ``.figure()``, ``.profile_figure()``
+        and ``.improvement_table()`` show it.
 
     Raises:
-        ValueError: no run, a file of a run that cannot be read, or an option out of range.
+        ValueError: if a folder holds no run, a file of a run cannot be read, an option is out of range, no run has a
+            field of ``group_by``, or ``labels`` does not fit the groups.
+        TypeError: if ``group_by`` is a text.
 
-    >>> compare("nowhere")
-    Traceback (most recent call last):
-    ValueError: nowhere: no run found (no config.json). Runs are made with: polyak train --out FOLDER
+    >>> import polyak, tempfile
+    >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 2}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for target in ("none", "periodic:50"):
+    ...         run = polyak.train(target=target, out=f"{folder}/{target[:4]}", **fields)
+    ...     comparison = compare(folder, labels={"none": "stop-gradient"})
+    >>> comparison
+    Comparison(groups=['stop-gradient', 'target=periodic:50'], environments=['CartPole-v1'], finished_runs=2,
+    notes=0)
+    >>> comparison.scores["stop-gradient"]["CartPole-v1"].greedy.shape, len(comparison.improvements())
+    ((1,), 1)
+    >>> figure = comparison.figure(size=(6, 4))  # figure.savefig("curves.pdf")
     """
     if window < 1:
         raise ValueError(f"window: got {window}; expected an integer >= 1.")
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold: got {threshold}; expected a finite number.")
+    if isinstance(group_by, str):
+        raise TypeError(f"group_by: got the text {group_by!r}; expected a sequence of names, such as [{group_by!r}].")
     runs, notes = without_repeats(read_run(folder) for folder in run_folders(folders))
-    groups = grouped(runs)
-    environments = list(dict.fromkeys(run.environment for run in runs))
+    groups = renamed(grouped(runs, group_by), labels or {})
+    scores = {
+        group: {environment: _scores(found, window) for environment, found in strata.items()}
+        for group, strata in groups.items()
+    }
     by_environment = [
         (group, environment, strata[environment])
-        for environment in environments
+        for environment in environments_of(scores)
         for group, strata in groups.items()
         if environment in strata
     ]
-    rows = [_row(*one, threshold, window) for one in by_environment]
+    rows = [_row(*one, scores[one[0]][one[1]], threshold, window) for one in by_environment]
+    rows += [_row_over_all(group, strata, rows) for group, strata in scaled(scores).items()]
     curves = [curve for one in by_environment if (curve := _curve(*one, window))]
-    notes = [*notes, *_notes(runs, threshold, window)]
-    return Comparison([*rows, *_rows_over_all(groups, environments, window)], curves, notes, threshold, window)
-
-
-def estimate(strata: Sequence[np.ndarray], *, resamples: int = RESAMPLES) -> Estimate:
-    """The interquartile mean of scores and its 95 % stratified bootstrap interval.
-
-    The mean leaves out a quarter of the scores at either end, rounded down: none of three, one of four to seven.
-
-    Args:
-        strata: ``[seeds, ...]`` for each environment, of one trailing shape; seeds are drawn within each.
-        resamples: how many times.
-
-    Returns:
-        Arrays of the trailing shape. NaN is the interval where an environment has one seed, and all of it where an
-        environment has none or a score is NaN.
-
-    >>> value, low, high = estimate([np.array([1.0, 2.0, 3.0, 10.0])])
-    >>> float(value), float(low), float(high)
-    (2.5, 1.0, 10.0)
-    """
-    from scipy import stats  # heavy
-
-    def interquartile_mean(*samples: np.ndarray, axis: int = 0) -> np.ndarray:
-        return np.asarray(stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis))
-
-    undefined = np.full(np.shape(strata[0])[1:], np.nan)
-    if any(len(scores) == 0 or np.isnan(scores).any() for scores in strata):
-        return Estimate(undefined, undefined, undefined)
-    value = interquartile_mean(*strata)
-    if any(len(scores) == 1 for scores in strata):
-        return Estimate(value, undefined, undefined)
-    interval = stats.bootstrap(
-        tuple(strata),
-        interquartile_mean,
-        method="percentile",
-        vectorized=True,
-        axis=0,
-        confidence_level=CONFIDENCE,
-        n_resamples=resamples,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(value, np.asarray(interval.low), np.asarray(interval.high))
+    notes = [*notes, *pooling_notes(groups), *_notes(runs, threshold, window)]
+    return Comparison(rows, curves, notes, threshold, window, scores)
 
 
 def training_returns(steps: np.ndarray, returns: np.ndarray, ended_at: np.ndarray, window: int = RECENT) -> np.ndarray:
-    """The training return at each of ``steps``: the mean of the last ``window`` episodes that had ended by then.
+    """Training return at each of ``steps``: mean of the last ``window`` episodes that have ended by then.
 
     Args:
-        steps: ``[P]`` environment steps.
-        returns: ``[E]``, of the episodes in the order in which they ended.
-        ended_at: ``[E]`` environment steps.
-        window: episodes.
+        steps: Environment steps, ``[P]``.
+        returns: Returns of the episodes in the order in which they ended, ``[E]``.
+        ended_at: Environment steps at which they ended, ``[E]``.
+        window: Number of episodes.
 
     Returns:
-        ``[P]`` float64; where fewer have ended, the mean of those; where none has, NaN.
+        Means, ``[P]`` float64. If fewer than ``window`` episodes have ended, the mean is over these; if no episode has
+        ended, it is NaN.
 
     >>> training_returns(np.array([0, 10, 25, 40]), np.array([1.0, 3.0, 8.0]), np.array([10, 20, 30]), window=2)
     array([nan, 1. , 2. , 5.5])
@@ -202,18 +252,18 @@ def training_returns(steps: np.ndarray, returns: np.ndarray, ended_at: np.ndarra
 
 
 def steps_to(threshold: float, returns: np.ndarray, ended_at: np.ndarray, window: int = RECENT) -> float:
-    """The first environment step at which the mean of the last ``window`` episodes is no less than ``threshold``.
+    """First environment step at which the mean of the last ``window`` episodes is at least ``threshold``.
 
-    A few lucky episodes are no evidence: before ``window`` of them have ended, nothing is reached.
+    The threshold cannot be reached before ``window`` episodes have ended, because a mean of few episodes is noisy.
 
     Args:
-        threshold: a return.
-        returns: ``[E]``, of the episodes in the order in which they ended.
-        ended_at: ``[E]`` environment steps.
-        window: episodes.
+        threshold: Return.
+        returns: Returns of the episodes in the order in which they ended, ``[E]``.
+        ended_at: Environment steps at which they ended, ``[E]``.
+        window: Number of episodes.
 
     Returns:
-        The step; infinite where it is not reached.
+        Environment step; infinite if the threshold is not reached.
 
     >>> steps_to(5.0, np.array([9.0, 1.0, 3.0, 8.0, 0.0]), np.array([10, 20, 30, 40, 50]), window=2)
     20.0
@@ -222,9 +272,10 @@ def steps_to(threshold: float, returns: np.ndarray, ended_at: np.ndarray, window
     return float(ended_at[window - 1 + reached[0]]) if len(reached) else math.inf
 
 
-def _row(group: str, environment: str, runs: list[FoundRun], threshold: float | None, window: int) -> Row:
-    ended = [run for run in runs if run.greedy is not None]
-    training, greedy = _scores(ended, window)
+def _row(
+    group: str, environment: str, runs: list[FoundRun], scores: Scores, threshold: float | None, window: int
+) -> Row:
+    ended = _ended(runs)
     evaluated = [run for run in ended if len(run.evaluated_at)]
     steps, greedy_steps = [], []
     if threshold is not None:
@@ -235,8 +286,8 @@ def _row(group: str, environment: str, runs: list[FoundRun], threshold: float | 
         environment,
         seeds=len(ended),
         unfinished=len(runs) - len(ended),
-        training=estimate([training]),
-        greedy=estimate([greedy]),
+        training=_summary([scores.training]),
+        greedy=_summary([scores.greedy]),
         steps_to_threshold=float(np.median(steps)) if steps else math.nan,
         reached=sum(map(math.isfinite, steps)),
         evaluated=len(evaluated),
@@ -245,35 +296,30 @@ def _row(group: str, environment: str, runs: list[FoundRun], threshold: float | 
     )
 
 
-def _rows_over_all(groups: Groups, environments: Sequence[str], window: int) -> list[Row]:
-    """A row for each group that has all environments; none unless there are two such groups to tell apart."""
-    complete = {group: strata for group, strata in groups.items() if set(strata) == set(environments)}
-    if len(environments) < 2 or len(complete) < 2:
-        return []
-    scaled: dict[str, list[np.ndarray]] = {group: [] for group in complete}
-    for environment in environments:
-        ended = {
-            group: _scores([run for run in strata.get(environment, []) if run.greedy is not None], window)
-            for group, strata in groups.items()
-        }
-        compared = np.concatenate(list(ended.values()), axis=1)
-        low = np.min(compared, axis=1, keepdims=True, initial=np.inf)
-        high = np.max(compared, axis=1, keepdims=True, initial=-np.inf)
-        for group in complete:
-            scaled[group].append((ended[group] - low) / np.where(high > low, high - low, np.nan))
-    rows = []
-    for group, strata in complete.items():
-        seeds = sum(scores.shape[1] for scores in scaled[group])
-        training, greedy = ([scores[measure] for scores in scaled[group]] for measure in (0, 1))
-        unfinished = sum(map(len, strata.values())) - seeds
-        rows.append(Row(group, ALL, seeds, unfinished, estimate(training), estimate(greedy)))
-    return rows
+def _row_over_all(group: str, strata: Mapping[str, Scores], rows: Sequence[Row]) -> Row:
+    of_group = [row for row in rows if row.group == group]
+    return Row(
+        group,
+        ALL,
+        seeds=sum(row.seeds for row in of_group),
+        unfinished=sum(row.unfinished for row in of_group),
+        training=_summary([scores.training for scores in strata.values()]),
+        greedy=_summary([scores.greedy for scores in strata.values()]),
+    )
 
 
-def _scores(ended: Iterable[FoundRun], window: int) -> np.ndarray:
-    """``[2, seeds]``: the training return at the end and the mean greedy return of each run."""
+def _summary(strata: Sequence[np.ndarray]) -> Summary:
+    return Summary(*(estimate(strata, statistic) for statistic in STATISTICS))
+
+
+def _scores(runs: Iterable[FoundRun], window: int) -> Scores:
+    ended = _ended(runs)
     at_the_end = [training_returns(np.array(np.inf), run.returns, run.ended_at, window) for run in ended]
-    return np.array([at_the_end, [run.greedy for run in ended]], np.float64)
+    return Scores(np.array(at_the_end, np.float64), np.array([run.greedy for run in ended], np.float64))
+
+
+def _ended(runs: Iterable[FoundRun]) -> list[FoundRun]:
+    return [run for run in runs if run.greedy is not None]
 
 
 def _curve(group: str, environment: str, runs: list[FoundRun], window: int) -> Curve | None:
@@ -296,15 +342,13 @@ def _notes(runs: Sequence[FoundRun], threshold: float | None, window: int) -> li
     for run in runs:
         if run.greedy is None:
             way = f"at step {run.step} of {run.fields['steps']}"
-            notes.append(
-                f"{run.folder} is unfinished, {way}: its curve is compared, and no number of the table has it."
-            )
+            notes.append(f"{run.folder} is unfinished, {way}: it is in the curves, but not in the table.")
         if not len(run.returns):
             notes.append(f"{run.folder} has no curve: no training episode has ended by step {run.step}.")
     few = sum(len(run.returns) < window for run in runs if run.greedy is not None)
     if threshold is not None and few:
         notes.append(
-            f"{few} of {len(runs)} runs have fewer than {window} training episodes, and so reach no threshold; "
-            "a smaller window would do."
+            f"{few} of {len(runs)} runs have fewer than {window} training episodes, so they cannot reach the "
+            "threshold; give a smaller window."
         )
     return notes

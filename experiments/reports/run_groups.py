@@ -1,4 +1,4 @@
-"""Runs found on disk, finished or not, and which of them differ in seed and environment alone."""
+"""Runs found on disk, finished or not, and the groups that a comparison puts them in."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...agents.fields import did_you_mean
 from ...agents.parts import leaves
 from ...agents.presets import make_configs, own_leaves
 from ..runs.config import CHANGES_NO_LEARNING, RunConfig
@@ -15,22 +16,22 @@ from ..runs.records import GREEDY, read_jsonl
 
 
 class FoundRun(NamedTuple):
-    """What a comparison reads of one run.
+    """Data of one run that a comparison reads.
 
     Attributes:
-        folder: where it stands.
-        agent: Name under which its agent is shown.
-        begins_with: Name of its agent in the table of agents.
-        preset: Name of the numbers that the agent began with.
-        environment: the id of its environment.
-        seed: its seed.
-        fields: what else its learning depends on, by name: fields of the agent and of the run.
-        step: the environment step of its last record; 0 where there is none.
-        returns: ``[E]`` float64, of its training episodes in the order in which they ended.
-        ended_at: ``[E]`` float64, the environment steps at which they ended.
-        greedy: the mean return of its own evaluation; None where the run has not ended.
-        evaluated_at: ``[K]`` float64, environment steps of its evaluations before the end.
-        evaluations: ``[K]`` float64, mean returns of these.
+        folder: Folder of the run.
+        agent: Name under which the agent is shown.
+        begins_with: Name of the agent in the table of agents.
+        preset: Name of the settings that the agent began with.
+        environment: Environment id.
+        seed: Seed of the run.
+        fields: Fields of the agent, the loop and the run that its learning depends on, by name.
+        step: Environment step of the last record; 0 if there is none.
+        returns: Returns of the training episodes, in the order in which they ended, ``[E]`` float64.
+        ended_at: Environment steps at which these episodes ended, ``[E]`` float64.
+        greedy: Mean return of the run's final evaluation; None if the run has not ended.
+        evaluated_at: Environment steps of the evaluations before the end, ``[K]`` float64.
+        evaluations: Mean returns of these evaluations, ``[K]`` float64.
     """
 
     folder: pathlib.Path
@@ -48,17 +49,18 @@ class FoundRun(NamedTuple):
     evaluations: np.ndarray
 
 
-Groups = dict[str, dict[str, list[FoundRun]]]  # by label, by environment
+Groups = Mapping[str, Mapping[str, list[FoundRun]]]  # by label, by environment
+AGENT = "agent"  # beside the fields of the config
 
 
 def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
-    """The folders of the runs in ``folders``, each once; a folder that holds runs, however deep, stands for them.
+    """Return the folders of the runs in ``folders``, each once, in the order given.
 
-    A folder with no run in it is kept: reading it says what is wrong. Pretraining runs in a folder are passed over,
-    because they have no returns.
+    A folder that holds runs at any depth is replaced by these runs, sorted by path. A folder without a run stays in the
+    list, so that :func:`read_run` reports it. Pretraining runs in a folder are left out, because they have no returns.
 
     Raises:
-        ValueError: ``folders`` is empty.
+        ValueError: if ``folders`` is empty.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     for folder in map(pathlib.Path, folders):
@@ -75,14 +77,14 @@ def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
 
 
 def read_run(folder: pathlib.Path) -> FoundRun:
-    """Reads what a comparison needs of the run in ``folder``.
+    """Read the run in ``folder``.
 
     Raises:
-        ValueError: no run stands there, or a file of it cannot be read.
+        ValueError: if ``folder`` holds no run, or a file of the run cannot be read.
     """
     try:
         fields = leaves(read_config(folder))
-    except (ValueError, TypeError) as error:  # of a config alone, which does not know where it was read
+    except (ValueError, TypeError) as error:  # of the config, which does not know its folder
         message = str(error)
         raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
     name, own, preset, environment, seed = (fields.pop(one) for one in ("agent_name", "name", "preset", "env", "seed"))
@@ -107,10 +109,10 @@ def read_run(folder: pathlib.Path) -> FoundRun:
 
 
 def without_repeats(runs: Iterable[FoundRun]) -> tuple[list[FoundRun], list[str]]:
-    """A seed counts once: of runs of one config and seed the one that came furthest is kept, the first of equals.
+    """Keep one run of each config, environment and seed: a finished one, the furthest, or the first, in this order.
 
     Returns:
-        The runs that are kept, and a sentence for each that is not.
+        The runs that are kept, and a sentence for each run that is left out.
     """
     kept: dict[tuple[str, str, int], FoundRun] = {}
     notes = []
@@ -124,46 +126,155 @@ def without_repeats(runs: Iterable[FoundRun]) -> tuple[list[FoundRun], list[str]
     return list(kept.values()), notes
 
 
-def grouped(runs: Iterable[FoundRun]) -> Groups:
-    """Runs by what sets their group apart (the agent's name alone for a single group) and by environment.
+def grouped(runs: Sequence[FoundRun], by: Sequence[str] = ()) -> Groups:
+    """Group runs by label and environment, in the order of the first run of each.
 
-    Fields that say what is written and which processes step the environments (``log_every``, ``workers``) part none.
+    Args:
+        runs: Runs.
+        by: Names of config fields, or ``agent``. Runs with equal values of these fields are one group. If empty, runs
+            whose configs differ only in seed, environment and :data:`CHANGES_NO_LEARNING` are one group.
+
+    Returns:
+        Label to environment to runs. A label has the fields in which the groups differ, or the fields of ``by``.
+
+    Raises:
+        ValueError: if ``by`` repeats a field, or has a field that no run has.
     """
-    groups: Groups = {}
+    groups: dict[str, dict[str, list[FoundRun]]] = {}
+    if not by:
+        for run in runs:
+            groups.setdefault(_key(run), {}).setdefault(run.environment, []).append(run)
+        return dict(zip(_labels([_first(group) for group in groups.values()]), groups.values(), strict=True))
+    by = [_field(name, runs) for name in by]
+    if len(set(by)) < len(by):
+        raise ValueError(f"group_by: got {' '.join(by)}; expected each field once.")
     for run in runs:
-        groups.setdefault(_key(run), {}).setdefault(run.environment, []).append(run)
-    return dict(zip(_labels([_first(group) for group in groups.values()]), groups.values(), strict=True))
+        groups.setdefault(_label(run, by), {}).setdefault(run.environment, []).append(run)
+    return groups
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Parse ``GROUP=NAME`` at the last ``=``, because the label of a group can contain one.
+
+    Raises:
+        ValueError: if a text has no ``=``, or two texts name one group.
+
+    >>> parse_labels(["target=periodic:50=hard", "none=no target"])
+    {'target=periodic:50': 'hard', 'none': 'no target'}
+    """
+    labels: dict[str, str] = {}
+    for text in texts:
+        group, equals, name = text.rpartition("=")
+        if not equals or group in labels:
+            problem = "a group that is named twice; expected one name" if equals else "expected GROUP=NAME"
+            raise ValueError(f"label: got {text!r}; {problem}. Try: --label 'target=none=no target'")
+        labels[group] = name
+    return labels
+
+
+def renamed(groups: Groups, labels: Mapping[str, str]) -> Groups:
+    """Rename groups, and keep their order.
+
+    Args:
+        groups: Groups, as of :func:`grouped`.
+        labels: Name of a group to its new name. A group is named by its label, by one of the fields in its label
+            (``target=none``), or by the value of that field (``none``), if exactly one group has it.
+
+    Raises:
+        ValueError: if a name fits no group or several, a group is renamed twice, or two groups would have one name.
+    """
+    new: dict[str, str] = {}
+    for text, name in labels.items():
+        found = [group for group in groups if group == text] or [group for group in groups if text in _parts(group)]
+        if len(found) != 1:
+            fits = "fits no group" if not found else f"fits {len(found)} groups"
+            raise ValueError(
+                f"label: {text!r} {fits}; expected the label, or a field, of one of: {'; '.join(found or groups)}."
+                f"{did_you_mean(text, groups) if not found else ''}"
+            )
+        if found[0] in new:
+            raise ValueError(f"label: group {found[0]!r} is named {new[found[0]]!r} and {name!r}; expected one name.")
+        new[found[0]] = name
+    names = [new.get(group, group) for group in groups]
+    for name in names:
+        if not name.strip() or names.count(name) > 1:
+            raise ValueError(
+                f"label: got {name!r} for {names.count(name)} groups; expected a name of its own for each."
+            )
+    return dict(zip(names, groups.values(), strict=True))
+
+
+def pooling_notes(groups: Groups) -> list[str]:
+    """A sentence for each group whose runs differ in more than seed and environment, with the fields and values."""
+    notes = []
+    for group, strata in groups.items():
+        runs = [run for one in strata.values() for run in one]
+        values = {name: list(dict.fromkeys(_value(run, name) for run in runs)) for name in _names(runs)}
+        differing = [f"{name} ({'; '.join(found)})" for name, found in values.items() if len(found) > 1]
+        if differing:
+            notes.append(
+                f"group {group} pools runs that differ in {', '.join(differing)}; each of its runs counts as one seed."
+            )
+    return notes
 
 
 def _key(run: FoundRun) -> str:
     return f"{run.agent} {sorted(run.fields.items())}"
 
 
-def _first(group: dict[str, list[FoundRun]]) -> FoundRun:
+def _first(group: Mapping[str, list[FoundRun]]) -> FoundRun:
     return next(iter(group.values()))[0]
 
 
-def _labels(runs: Sequence[FoundRun]) -> list[str]:
-    """The agent where there are several, and the fields in which runs differ that the agent's name does not tell.
+def _names(runs: Iterable[FoundRun]) -> list[str]:
+    return list(dict.fromkeys([AGENT, *(name for run in runs for name in run.fields)]))
 
-    A field is shown where runs of one agent have several values, and where only some runs have it as their agent comes.
+
+def _field(name: str, runs: Sequence[FoundRun]) -> str:
+    field, names = name.replace("-", "_"), _names(runs)
+    if field not in names:
+        raise ValueError(
+            f"group_by: got {name!r}, a field that no run has; expected {AGENT!r} or fields of the configs on which "
+            f"learning depends, such as 'target'.{did_you_mean(field, names)}"
+        )
+    return field
+
+
+def _label(run: FoundRun, names: Iterable[str]) -> str:
+    return ", ".join(run.agent if name == AGENT else f"{name}={_value(run, name)}" for name in names)
+
+
+def _value(run: FoundRun, name: str) -> str:
+    return run.agent if name == AGENT else _text(run.fields[name]) if name in run.fields else "-"
+
+
+def _parts(label: str) -> set[str]:
+    fields = label.split(", ")
+    return {*fields, *(field.partition("=")[2] for field in fields if "=" in field)}
+
+
+def _labels(runs: Sequence[FoundRun]) -> list[str]:
+    """Labels: the agent if there are several, and the fields that differ but do not follow from the agent's name.
+
+    A field is shown if runs of one agent have several values of it, or if it departs from the agent's own value in some
+    of the runs.
     """
     departures = [_departures(run) for run in runs]
     several = len({run.agent for run in runs}) > 1
     labels = []
     for run, departed in zip(runs, departures, strict=True):
         shown = [
-            f"{name}={_text(value)}"
+            name
             for name, value in run.fields.items()
             if any(other.agent == run.agent and other.fields.get(name) != value for other in runs)
             or (name in departed and any(other.get(name) != value for other in departures))
         ]
-        labels.append(", ".join([run.agent, *shown] if several or not shown else shown))
+        labels.append(_label(run, [AGENT, *shown] if several or not shown else shown))
     return labels
 
 
 def _departures(run: FoundRun) -> dict[str, Any]:
-    """The fields in which a run is not its agent under its preset."""
+    """Fields in which a run differs from its agent under its preset."""
     own = leaves(RunConfig()) | own_leaves(run.begins_with) | leaves(make_configs(run.begins_with, run.preset))
     return {name: value for name, value in run.fields.items() if own.get(name) != value}
 

@@ -130,7 +130,7 @@ def test_it_is_evaluated_compared_and_exported(folder, tmp_path, capsys):
     assert polyak.evaluate(folder, episodes=3)["episodes"] == 3
     assert cli.run(["evaluate", str(folder), "--episodes", "2"]) == 0
     comparison = polyak.compare(folder, window=1)
-    assert [(row.group, float(row.greedy.value)) for row in comparison.rows] == [("n_step_double_dqn", 20.0)]
+    assert [(row.group, float(row.greedy.iqm.value)) for row in comparison.rows] == [("n_step_double_dqn", 20.0)]
     exported = polyak.load_exported(polyak.export(folder, tmp_path / "export"))
     assert exported.manifest["config"]["format"] == 2
     assert exported.manifest["versions"]["polyak"] == "0.1.0"
