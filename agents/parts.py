@@ -104,7 +104,7 @@ def part_of_kind(field: dataclasses.Field[Any], before: Any, value: Any) -> Any:
 
 
 def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any) -> str:
-    """Message about a leaf that a config does not have: the flag that brings its part, polyak's name, or the closest one.
+    """Message about a leaf that a config does not have: the flag that brings its part, or the closest name.
 
     Args:
         config_type: Type of the config.

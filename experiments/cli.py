@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    config, command = parse_run(arguments, TrainCommand, _description("train", TrainCommand))
+    config, command = parse_run(arguments, TrainCommand, _description("train", TrainCommand), help.ending("train"))
     from .reports.progress import Progress
     from .runs import folders
     from .runs import train as runs
@@ -98,7 +98,8 @@ def _train_seeds(config: RunConfig, folder: pathlib.Path, seeds: int, quiet: boo
 
 
 def _pretrain(arguments: list[str]) -> int:
-    config, command = parse_pretraining(arguments, PretrainCommand, _description("pretrain", PretrainCommand))
+    description = _description("pretrain", PretrainCommand)
+    config, command = parse_pretraining(arguments, PretrainCommand, description, help.ending("pretrain"))
     from .reports.progress import Progress
     from .runs import folders
     from .runs.pretrain import pretrain

@@ -20,12 +20,15 @@ class TrainCommand:
         preset: Name of the settings that the agent begins with; flags replace them.
         seeds: Number of seeds, from --seed on; several are trained in processes side by side, and compared at the end.
         out: Folder of the run, new or empty; None makes one under runs/.
+        config: File config.json of another run, whose settings the run begins with; flags replace them. It holds the
+            agent and the preset.
         quiet: Whether to print no progress.
     """
 
     preset: Preset = "classic"
     seeds: int = 1
     out: pathlib.Path | None = None
+    config: pathlib.Path | None = None
     quiet: bool = False
 
 

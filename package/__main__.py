@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[0] != "agents" and not {"-h", "--help"} & {*arguments}:
+    if arguments[0] != "agents" and not {"-h", "--help", "--help-all"} & {*arguments}:
         import jax
 
         # A dispatch that runs in the calling thread takes a fifth of the time when its result is fetched at once.

@@ -152,5 +152,13 @@ def description(command: str, summary: str) -> str:
     return "\n".join(parts)
 
 
+def ending(command: str) -> str:
+    """Text below the options in the short help of ``train`` and of ``pretrain``: targets, examples, further pages."""
+    shown = "\n".join((TARGETS, f"examples\n{_lines(COMMANDS[command].examples[:4])}"))
+    agents = "`polyak agents` lists the agents.\n" if command == "train" else ""
+    schedule = "SCHEDULE is a number, or a text such as linear(1,0.05,25%).\n"
+    return f"{schedule}\n{shown}\n{agents}`--help-all` prints all options, the schedules and more examples."
+
+
 def _lines(texts: Iterable[str]) -> str:
     return "".join(f"  {text}\n" for text in texts)
