@@ -79,7 +79,13 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
     text = page("train", name, option="--help-all")
     shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
     there = leaves(make_configs(name)).keys() | leaves(RunConfig()).keys() - bringers(RunConfig).keys() - {"agent_name"}
-    assert shown == {leaf.replace("_", "-") for leaf in there} - {"wrappers"} | {"out", "quiet", "seeds", "config", "wrapper"}
+    assert shown == {leaf.replace("_", "-") for leaf in there} - {"wrappers"} | {
+        "out",
+        "quiet",
+        "seeds",
+        "config",
+        "wrapper",
+    }
     for union in ("head", "bootstrap", "core", "optimizer", "self-prediction", "resets", "windows", "sampling"):
         assert re.search(rf"^\W* --{union} \{{\w+(,\w+)+\}}", text, re.MULTILINE)
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)

@@ -135,9 +135,12 @@ class RunConfig(Part):
             )
         starts = self.loop.cadence.learning_starts
         if starts >= self.steps:
+            way_out = f"--learning-starts {self.steps // 10}, or --steps {10 * starts}."
+            if self.loop.replay.frame_stack > 1 and self.env == RunConfig.env:  # a preset for images
+                way_out = f"--env ALE/Breakout-v5 --steps {10 * starts}; {self.env} has no images to stack."
             raise ValueError(
                 f"learning_starts: got {starts}, and the run ends at step {self.steps}, so nothing would be learnt; "
-                f"expected less than steps. Try --learning-starts {self.steps // 10}, or --steps {10 * starts}."
+                f"expected less than steps. Try {way_out}"
             )
 
     @property

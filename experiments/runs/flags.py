@@ -116,7 +116,6 @@ def _name_first(
     rest = list(arguments)
     name = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if name is not None and rest and not rest[0].startswith("-"):
-        check_name(name, names, what)
         if rest[0] in names:
             raise ValueError(
                 f"{what}: got {name!r} and {rest[0]!r}; expected one. Train each with a command of its own; polyak "
@@ -247,7 +246,7 @@ def _check_names(given: Mapping[str, Sequence[str]], flags: Sequence[Flag], conf
     switches = {f"no_{flag.name}" for flag in flags if flag.annotation is bool}
     known = {flag.name: flag.default for flag in flags}
     aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in known}
-    brought = bringers(configs)
+    brought, unknown = bringers(configs), []
     for name, words in given.items():
         if name in {*aliases, *known, *switches, "h", "help", "help_all"} or name.startswith("tyro_"):
             continue
@@ -256,7 +255,9 @@ def _check_names(given: Mapping[str, Sequence[str]], flags: Sequence[Flag], conf
             raise ValueError(absent(configs, known, plain, words[0] if words else plain == name))
         option, *options = (f"--{one.replace('_', '-')}" for one in (name, *known, *brought))
         hint = other_name(name, words, {*known, *brought}, flags=True) or did_you_mean(option, options)
-        raise ValueError(f"{option}: no such option.{hint}")
+        unknown.append(f"{option}: no such option.{hint}")
+    if unknown:
+        raise ValueError(" ".join(unknown))
 
 
 def _check_words(given: Mapping[str, Sequence[str]], flags: Sequence[Flag]) -> None:

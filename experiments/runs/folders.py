@@ -72,13 +72,14 @@ def read_config_file(path: pathlib.Path) -> RunConfig:
         raise ValueError(f"config: {path} is a folder; expected a file. Try --config {path / 'config.json'}")
     if not path.is_file():
         raise ValueError(f"config: no file {path}; expected the config.json of a run, as in runs/RUN/config.json.")
-    written = read_json(path)
-    if not isinstance(written.get("config"), dict):
-        raise ValueError(f'config: {path} has no "config"; expected the config.json of a run.')
     try:
+        written = read_json(path)
+        if not isinstance(written.get("config"), dict):
+            raise ValueError('got no "config"; expected the config.json of a run.')
         return _config_of(path.parent, written)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"config: {path}: {str(error).removeprefix(f'{path.parent}: ')}") from None
+        reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
+        raise type(error)(f"config: {path}: {reason}") from None
 
 
 def is_pretraining(folder: pathlib.Path) -> bool:
