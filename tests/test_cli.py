@@ -311,7 +311,9 @@ def test_no_name_of_another_library_is_an_option_and_each_is_answered_by_one():
     for name, row in other_names._OPTIONS.items():
         assert name not in known
         assert row.field in known
-        assert other_names.other_name(name, ("1",), known, flags=True).startswith(f" Use --{row.field.replace('_', '-')}")
+        assert other_names.other_name(name, ("1",), known, flags=True).startswith(
+            f" Use --{row.field.replace('_', '-')}"
+        )
     assert not known & other_names._SENTENCES.keys()
     names = [name for row in other_names._ROWS for name in row.names.split()]
     assert len(names) == len(set(names))

@@ -120,9 +120,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_path_of_the_field(write, t
     with pytest.raises(ValueError, match=r"the run was made by polyak 9.0, a newer version, .*Upgrade polyak"):
         parsed("--config", write({**good, "format": 3}, polyak="9.0"))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(
-        ValueError, match=rf"^config: {tmp_path}/config.json: got no JSON \("
-    ):
+    with pytest.raises(ValueError, match=rf"^config: {tmp_path}/config.json: got no JSON \("):
         parsed("--config", str(tmp_path / "config.json"))
     with pytest.raises(ValueError, match=rf"^config: {tmp_path} is a folder; .*Try --config {tmp_path}/config.json"):
         parsed("--config", str(tmp_path))
