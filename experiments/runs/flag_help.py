@@ -58,13 +58,18 @@ class Flag(NamedTuple):
 
 
 def about(flag: Flag) -> str:
-    """First sentence of the description of a flag, or the part before a semicolon, without citations."""
+    """Return the first sentence of a flag's description, or the part before a semicolon, without citations.
+
+    >>> from polyak.experiments.runs.config import RunConfig
+    >>> about(Flag("workers", "run", int, 0, RunConfig))
+    'Number of processes that step the environments'
+    """
     text = re.sub(r" \([^()]*\d{4}[^()]*\)", "", attributes(flag.owner)[flag.name])
     return re.split(r"[.;] (?!None)", text)[0]
 
 
 def attributes(owner: type) -> dict[str, str]:
-    """Descriptions of a dataclass's fields, from its docstring and those of its bases.
+    """Return the descriptions of a dataclass's fields, from its docstring and the docstrings of its bases.
 
     >>> from polyak.experiments.runs.config import RunConfig
     >>> attributes(RunConfig)["seed"]
@@ -79,7 +84,7 @@ def attributes(owner: type) -> dict[str, str]:
 def short_help(
     flags: Sequence[Flag], groups: Mapping[str, Sequence[str]], usage: str, summary: str, ending: str
 ) -> str:
-    """Help of the options that are used most, as wide as the terminal.
+    """Format the help of the most used options, as wide as the terminal.
 
     Args:
         flags: All flags.
@@ -87,6 +92,11 @@ def short_help(
         usage: Command line.
         summary: Text above the options.
         ending: Text below the options.
+
+    >>> from polyak.experiments.runs.config import RunConfig
+    >>> text = short_help([Flag("seed", "run", int, 0, RunConfig)], {"run": ["seed"]}, "train", "Train.", "The end.")
+    >>> text.splitlines()[5]
+    '  --seed INT  Seed of all random numbers (0)'
     """
     known = {flag.name: flag for flag in flags}
     parser = argparse.ArgumentParser(
@@ -126,7 +136,7 @@ def _metavar(flag: Flag) -> str:
 
 
 def _line(flag: Flag) -> str:
-    """Beginning of the description, then the choices with the default in parentheses, or the default alone."""
+    """Beginning of the description, then the choices with the default in parentheses, or the default."""
     choices = typing.get_args(flag.annotation) if typing.get_origin(flag.annotation) is Literal else ()
     text = re.split(r", (?!as in)| \(|; |: " if choices else r", (?!as in)| \(|; ", about(flag))[0].rstrip(".")
     if choices:

@@ -1,4 +1,4 @@
-"""Flags of ``polyak train`` and ``polyak pretrain``: those of the parts that are there, in a group for each part.
+"""Flags of ``polyak train`` and ``polyak pretrain``: the flags of the parts that are there, in a group for each part.
 
 The name of the agent, ``--preset`` and the flags of unions (``--head``, ``--core``, ...) choose the parts and are read
 first. tyro then reads all flags, and prints all with ``--help-all``; ``--help`` prints those that are used most.
@@ -11,7 +11,7 @@ import pathlib
 import shlex
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -26,6 +26,22 @@ from .flag_help import METAVARS, PRETRAIN_OPTIONS, TRAIN_OPTIONS, Flag, about, s
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
 _ALIASES = {"--wrapper": "wrappers"}
+
+
+class _Page(NamedTuple):
+    """Texts of a command's help.
+
+    Attributes:
+        usage: Command line, for the short help.
+        description: Text above the options of the complete help; its first line is in the short help too.
+        ending: Text below the options of the short help.
+        options: Title of each group of the short help to the names of its options.
+    """
+
+    usage: str
+    description: str
+    ending: str
+    options: Mapping[str, Sequence[str]]
 
 
 def parse_run(arguments: Sequence[str], command: type, description: str, ending: str = "") -> tuple[RunConfig, Any]:
@@ -54,8 +70,8 @@ def parse_run(arguments: Sequence[str], command: type, description: str, ending:
     configs = Configs(base.agent, base.loop) if base else make_configs(agent, preset)
     own = leaves(base) if base else own_leaves(agent)
     flags = [*command_flags(command), *run_flags(configs, _kinds(given), own)]
-    usage, texts = f"polyak train {named or '[AGENT]'} [OPTIONS]", (description, ending)
-    fields, found = _parse(rest, command, flags, Configs, f"polyak train {agent}", usage, texts, TRAIN_OPTIONS)
+    page = _Page(f"polyak train {named or '[AGENT]'} [OPTIONS]", description, ending, TRAIN_OPTIONS)
+    fields, found = _parse(rest, command, flags, Configs, f"polyak train {agent}", page)
     config = make_run_config(agent, preset, fields)
     _check_importable(config)
     return config, found
@@ -68,27 +84,20 @@ def parse_pretraining(
     named, rest = _name_first(arguments, METHODS, "method", "--data")
     method = check_name(named or METHODS[0], METHODS, "method")
     flags = [*command_flags(command), *pretrain_flags(_kinds(_given(rest)))]
-    usage, prog, texts = f"polyak pretrain {method} [OPTIONS]", f"polyak pretrain {method}", (description, ending)
-    fields, found = _parse(rest, command, flags, PretrainConfig, prog, usage, texts, PRETRAIN_OPTIONS)
+    page = _Page(f"polyak pretrain {method} [OPTIONS]", description, ending, PRETRAIN_OPTIONS)
+    fields, found = _parse(rest, command, flags, PretrainConfig, f"polyak pretrain {method}", page)
     return make_pretrain_config(method, fields), found
 
 
 def _parse(
-    arguments: Sequence[str],
-    command: type,
-    flags: Sequence[Flag],
-    configs: type,
-    prog: str,
-    usage: str,
-    texts: tuple[str, str],
-    options: Mapping[str, Sequence[str]],
+    arguments: Sequence[str], command: type, flags: Sequence[Flag], configs: type, prog: str, page: _Page
 ) -> tuple[dict[str, Any], Any]:
     """Name to value of the flags of a run, and an instance of ``command``; ``configs`` has the parts of all flags."""
     given = _given(arguments)
     _check_names(given, flags, configs)
     if {"help", "h"} & given.keys():
-        summary = f"{texts[0].partition(chr(10))[0]} The defaults of {prog.split()[-1]} are in parentheses."
-        print(short_help(flags, options, usage, summary, texts[1]), end="")
+        summary = f"{page.description.partition(chr(10))[0]} The defaults of {prog.split()[-1]} are in parentheses."
+        print(short_help(flags, page.options, page.usage, summary, page.ending), end="")
         raise SystemExit(0)
     if "help_all" in given:
         arguments = ["--help"]
@@ -102,7 +111,7 @@ def _parse(
         dataclasses.make_dataclass("Flags", [(group, kind, kind()) for group, kind in kinds.items()]),
         args=list(arguments),
         prog=prog,
-        description=texts[0],
+        description=page.description,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
     own, *parts = (vars(getattr(found, group)) for group in kinds)
