@@ -1,4 +1,4 @@
-"""Flags of ``polyak train``: every leaf of the parts that are there, and what is said of the others."""
+"""Flags of ``polyak train``: every leaf of the parts that are there, and the errors of all others."""
 
 import itertools
 import re
@@ -27,7 +27,7 @@ def flag(name):
     return f"--{name.replace('_', '-')}"
 
 
-# A value that is no default, as text and as it is read; of other leaves it follows from the type.
+# A value other than the default, as a text and as it is read; for other leaves it follows from the type.
 OTHER = {
     "hidden_sizes": ("3 4", (3, 4)),
     "transition_sizes": ("3 4", (3, 4)),
@@ -231,7 +231,7 @@ def test_bad_flags_are_one_message_before_a_folder_is_made(case, capsys, tmp_pat
         ("--torso deep", "deep"),
     ],
 )
-def test_values_that_cannot_be_read_are_told_by_tyro(arguments, message, capsys):
+def test_values_that_cannot_be_read_are_reported_by_tyro(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.run(["train", *arguments.split()])
     assert stop.value.code == 2

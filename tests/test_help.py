@@ -1,4 +1,4 @@
-"""Help teaches what is true: targets and schedules that parse, commands and options that exist, every agent."""
+"""Help states facts: targets and schedules that parse, commands and options that exist, every agent."""
 
 import re
 import shlex
@@ -193,7 +193,7 @@ def test_every_field_is_described_by_its_own_noun():
             assert text.endswith(".")
 
 
-def test_every_command_is_told_and_there_is():
+def test_every_command_is_in_the_overview_and_exists():
     assert list(help.COMMANDS) == list(cli._COMMANDS)
     for command in help.COMMANDS.values():
         assert f"  {command.usage}" in help.overview()
