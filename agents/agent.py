@@ -180,9 +180,10 @@ def make_targets(
             f"from. Write this rule first, as in 'periodic:200 {config.target}'."
         )
     if ENCODER in rules and prediction is not None and not prediction.stop_gradient:
+        others = " ".join(word for word in config.target.split() if not word.startswith(ENCODER))
         raise ValueError(
             f"target: got {config.target!r}, but without stop_gradient the online network's features are predicted "
-            f"and no {ENCODER} is read. Leave the {ENCODER} out, or set stop_gradient."
+            f"and no {ENCODER} is read. Try --target {others!r} with it, or --stop-gradient."
         )
     targets = {MAIN_TARGET: Target(rules[MAIN_TARGET], module_state=module_state)}
     if ENCODER in rules and prediction is not None:

@@ -167,11 +167,21 @@ def check_name(name: Any, names: Iterable[str], what: str) -> str:
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
     """Return a hint with the closest of ``names``; empty if no name is close.
 
+    Case does not count, and a dash equals an underscore. A name of the same letters in another order is the closest.
+
     >>> did_you_mean("bach_size", ["batch_size", "burn_in"])
     " Did you mean 'batch_size'?"
+    >>> did_you_mean("dnq", ["drq", "dqn"])
+    " Did you mean 'dqn'?"
     """
-    close = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.4)
-    return f" Did you mean {max(close, key=lambda other: _common_prefix(str(name), other))!r}?" if close else ""
+    plain, known = _plain(str(name)), {_plain(other): other for other in names}
+    reordered = [other for other in known if sorted(other) == sorted(plain)]
+    close = reordered or difflib.get_close_matches(plain, known, n=3, cutoff=0.4)
+    return f" Did you mean {known[max(close, key=lambda other: _common_prefix(plain, other))]!r}?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_")
 
 
 def _common_prefix(one: str, other: str) -> int:
@@ -242,7 +252,9 @@ def _tuple(name: str, value: Any, item: Any, within: Range) -> tuple[Any, ...]:
     if names:
         return tuple(check_name(choice, names, name) for choice in value)
     if not value:
-        raise ValueError(f"{name}: got no layer; expected one or more. Give (64,), for example.")
+        raise ValueError(
+            f"{name}: got no layer; expected one or more. Try --{name.replace('_', '-')} 64, which is (64,) in Python."
+        )
     return tuple(_number(name, size, True, within) for size in value)
 
 

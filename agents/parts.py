@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from .fields import Part, annotations_of, check_name, did_you_mean, is_part_type, kind_of, kinds_of
+from .other_names import other_name
 from .schedules import Schedule
 
 Config = TypeVar("Config", bound=Part)
@@ -118,7 +119,8 @@ def absent(config_type: type, current: Mapping[str, Any], name: str, value: Any)
     brought = bringers(config_type).get(name)
     if not brought:
         known = {*current, *bringers(config_type)}
-        return f"field: got {name!r}; it does not exist.{did_you_mean(name, sorted(known))}"
+        hint = other_name(name, value, known) or did_you_mean(name, sorted(known))
+        return f"field: got {name!r}; it does not exist.{hint}"
     union, kinds = next(iter(brought.items()))
     has = f"{', '.join(kinds[:-1])} and {kinds[-1]} have it" if len(kinds) > 1 else f"{kinds[0]} has it"
     flag = f"--{union.replace('_', '-')}"

@@ -15,7 +15,8 @@ from polyak.agents.fields import Part, kinds_of
 from polyak.agents.parts import leaves
 from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
 from polyak.experiments import cli
-from polyak.experiments.runs.flags import attributes, pretrain_flags, run_flags
+from polyak.experiments.runs.flag_help import attributes
+from polyak.experiments.runs.flags import pretrain_flags, run_flags
 from polyak.experiments.runs.pretrain_config import PretrainConfig
 
 FOLDER = pathlib.Path(__file__).parent
@@ -27,7 +28,7 @@ CITATION = re.compile(r" \([^()]*\d{4}[^()]*\)")
 
 
 def tables():
-    """Name to table of options: those of each command, and those of each group of ``polyak train --help``."""
+    """Name to table of options: those of each command, and those of each group of ``polyak train --help-all``."""
     commands = [value for name, value in vars(cli).items() if name.endswith("Command")]
     return {command.__name__: _command_table(command) for command in commands} | _train_tables()
 

@@ -52,7 +52,7 @@ def train(
     agent: str | Callable[..., Agent] | None = None,
     *,
     preset: str | None = None,
-    config: RunConfig | None = None,
+    config: RunConfig | Folder | None = None,
     out: Folder | Literal[False] | None = None,
     quiet: bool = True,
     callbacks: Sequence[Callback] = (),
@@ -64,7 +64,7 @@ def train(
         agent: Name of the agent, by default n_step_double_dqn; or a function of the signature of
             :func:`polyak.agents.make_agent`, which makes an agent of your own from the default's configs.
         preset: Name of the numbers that the agent begins with; by default classic.
-        config: Config of the run, instead of names and fields.
+        config: Config of the run, or the path of the ``config.json`` of another run, instead of names and fields.
         out: Folder of the run, new or empty; by default one under ``runs/``. False takes a temporary one, which is
             removed with the run that is returned; a run that is interrupted or fails leaves it.
         quiet: Whether to print no progress.
@@ -93,6 +93,8 @@ def train(
     ('incremental:0.01', [300.0], True)
     """
     given: Mapping[str, Any] = {}
+    if isinstance(config, str | pathlib.Path):
+        config = folders.read_config_file(pathlib.Path(config))
     if config is None:
         texts, given = _as_texts(fields if isinstance(agent, str | None) else {**fields, "agent": agent})
         name = agent if isinstance(agent, str) else DEFAULT_AGENT
@@ -103,8 +105,8 @@ def train(
         raise ValueError(f"config: got a whole config and {beside} as well; give one or the other.")
     elif not isinstance(config, RunConfig):
         raise TypeError(
-            f"config: got {type(config).__name__}; expected a RunConfig. Make one with make_run_config of "
-            "polyak.experiments.runs.config, or give the name of an agent and fields."
+            f"config: got {type(config).__name__}; expected a RunConfig, or the path of a config.json. Make one with "
+            "make_run_config of polyak.experiments.runs.config, or give the name of an agent and fields."
         )
     with _folder(out, config) as folder, Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin

@@ -1,6 +1,6 @@
-"""The command line: each command is a frozen dataclass of ``commands.py`` that tyro fills, and a function that does it.
+"""Command line: each command is a frozen dataclass of ``commands.py``, which tyro fills, and a function that runs it.
 
-A command imports what it needs when its arguments have been read, so that help answers at once.
+A command imports its modules after it has read its arguments, so that help is printed at once.
 """
 
 import pathlib
@@ -33,12 +33,12 @@ WAY_ON = "continue with:"  # in the note of an error that ended a run
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
+    """Run one command, and return the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
         command = check_name(arguments[0], _COMMANDS, "command")
         return _COMMANDS[command](list(arguments[1:]))
     except KeyboardInterrupt:
-        print("polyak: interrupted; a run that has begun continues with: polyak resume RUN", file=sys.stderr)
+        print("polyak: interrupted; continue a run that has begun with: polyak resume RUN", file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if not _is_ours(error):
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
 
             print(own_traceback(error.__cause__), file=sys.stderr)
         for note in getattr(error, "__notes__", []):
-            if "JAX_TRACEBACK_FILTERING" in note:  # JAX's, of what passed through a trace
+            if "JAX_TRACEBACK_FILTERING" in note:  # added by JAX to an error of a trace
                 continue
             print(f"polyak: {note}", file=sys.stderr)
         has_begun = any(WAY_ON in note for note in getattr(error, "__notes__", []))
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    config, command = parse_run(arguments, TrainCommand, _description("train", TrainCommand))
+    config, command = parse_run(arguments, TrainCommand, _description("train", TrainCommand), help.ending("train"))
     from .reports.progress import Progress
     from .runs import folders
     from .runs import train as runs
@@ -98,7 +98,8 @@ def _train_seeds(config: RunConfig, folder: pathlib.Path, seeds: int, quiet: boo
 
 
 def _pretrain(arguments: list[str]) -> int:
-    config, command = parse_pretraining(arguments, PretrainCommand, _description("pretrain", PretrainCommand))
+    description = _description("pretrain", PretrainCommand)
+    config, command = parse_pretraining(arguments, PretrainCommand, description, help.ending("pretrain"))
     from .reports.progress import Progress
     from .runs import folders
     from .runs.pretrain import pretrain
@@ -273,9 +274,9 @@ def _evaluation_line(result: dict[str, Any]) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether polyak raised the error itself, about its input; anything else is a fault and keeps its traceback.
+    """Whether polyak raised the error itself, about its input; any other error is a fault and keeps its traceback.
 
-    A RuntimeError is, where it is an EnvironmentFailure.
+    A RuntimeError is polyak's only if it is an EnvironmentFailure.
     """
     if isinstance(error, RuntimeError):
         from .environments.types import EnvironmentFailure

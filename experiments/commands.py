@@ -1,4 +1,4 @@
-"""Flags of each command of the command line; its docstring is the help. The module imports nothing heavy."""
+"""Flags of each command of the command line; the docstrings are the help. The module imports nothing heavy."""
 
 import dataclasses
 import pathlib
@@ -21,12 +21,15 @@ class TrainCommand:
         preset: Name of the settings that the agent begins with; flags replace them.
         seeds: Number of seeds, from --seed on; several are trained in processes side by side, and compared at the end.
         out: Folder of the run, new or empty; None makes one under runs/.
+        config: File config.json of another run, whose settings the run begins with; flags replace them. It holds the
+            agent and the preset.
         quiet: Whether to print no progress.
     """
 
     preset: Preset = "classic"
     seeds: int = 1
     out: pathlib.Path | None = None
+    config: pathlib.Path | None = None
     quiet: bool = False
 
 
@@ -51,7 +54,7 @@ class RecordFramesCommand:
         env: Id of a Gymnasium environment whose observations are images.
         out: File to write, a .npz.
         steps: Number of observations.
-        frame_stack: Number of frames of an observation, as of the agent that is to start from the encoder.
+        frame_stack: Number of frames of an observation; that of the agent that will start from the encoder.
         seed: Seed of the environment and of the actions.
     """
 
@@ -64,7 +67,7 @@ class RecordFramesCommand:
 
 @dataclasses.dataclass(frozen=True)
 class ResumeCommand:
-    """Continue a run from its newest checkpoint, as if it had never stopped.
+    """Continue a run from its newest checkpoint, with the results of a run that never stopped.
 
     Attributes:
         run: Folder of the run.
@@ -85,10 +88,10 @@ class EvaluateCommand:
     Attributes:
         run: Folder of the run.
         episodes: Number of episodes.
-        seed: Seed of the environments; None takes that of the run's own evaluation.
+        seed: Seed of the environments; None for the seed of the run's own evaluation.
         epsilon: Probability of a random action.
         checkpoint: Parameters to evaluate: newest, best or the step of a checkpoint, also of a run that has not ended;
-            None takes those at the end.
+            None for the parameters at the end.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
@@ -100,14 +103,14 @@ class EvaluateCommand:
 
 @dataclasses.dataclass(frozen=True)
 class RecordCommand:
-    """Write a video of greedy episodes of a run, or an animated GIF where ffmpeg is not installed.
+    """Write a video of greedy episodes of a run, or an animated GIF if ffmpeg is not installed.
 
     Attributes:
         run: Folder of the run.
         out: File to write, a .mp4 or a .gif; None makes episode.mp4 or episode.gif in the run's folder.
         episodes: Number of episodes.
-        seed: Seed of the environment; None takes that of the run's own evaluation.
-        checkpoint: Parameters to play with: newest, best or the step of a checkpoint; None takes those at the end.
+        seed: Seed of the environment; None for the seed of the run's own evaluation.
+        checkpoint: Parameters to play with: newest, best or the step of a checkpoint; None for those at the end.
     """
 
     run: tyro.conf.Positional[pathlib.Path]
@@ -119,14 +122,14 @@ class RecordCommand:
 
 @dataclasses.dataclass(frozen=True)
 class ExportCommand:
-    """Write the trained network of a run for elsewhere: parameters by name, and a manifest in JSON.
+    """Write the trained network of a run for other programs: parameters by name, and a manifest in JSON.
 
     Attributes:
         run: Folder of the run.
         out: Folder to write, new or empty; None makes export/ in the run's folder.
         format: Format of the file of parameters.
         checkpoint: Parameters to export: newest, best or the step of a checkpoint, also of a run that has not ended;
-            None takes those at the end.
+            None for the parameters at the end.
     """
 
     run: tyro.conf.Positional[pathlib.Path]

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[0] != "agents" and not {"-h", "--help"} & {*arguments}:
+    if arguments[0] != "agents" and not {"-h", "--help", "--help-all"} & {*arguments}:
         import jax
 
         # Synchronous dispatch takes a fifth of the time if the result is fetched immediately.

@@ -1,4 +1,4 @@
-"""Texts of the command line's help; this module imports nothing heavy, so that help answers at once."""
+"""Texts of the command line's help. The module imports nothing heavy, so that help is printed at once."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -7,24 +7,24 @@ from .agents.presets import AGENTS
 
 # Lines of at most 78 characters: a help page of 80 columns shows them as they are.
 TARGETS = """\
-targets           what --target takes: the rule by which the slow copy moves
-  periodic:500              a copy every 500 learner steps (hard target)
-  periodic:500env           the same, counted in environment steps
+targets           rules of the target network, for --target
+  periodic:500              copy every 500 learner steps (hard target)
+  periodic:500env           copy every 500 environment steps
   incremental:0.005         0.005 of the way every learner step (soft target)
-  incremental:0.005@4       the same, every 4 learner steps
-  incremental:cosine(0.004) a step size that falls to 0 over the run (BYOL)
-  frozen                    never
-  none                      no copy: bootstrap from the online network itself
+  incremental:0.005@4       0.005 of the way every 4 learner steps
+  incremental:cosine(0.004) step size that falls to 0 over the run (BYOL)
+  frozen                    no update
+  none                      no target: bootstrap from the online network
 """
 SCHEDULES = """\
-schedules         the text of a SCHEDULE, a number that can change in a run
+schedules         texts of a SCHEDULE, a number that can change in a run
   0.1                       constant
   linear(1,0.05,25%)        from 1 to 0.05 over the first 25 % of the run
-  linear(1,0.05,10000)      the same over 10000 steps
+  linear(1,0.05,10000)      from 1 to 0.05 over the first 10000 steps
   exponential(10,3,10000)   geometric: the ratio of two steps is constant
   cosine(0.001,0,100%)      half a cosine
   horizon(0.97,0.997,10000) geometric in the horizon, 1 / (1 - value)
-  linear(10,3,5000)@resets  begins again at each reset of the network
+  linear(10,3,5000)@resets  starts again at each reset of the network
 """
 
 
@@ -45,7 +45,7 @@ class CommandHelp(NamedTuple):
 COMMANDS: Mapping[str, CommandHelp] = {
     "train": CommandHelp(
         "train [AGENT]",
-        "train an agent; alone, n_step_double_dqn on CartPole-v1",
+        "train an agent; by default n_step_double_dqn on CartPole-v1",
         (
             "polyak train",
             "polyak train dqn --env Acrobot-v1 --target incremental:0.005 --num-envs 4",
@@ -79,7 +79,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "resume": CommandHelp(
         "resume RUN",
-        "continue a run that was stopped or killed, as if it had never been",
+        "continue a run that was stopped or killed, with equal results",
         ("polyak resume runs/RUN", "polyak resume runs/RUN --steps 200000"),
     ),
     "evaluate": CommandHelp(
@@ -93,12 +93,12 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "record": CommandHelp(
         "record RUN",
-        "a video of greedy episodes, or a GIF where ffmpeg is not installed",
+        "write a video of greedy episodes, or a GIF without ffmpeg",
         ("polyak record runs/RUN", "polyak record runs/RUN --episodes 3 --out episodes.gif --checkpoint newest"),
     ),
     "compare": CommandHelp(
         "compare RUN...",
-        "a table and a figure of runs over their seeds",
+        "print a table and write a figure of runs over their seeds",
         (
             "polyak compare runs --threshold 475 --figure comparison.pdf",
             "polyak compare runs/hard-1 runs/hard-2 runs/soft-1 runs/soft-2",
@@ -109,19 +109,19 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "export": CommandHelp(
         "export RUN",
-        "write the trained network for elsewhere: safetensors or npz, manifest",
+        "write the trained network as safetensors or npz, with a manifest",
         ("polyak export runs/RUN", "polyak export runs/RUN --format npz --out policy"),
     ),
     "agents": CommandHelp(
         "agents",
-        "a table of the agents, or the difference of two",
+        "print a table of the agents, or the difference of two",
         ("polyak agents", "polyak agents --diff dqn rainbow", "polyak agents --preset atari --format markdown"),
     ),
 }
 
 
 def overview() -> str:
-    """The text of ``polyak --help``.
+    """Return the text of ``polyak --help``.
 
     >>> print(overview().splitlines()[2])
     usage: polyak COMMAND [options]
@@ -145,13 +145,21 @@ examples
 
 
 def description(command: str, summary: str) -> str:
-    """Text above the options in a command's help: a summary, targets and schedules where it takes them, examples."""
+    """Return the text above the options in a command's help: summary, targets, schedules, examples."""
     parts = [
         f"{summary}\n",
         *([TARGETS, SCHEDULES] if command in ("train", "pretrain") else []),
         f"examples\n{_lines(COMMANDS[command].examples)}",
     ]
     return "\n".join(parts)
+
+
+def ending(command: str) -> str:
+    """Return the text below the options in the short help of ``train`` and ``pretrain``: targets and examples."""
+    shown = "\n".join((TARGETS, f"examples\n{_lines(COMMANDS[command].examples[:4])}"))
+    agents = "`polyak agents` lists the agents.\n" if command == "train" else ""
+    schedule = "SCHEDULE is a number, or a text such as linear(1,0.05,25%).\n"
+    return f"{schedule}\n{shown}\n{agents}`--help-all` prints all options, the schedules and more examples."
 
 
 def _lines(texts: Iterable[str]) -> str:

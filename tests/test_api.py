@@ -66,6 +66,12 @@ def test_load_and_evaluate(run):
 def test_mistakes(run, tmp_path):
     with pytest.raises(ValueError, match=r"field: got 'lerning_rate'.*Did you mean 'learning_rate'"):
         polyak.train(lerning_rate=1.0)
+    with pytest.raises(ValueError, match=r"^field: got 'lr'; it does not exist. Use learning_rate=0.1.$"):
+        polyak.train(lr=0.1)
+    with pytest.raises(ValueError, match=r"^field: got 'tau'; it does not exist. Use target='incremental:0.1'.$"):
+        polyak.train(tau=0.1)
+    with pytest.raises(ValueError, match=r"^field: got 'lr'; it does not exist. Use learning_rate=0.1.$"):
+        polyak.pretrain(lr=0.1)
     with pytest.raises(ValueError, match="agent: got 'dqm'"):
         polyak.train("dqm")
     with pytest.raises(TypeError, match=r"steps: got '5' \(str\)"):

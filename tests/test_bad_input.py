@@ -1,4 +1,4 @@
-"""What bad input gets: exit code 2, one message, no traceback, before the first environment step."""
+"""Bad input: exit code 2, one message, no traceback, before the first environment step."""
 
 import re
 import subprocess

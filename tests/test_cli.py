@@ -1,7 +1,8 @@
-"""Flags of ``polyak train``: every leaf of the parts that are there, and what is said of the others."""
+"""Flags of ``polyak train``: every leaf of the parts that are there, and the errors of all others."""
 
 import itertools
 import re
+import shlex
 import typing
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from config_tools import LEAVES, unions
 from polyak import networks
-from polyak.agents import AGENTS, PRESETS, Schedule, make_configs
+from polyak.agents import AGENTS, PRESETS, Schedule, make_configs, other_names
 from polyak.agents.parts import bringers, leaves
 from polyak.experiments import cli
 from polyak.experiments.runs.config import RunConfig, make_run_config
@@ -26,7 +27,7 @@ def flag(name):
     return f"--{name.replace('_', '-')}"
 
 
-# A value that is no default, as text and as it is read; of other leaves it follows from the type.
+# A value other than the default, as a text and as it is read; for other leaves it follows from the type.
 OTHER = {
     "hidden_sizes": ("3 4", (3, 4)),
     "transition_sizes": ("3 4", (3, 4)),
@@ -186,6 +187,29 @@ BAD = {
         "munchausen_dqn --double",
         "^double: got True, but bootstrap is 'munchausen'",
     ),
+    "agents in another order of letters": ("dnq", "^agent: got 'dnq'; .*Did you mean 'dqn'"),
+    "two agents": ("dqn rainbow", "^agent: got 'dqn' and 'rainbow'; expected one. Train each .*polyak compare RUN RUN"),
+    "a word after the agent": ("dqn Acrobot-v1", "^agent: got 'Acrobot-v1' after 'dqn'; .*--env Acrobot-v1"),
+    "a word after a value": ("dqn --seed 1 foo", "^foo: not read after --seed 1; expected an option.$"),
+    "an agent that comes last": ("--seed 1 dqn", "^dqn: not read after --seed 1; .*first: polyak train dqn"),
+    "a word after a switch": ("--no-double 3", "^3: not read after --no-double; expected an option"),
+    "a number without a value": ("--steps", "^steps: got no value after --steps; expected one. Try --steps 50000"),
+    "a part without a value": ("--head", "^head: got no value after --head; expected one. Try --head scalar"),
+    "a path without a value": ("--out --quiet", "^out: got no value after --out; expected one.$"),
+    "no layers": ("--hidden-sizes", "^hidden_sizes: got no layer; .*Try --hidden-sizes 64"),
+    "an empty text of an absent part": ("--reset-parts=", "^reset_parts: got '', but resets is 'none'"),
+    "images without an environment": (
+        "--preset atari",
+        "^learning_starts: .*Try --env ALE/Breakout-v5 --steps 500000; CartPole-v1 has no images",
+    ),
+    "images without enough steps": (
+        "--preset atari --env ALE/Pong-v5",
+        "^learning_starts: .*Try --learning-starts 5000, or --steps 500000",
+    ),
+    "names of another library": (
+        "--lr 1e-3 --gamma 0.9",
+        "^--lr: no such option. Use --learning-rate 1e-3. --gamma: no such option. Use --discount 0.9.$",
+    ),
     "a recurrent core": ("rainbow --core lstm", "^windows: got 'transitions', but core is 'lstm'"),
 }
 
@@ -204,18 +228,95 @@ def test_bad_flags_are_one_message_before_a_folder_is_made(case, capsys, tmp_pat
     ("arguments", "message"),
     [
         ("--steps many", "many"),
-        ("--steps", "--steps"),
         ("--torso deep", "deep"),
-        ("dqn rainbow", "rainbow"),
-        ("--head", "--head"),
     ],
 )
-def test_values_that_cannot_be_read_are_told_by_tyro(arguments, message, capsys):
+def test_values_that_cannot_be_read_are_reported_by_tyro(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.run(["train", *arguments.split()])
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert message in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "closest"),
+    [
+        ("dnq", "dqn"),
+        ("ranbow", "rainbow"),
+        ("c15", "c51"),
+        ("qrdqn", "qr_dqn"),
+        ("double-dqn", "double_dqn"),
+        ("DQN", "dqn"),
+        ("bfb", "bbf"),
+        ("munchausen", "munchausen_dqn"),
+    ],
+)
+def test_the_closest_agent_is_named(given, closest):
+    with pytest.raises(ValueError, match=rf"^agent: got '{given}'; .* Did you mean '{closest}'\?$"):
+        parsed(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("--lr 0.001", "--learning-rate 0.001"),
+        ("--gamma=0.9", "--discount 0.9"),
+        ("--tau 0.005", "--target incremental:0.005"),
+        ("--polyak 0.995", "--target incremental:0.005"),
+        ("--target-network-frequency 500", "--target periodic:500env"),
+        ("--total_timesteps 5e4", "--steps 50000"),
+        ("--buffer-size 10000", "--replay-capacity 10000"),
+        ("--exploration-fraction 0.5", "--epsilon 'linear(1,0.05,50%)'"),
+        ("--start-e 0.9", "--epsilon 'linear(0.9,0.05,10%)'"),
+        ("--end-e 0.1", "--epsilon 'linear(1,0.1,10%)'"),
+        ("--train-frequency 8", "--train-every 8"),
+        ("--gradient-steps 1", "--learner-steps 1"),
+        ("--env-id Acrobot-v1", "--env Acrobot-v1"),
+        ("--n-envs 4", "--num-envs 4"),
+        ("--net-arch 64 32", "--hidden-sizes 64 32"),
+        ("--max-grad-norm 10", "--max-gradient-norm 10"),
+        ("--exp-name first", "--out runs/first"),
+        ("--num-seeds 2", "--seeds 2"),
+        ("--eval-freq 5000", "--evaluate-every 5000"),
+        ("--track", "--loggers wandb"),
+        ("--verbose 0", "--quiet"),
+        ("--double-q", "--double"),
+    ],
+)
+def test_an_option_of_another_library_is_answered_with_an_option_that_is_read(given, answer):
+    option = given.split()[0].partition("=")[0].replace("_", "-")
+    with pytest.raises(ValueError, match=f"^{option}: no such option. Use {re.escape(answer)}.$"):
+        parsed(f"dqn {given}")
+    assert isinstance(parsed(["dqn", *shlex.split(answer)]), RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("--device cuda:0", "JAX_PLATFORMS=cuda."),
+        ("--device auto", "JAX_PLATFORMS=cpu, or cuda."),
+        ("--capture-video", "polyak record RUN"),
+        ("--torch-deterministic", "a seed repeats a run on a CPU"),
+        ("--algo c51", "polyak train c51"),
+    ],
+)
+def test_an_option_of_another_library_that_is_no_option_here_is_answered_with_the_way(given, answer):
+    with pytest.raises(ValueError, match=f"^--[a-z-]+: no such option. .*{re.escape(answer)}"):
+        parsed(f"dqn {given}")
+
+
+def test_no_name_of_another_library_is_an_option_and_each_is_answered_by_one():
+    known = {*leaves(RunConfig()), *bringers(RunConfig), "out", "seeds", "quiet"}
+    for name, row in other_names._OPTIONS.items():
+        assert name not in known
+        assert row.field in known
+        assert other_names.other_name(name, ("1",), known, flags=True).startswith(
+            f" Use --{row.field.replace('_', '-')}"
+        )
+    assert not known & other_names._SENTENCES.keys()
+    names = [name for row in other_names._ROWS for name in row.names.split()]
+    assert len(names) == len(set(names))
 
 
 def test_what_jax_adds_to_an_error_of_a_trace_is_left_out(capsys, monkeypatch):

@@ -24,6 +24,7 @@ from polyak.experiments.runs.flags import parse_pretraining, parse_run
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = ROOT / "experiments" / "scripts"
+HELP = {"--help", "--help-all"}
 
 
 def blocks(language):
@@ -73,11 +74,11 @@ def test_every_polyak_line_asks_for_what_can_be_done(arguments, monkeypatch, cap
     monkeypatch.setattr(sys, "argv", ["polyak", *arguments])
     if "minigrid" in str(arguments):
         pytest.importorskip("minigrid", reason="needs the extra minigrid")
-    if arguments[0] == "train" and "--help" not in arguments:  # environment, target and every number are allowed
+    if arguments[0] == "train" and not HELP & {*arguments}:  # environment, target and every number are allowed
         config, _ = parse_run(arguments[1:], cli.TrainCommand, "")
         build.build(config).environment.close()
         return
-    if arguments[0] == "pretrain" and "--help" not in arguments:  # every number is allowed; images are not read
+    if arguments[0] == "pretrain" and not HELP & {*arguments}:  # every number is allowed; images are not read
         parse_pretraining(arguments[1:], cli.PretrainCommand, "")
         return
     if arguments[0] != "agents":

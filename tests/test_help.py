@@ -1,4 +1,4 @@
-"""Help teaches what is true: targets and schedules that parse, commands and options that exist, every agent."""
+"""Help states facts: targets and schedules that parse, commands and options that exist, every agent."""
 
 import re
 import shlex
@@ -15,8 +15,8 @@ from polyak.agents.parts import bringers, leaves
 from polyak.agents_table import agents_table, difference_table, links
 from polyak.experiments import cli, commands
 from polyak.experiments.runs.config import RunConfig
-from polyak.experiments.runs.flags import attributes
-from polyak.experiments.runs.pretrain_config import PretrainConfig, make_pretrain_config
+from polyak.experiments.runs.flag_help import PRETRAIN_OPTIONS, TRAIN_OPTIONS, attributes
+from polyak.experiments.runs.pretrain_config import METHODS, PretrainConfig, make_pretrain_config
 from polyak.tables import table
 
 TARGETS, SCHEDULES = (re.findall(r"^  (\S+) ", text, re.MULTILINE) for text in (help.TARGETS, help.SCHEDULES))
@@ -43,12 +43,12 @@ def test_the_help_has_every_kind_of_schedule():
 
 @pytest.fixture
 def page(capsys, monkeypatch):
-    """Output of ``polyak COMMAND --help``."""
+    """Output of ``polyak COMMAND --help``, or of ``--help-all``."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def help_of(*command):
+    def help_of(*command, option="--help"):
         with pytest.raises(SystemExit) as stop:
-            cli.run([*command, "--help"])
+            cli.run([*command, option])
         assert stop.value.code == 0
         return capsys.readouterr().out
 
@@ -63,11 +63,12 @@ def test_lines_fit_a_page_of_80_columns_unbroken():
 
 @pytest.mark.parametrize("command", help.COMMANDS)
 def test_a_commands_help_teaches(command, page):
-    text = page(command)
+    everything = {"option": "--help-all"} if command in ("train", "pretrain") else {}
+    text = page(command, **everything)
     for example in help.COMMANDS[command].examples:
         assert f"  {example}\n" in text  # on a line of its own, unbroken
         assert example.startswith(f"polyak {command}")
-        shown = page(*shlex.split(example)[1:]) if command in ("train", "pretrain") else text
+        shown = page(*shlex.split(example)[1:], **everything) if everything else text
         for option in re.findall(r"--[a-z-]+", example):
             assert re.search(rf"^\W*{option}\b", shown, re.MULTILINE), option
     assert (help.TARGETS in text) == (help.SCHEDULES in text) == (command in ("train", "pretrain"))
@@ -75,10 +76,16 @@ def test_a_commands_help_teaches(command, page):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(name, page):
-    text = page("train", name)
+    text = page("train", name, option="--help-all")
     shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
     there = leaves(make_configs(name)).keys() | leaves(RunConfig()).keys() - bringers(RunConfig).keys() - {"agent_name"}
-    assert shown == {leaf.replace("_", "-") for leaf in there} - {"wrappers"} | {"out", "quiet", "seeds", "wrapper"}
+    assert shown == {leaf.replace("_", "-") for leaf in there} - {"wrappers"} | {
+        "out",
+        "quiet",
+        "seeds",
+        "config",
+        "wrapper",
+    }
     for union in ("head", "bootstrap", "core", "optimizer", "self-prediction", "resets", "windows", "sampling"):
         assert re.search(rf"^\W* --{union} \{{\w+(,\w+)+\}}", text, re.MULTILINE)
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
@@ -102,7 +109,7 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
 
 def test_the_help_of_pretrain_has_exactly_the_flags_of_the_parts_that_are_there(page):
     for given, config in (([], PretrainConfig()), (["--optimizer", "lars"], lars())):
-        text = page("pretrain", "byol", *given)
+        text = page("pretrain", "byol", *given, option="--help-all")
         shown = set(re.findall(r"^\W* --([a-z][a-z-]*)", text, re.MULTILINE))
         assert shown == {leaf.replace("_", "-") for leaf in leaves(config)} - {"method"} | {"out", "quiet"}
         titles = re.findall(r"^\W+ ([\w-]+) options", text, re.MULTILINE)
@@ -116,14 +123,59 @@ def lars():
 
 def test_defaults_in_the_help_are_those_of_the_agent_and_the_preset(page):
     text = " ".join(
-        page("train", "rainbow", "--preset", "atari", "--num-atoms", "21").replace("│", " ").replace("|", " ").split()
+        page("train", "rainbow", "--preset", "atari", "--num-atoms", "21", option="--help-all")
+        .replace("│", " ")
+        .replace("|", " ")
+        .split()
     )
     assert re.search(r"--num-atoms INT Number of atoms or bins of the support. \(default: 51\)", text)
     assert re.search(r"--v-min \S+ [^(]*\(default: -10.0\)", text)
     assert re.search(r"--epsilon SCHEDULE [^(]*\(default: 0\)", text)
     assert re.search(r"--n-steps SCHEDULE [^(]*\(default: 3\)", text)
-    text = " ".join(page("train", "dqn").replace("│", " ").replace("|", " ").split())
+    text = " ".join(page("train", "dqn", option="--help-all").replace("│", " ").replace("|", " ").split())
     assert "(default: linear(1,0.02,25%))" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_the_short_help_of_train_fits_the_terminal_and_two_pages(width, page, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = page("train", "dqn")
+    options, ending = text.split("\n\nSCHEDULE is ")
+    assert max(map(len, options.splitlines())) <= width
+    assert len(text.splitlines()) < 80 or width < 80
+    assert help.TARGETS in ending
+    assert "`--help-all` prints all options" in ending
+    for example in help.COMMANDS["train"].examples[:4]:
+        assert f"  {example}\n" in ending
+
+
+@pytest.mark.parametrize(
+    ("command", "names", "options"),
+    [("train", AGENTS, TRAIN_OPTIONS), ("pretrain", METHODS, PRETRAIN_OPTIONS)],
+)
+def test_the_short_help_has_its_options_with_the_defaults_of_the_agent(command, names, options, page):
+    for name in names:
+        text, groups = page(command, name), [*options]
+        assert re.findall(r"^(\w.*):$", text, re.MULTILINE) == groups
+        shown = re.findall(r"^  --(?:no-)?([a-z-]+)", text, re.MULTILINE)
+        absent = {"double"} if name == "munchausen_dqn" else set()
+        wanted = [option for found in options.values() for option in found if option not in absent]
+        assert shown == [option.replace("_", "-") for option in wanted]
+        assert f"The defaults of {name} are in parentheses." in " ".join(text.split())
+        config = make_configs(name) if command == "train" else PretrainConfig()
+        for leaf, value in leaves(config).items():
+            if leaf in wanted and isinstance(value, str | int | Schedule) and not isinstance(value, bool):
+                about = re.search(rf"^  --{leaf.replace('_', '-')} .*\n(?: {{8,}}.*\n)*", text, re.MULTILINE)[0]
+                assert f"({value})" in " ".join(about.split())
+
+
+def test_the_short_help_shows_the_defaults_that_other_options_give(page):
+    assert "--double " in page("train", "dqn")
+    assert "--no-double " in page("train", "double_dqn")
+    assert "Learning rate (linear(0.001,0,100%))" in page("train", "dqn")
+    assert "(classic), minatar, atari" in page("train")
+    assert "usage: polyak train [AGENT] [OPTIONS]" in page("train")
+    assert "--steps INT             Number of environment steps (50000)" in page("train", option="-h")
 
 
 def test_every_field_is_described_by_its_own_noun():
@@ -141,7 +193,7 @@ def test_every_field_is_described_by_its_own_noun():
             assert text.endswith(".")
 
 
-def test_every_command_is_told_and_there_is():
+def test_every_command_is_in_the_overview_and_exists():
     assert list(help.COMMANDS) == list(cli._COMMANDS)
     for command in help.COMMANDS.values():
         assert f"  {command.usage}" in help.overview()
@@ -208,6 +260,7 @@ def test_the_difference_of_two_agents(capsys):
         ("agents", "jax numpy haiku"),
         ("agents --diff dqn rainbow", "jax numpy haiku"),
         ("train rainbow --help", "jax numpy haiku"),
+        ("train rainbow --help-all", "jax numpy haiku"),
         ("resume --help", "jax numpy haiku"),
         ("pretrain byol --help", "jax numpy haiku"),
     ],

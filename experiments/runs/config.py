@@ -9,6 +9,7 @@ from ...agents import parts
 from ...agents.config import LSTM, AgentConfig, check_bounded
 from ...agents.fields import Part, above, at_least, check_name, did_you_mean, number
 from ...agents.loop_config import LoopConfig, Sequences
+from ...agents.other_names import other_name
 from ...agents.parts import bringers, leaves
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, make_configs, own_leaves
 from ...agents.settings import PRESETS
@@ -134,9 +135,12 @@ class RunConfig(Part):
             )
         starts = self.loop.cadence.learning_starts
         if starts >= self.steps:
+            way_out = f"--learning-starts {self.steps // 10}, or --steps {10 * starts}."
+            if self.loop.replay.frame_stack > 1 and self.env == RunConfig.env:  # a preset for images
+                way_out = f"--env ALE/Breakout-v5 --steps {10 * starts}; {self.env} has no images to stack."
             raise ValueError(
                 f"learning_starts: got {starts}, but the run ends at step {self.steps}, so it would not learn; "
-                f"expected less than steps. Try --learning-starts {self.steps // 10}, or --steps {10 * starts}."
+                f"expected less than steps. Try {way_out}"
             )
 
     @property
@@ -200,9 +204,10 @@ def make_run_config(
     (21, 64, 3)
     """
     known = {*leaves(RunConfig()), *bringers(RunConfig)} - {*_BEGINS_WITH}
-    for name in fields:
+    for name, value in fields.items():
         if name not in known:
-            raise ValueError(f"field: got {name!r}; it does not exist.{did_you_mean(name, sorted(known))}")
+            hint = other_name(name, value, {*known, "out", "quiet"}) or did_you_mean(name, sorted(known))
+            raise ValueError(f"field: got {name!r}; it does not exist.{hint}")
     own = {**own_leaves(agent), **{name: value for name, value in fields.items() if name in RUN_LEAVES}}
     configs = make_configs(agent, preset, {name: value for name, value in fields.items() if name not in RUN_LEAVES})
     return RunConfig(configs.agent, configs.loop, agent, preset, **own)

@@ -1,106 +1,170 @@
-"""Flags of ``polyak train`` and ``polyak pretrain``: those of the parts that are there, in a group for each part.
+"""Flags of ``polyak train`` and ``polyak pretrain``: the flags of the parts that are there, in a group for each part.
 
 The name of the agent, ``--preset`` and the flags of unions (``--head``, ``--core``, ...) choose the parts and are read
-first. tyro then reads all flags; :func:`polyak.experiments.runs.config.make_run_config` makes the config of them, as it
-does of the fields of ``polyak.train``, and ``make_pretrain_config`` as it does of those of ``polyak.pretrain``.
+first. tyro then reads all flags, and prints all with ``--help-all``; ``--help`` prints those that are used most.
+:func:`polyak.experiments.runs.config.make_run_config` makes the config of them, as it does of the fields of
+``polyak.train``, and ``make_pretrain_config`` as it does of those of ``polyak.pretrain``.
 """
 
 import dataclasses
-import inspect
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import pathlib
+import shlex
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
+from ...agents.other_names import other_name
 from ...agents.parts import absent, bringers, leaves, part_of_kind
-from ...agents.presets import DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
+from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
 from ...agents.schedules import Schedule
 from ...agents.settings import PRESETS
 from .config import RUN_LEAVES, RunConfig, load_agent_module, make_run_config
+from .flag_help import METAVARS, PRETRAIN_OPTIONS, TRAIN_OPTIONS, Flag, about, short_help
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
-_METAVARS = {
-    "loggers": "NAME [NAME ...]",
-    "wrappers": "MODULE:NAME [MODULE:NAME ...]",
-    "env_kwargs": "JSON",
-    "terms": "NAME=WEIGHT*MODULE:TERM",
-}
 _ALIASES = {"--wrapper": "wrappers"}
 
 
-class Flag(NamedTuple):
-    """Flag of a leaf, or of a union.
+class _Page(NamedTuple):
+    """Texts of a command's help.
 
     Attributes:
-        name: Name of the leaf.
-        group: Part under which help shows it.
-        annotation: Type of the value.
-        default: Value without the flag; of a union, the name of the kind.
-        owner: Dataclass of the field, whose docstring describes it.
+        usage: Command line, for the short help.
+        description: Text above the options of the complete help; its first line is in the short help too.
+        ending: Text below the options of the short help.
+        options: Title of each group of the short help to the names of its options.
     """
 
-    name: str
-    group: str
-    annotation: Any
-    default: Any
-    owner: type
+    usage: str
+    description: str
+    ending: str
+    options: Mapping[str, Sequence[str]]
 
 
-def parse_run(arguments: Sequence[str], command: type, description: str) -> tuple[RunConfig, Any]:
+def parse_run(arguments: Sequence[str], command: type, description: str, ending: str = "") -> tuple[RunConfig, Any]:
     """Read the arguments of ``polyak train``.
 
     Args:
         arguments: Arguments after the command; the first may be the name of an agent.
         command: Dataclass of the flags that are not of the run: ``--preset``, ``--out`` and so on.
-        description: Text above the flags in the help.
+        description: Text above the flags in the complete help; its first line is above those in the short help.
+        ending: Text below the flags in the short help.
 
     Returns:
         The config of the run, and an instance of ``command``.
 
     Raises:
-        ValueError: if a name is unknown, a flag is unknown or of a part that is not there, or a value is out of range.
-        SystemExit: if tyro cannot read a value, or after ``--help``.
+        ValueError: if a name is unknown, a flag is unknown or of a part that is not there, a flag has no value or too
+            many, or a value is out of range; or if the file of ``--config`` cannot be read.
+        SystemExit: if tyro cannot read a value, or after ``--help`` and ``--help-all``.
     """
-    rest = list(arguments)
-    agent = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT_AGENT
-    given = dict(_given(rest))
-    load_agent_module(given.get("agent_module", "none"))
-    preset = check_name(given.get("preset") or DEFAULT_PRESET, PRESETS, "preset")
-    flags = run_flags(make_configs(agent, preset), given, own_leaves(agent))
-    fields, own = _parse(rest, command, flags, Configs, f"polyak train {agent}", description)
-    return make_run_config(agent, preset, fields), own
+    named, rest = _name_first(arguments, AGENTS, "agent", "--env")
+    given = _given(rest)
+    load_agent_module(_first(given, "agent_module") or "none")
+    base = _base(given, named)
+    agent = base.agent_name if base else named or DEFAULT_AGENT
+    preset = base.preset if base else check_name(_first(given, "preset") or DEFAULT_PRESET, PRESETS, "preset")
+    configs = Configs(base.agent, base.loop) if base else make_configs(agent, preset)
+    own = leaves(base) if base else own_leaves(agent)
+    flags = [*command_flags(command), *run_flags(configs, _kinds(given), own)]
+    page = _Page(f"polyak train {named or '[AGENT]'} [OPTIONS]", description, ending, TRAIN_OPTIONS)
+    fields, found = _parse(rest, command, flags, Configs, f"polyak train {agent}", page)
+    config = make_run_config(agent, preset, fields)
+    _check_importable(config)
+    return config, found
 
 
-def parse_pretraining(arguments: Sequence[str], command: type, description: str) -> tuple[PretrainConfig, Any]:
+def parse_pretraining(
+    arguments: Sequence[str], command: type, description: str, ending: str = ""
+) -> tuple[PretrainConfig, Any]:
     """Read the arguments of ``polyak pretrain``; as :func:`parse_run` does, with the name of a method."""
-    rest = list(arguments)
-    method = rest.pop(0) if rest and not rest[0].startswith("-") else METHODS[0]
-    check_name(method, METHODS, "method")
-    flags = pretrain_flags(dict(_given(rest)))
-    fields, own = _parse(rest, command, flags, PretrainConfig, f"polyak pretrain {method}", description)
-    return make_pretrain_config(method, fields), own
+    named, rest = _name_first(arguments, METHODS, "method", "--data")
+    method = check_name(named or METHODS[0], METHODS, "method")
+    flags = [*command_flags(command), *pretrain_flags(_kinds(_given(rest)))]
+    page = _Page(f"polyak pretrain {method} [OPTIONS]", description, ending, PRETRAIN_OPTIONS)
+    fields, found = _parse(rest, command, flags, PretrainConfig, f"polyak pretrain {method}", page)
+    return make_pretrain_config(method, fields), found
 
 
 def _parse(
-    arguments: Sequence[str], command: type, flags: Sequence[Flag], configs: type, prog: str, description: str
+    arguments: Sequence[str], command: type, flags: Sequence[Flag], configs: type, prog: str, page: _Page
 ) -> tuple[dict[str, Any], Any]:
     """Name to value of the flags of a run, and an instance of ``command``; ``configs`` has the parts of all flags."""
-    _check_names(dict(_given(arguments)), [*flags, *command_flags(command)], configs)
+    given = _given(arguments)
+    _check_names(given, flags, configs)
+    if {"help", "h"} & given.keys():
+        summary = f"{page.description.partition(chr(10))[0]} The defaults of {prog.split()[-1]} are in parentheses."
+        print(short_help(flags, page.options, page.usage, summary, page.ending), end="")
+        raise SystemExit(0)
+    if "help_all" in given:
+        arguments = ["--help"]
+    else:
+        _check_words(given, flags)
     groups: dict[str, list[Flag]] = {}
-    for flag in (*command_flags(command), *flags):
+    for flag in flags:
         groups.setdefault(flag.group, []).append(flag)
     kinds = {group: _dataclass(inner) for group, inner in groups.items()}
     found: Any = tyro.cli(
         dataclasses.make_dataclass("Flags", [(group, kind, kind()) for group, kind in kinds.items()]),
         args=list(arguments),
         prog=prog,
-        description=description,
+        description=page.description,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
     own, *parts = (vars(getattr(found, group)) for group in kinds)
     return {name: value for part in parts for name, value in part.items()}, command(**own)
+
+
+def _name_first(
+    arguments: Sequence[str], names: Collection[str], what: str, option: str
+) -> tuple[str | None, list[str]]:
+    """Name that comes first, or None, and the arguments after it."""
+    rest = list(arguments)
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if name is not None and rest and not rest[0].startswith("-"):
+        if rest[0] in names:
+            raise ValueError(
+                f"{what}: got {name!r} and {rest[0]!r}; expected one. Train each with a command of its own; polyak "
+                "compare RUN RUN compares them."
+            )
+        raise ValueError(f"{what}: got {rest[0]!r} after {name!r}; expected an option, as in {option} {rest[0]}.")
+    return name, rest
+
+
+def _base(given: Mapping[str, Sequence[str]], named: str | None) -> RunConfig | None:
+    """Config that the run begins with, from the file of ``--config``; None without it."""
+    path = _first(given, "config")
+    if not path:
+        return None
+    from .folders import read_config_file  # imports NumPy
+
+    config = read_config_file(pathlib.Path(path))
+    for name, value, has in (
+        ("agent", named, config.agent_name),
+        ("preset", _first(given, "preset"), config.preset),
+    ):
+        if value is not None and value != has:
+            raise ValueError(
+                f"config: {path} has the {name} {has!r}, and got {value!r} as well; give one or the other. Leave out "
+                f"{value if name == 'agent' else f'--preset {value}'}, or --config."
+            )
+    return config
+
+
+def _check_importable(config: RunConfig) -> None:
+    """Check that no field stands for an object that a Python program gave."""
+    terms = (text.partition("*")[2] for text in config.terms)
+    texts = {"env": (config.env,), "network": (config.network,), "maker": (config.maker,)}
+    for name, values in {**texts, "wrappers": config.wrappers, "terms": (*terms,)}.items():
+        for text in values:
+            if text.startswith("<"):
+                raise ValueError(
+                    f"{name}: got {text!r}, an object that a Python program gave and that no module has; expected "
+                    f"MODULE:NAME. Put it into a module, and give --{name}, or train from Python with polyak.train."
+                )
 
 
 def command_flags(command: type) -> list[Flag]:
@@ -164,26 +228,64 @@ def _flags(config: Any, given: Mapping[str, str], top: str, group: str | None = 
             yield Flag(field.name, group or top, annotations[field.name], value, type(config))
 
 
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of each flag; an empty text where none follows."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if argument.startswith("--"):
-            name, is_joined, text = argument[2:].partition("=")
-            yield name.replace("-", "_"), text if is_joined or following.startswith("--") else following
+def _given(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Name of each flag to the words after it."""
+    found: dict[str, tuple[str, ...]] = {}
+    name = None
+    for argument in arguments:
+        if argument.startswith("--") or argument == "-h":
+            text, is_joined, word = argument.lstrip("-").partition("=")
+            name = text.replace("-", "_")
+            found[name] = (word,) if is_joined else ()
+        elif name is not None:
+            found[name] += (argument,)
+    return found
 
 
-def _check_names(given: Mapping[str, str], flags: Sequence[Flag], configs: type) -> None:
+def _first(given: Mapping[str, Sequence[str]], name: str) -> str | None:
+    """First word after a flag; None if there is no word, or no such flag."""
+    return next(iter(given.get(name, ())), None)
+
+
+def _kinds(given: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {name: words[0] for name, words in given.items() if words}
+
+
+def _check_names(given: Mapping[str, Sequence[str]], flags: Sequence[Flag], configs: type) -> None:
     switches = {f"no_{flag.name}" for flag in flags if flag.annotation is bool}
     known = {flag.name: flag.default for flag in flags}
     aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in known}
-    for name, text in given.items():
-        if name in aliases or name in known or name in switches or name == "help" or name.startswith("tyro_"):
+    brought, unknown = bringers(configs), []
+    for name, words in given.items():
+        if name in {*aliases, *known, *switches, "h", "help", "help_all"} or name.startswith("tyro_"):
             continue
-        plain = name if name in bringers(configs) else name.removeprefix("no_")
-        if plain in bringers(configs):
-            raise ValueError(absent(configs, known, plain, text or plain == name))
-        option, *options = (f"--{one.replace('_', '-')}" for one in (name, *known, *bringers(configs)))
-        raise ValueError(f"{option}: no such option.{did_you_mean(option, options)}")
+        plain = name if name in brought else name.removeprefix("no_")
+        if plain in brought:
+            raise ValueError(absent(configs, known, plain, words[0] if words else plain == name))
+        option, *options = (f"--{one.replace('_', '-')}" for one in (name, *known, *brought))
+        hint = other_name(name, words, {*known, *brought}, flags=True) or did_you_mean(option, options)
+        unknown.append(f"{option}: no such option.{hint}")
+    if unknown:
+        raise ValueError(" ".join(unknown))
+
+
+def _check_words(given: Mapping[str, Sequence[str]], flags: Sequence[Flag]) -> None:
+    """Check that a flag of one value has one, and that a switch has none."""
+    for flag in flags:
+        if typing.get_origin(flag.annotation) is tuple:
+            continue
+        for name in (flag.name, f"no_{flag.name}"):
+            words, most = given.get(name), 0 if flag.annotation is bool else 1
+            if words is None:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            if len(words) < most:
+                example = f" Try {option} {shlex.quote(str(flag.default))}." if flag.default not in (None, "") else ""
+                raise ValueError(f"{flag.name}: got no value after {option}; expected one.{example}")
+            if len(words) > most:
+                before = " ".join((option, *words[:most]))
+                way_out = f" The agent comes first: polyak train {words[most]}." if words[most] in AGENTS else ""
+                raise ValueError(f"{words[most]}: not read after {before}; expected an option.{way_out}")
 
 
 def _dataclass(flags: Sequence[Flag]) -> type:
@@ -195,11 +297,10 @@ def _dataclass(flags: Sequence[Flag]) -> type:
 
 
 def _annotation(flag: Flag) -> Any:
-    about, is_schedule = attributes(flag.owner)[flag.name], flag.annotation is Schedule
-    about = re.split(r"[.;] (?!None)", re.sub(r" \([^()]*\d{4}[^()]*\)", "", about))[0].removesuffix(".") + "."
+    is_schedule = flag.annotation is Schedule
     argument = tyro.conf.arg(
-        help=about,
-        metavar="SCHEDULE" if is_schedule else _METAVARS.get(flag.name),
+        help=about(flag),
+        metavar="SCHEDULE" if is_schedule else METAVARS.get(flag.name),
         help_behavior_hint=f"(default: {flag.default})" if is_schedule else None,
         aliases=[alias for alias, name in _ALIASES.items() if name == flag.name] or None,
     )
@@ -209,15 +310,3 @@ def _annotation(flag: Flag) -> Any:
 
 def _default(flag: Flag) -> Any:
     return str(flag.default) if isinstance(flag.default, Schedule) else flag.default
-
-
-def attributes(owner: type) -> dict[str, str]:
-    """Descriptions of a dataclass's fields, from its docstring and those of its bases.
-
-    >>> attributes(RunConfig)["seed"]
-    'Seed of all random numbers.'
-    """
-    texts = (inspect.cleandoc(base.__doc__ or "") for base in reversed(owner.__mro__))
-    sections = "\n".join(text.partition("Attributes:\n")[2] for text in texts)
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", sections, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}

@@ -58,16 +58,28 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     Raises:
         ValueError: if there is no config, or this version of polyak cannot read it.
     """
-    written = _read_written(folder)
-    if "method" in written["config"]:
-        raise ValueError(
-            f"{folder}: the run pretrains an encoder, and has no agent. Train an agent from it with: polyak train "
-            f"--initial {shlex.quote(str(folder))} --initial-part encoder"
-        )
+    return _config_of(folder, _read_written(folder))
+
+
+def read_config_file(path: pathlib.Path) -> RunConfig:
+    """Read the config of a run from its ``config.json``, for a new run; a file of version 0.1.0 is converted.
+
+    Raises:
+        ValueError, TypeError: if there is no such file, or it has no config that this version of polyak knows; the
+            message has the file and the path of the field.
+    """
+    if path.is_dir():
+        raise ValueError(f"config: {path} is a folder; expected a file. Try --config {path / 'config.json'}")
+    if not path.is_file():
+        raise ValueError(f"config: no file {path}; expected the config.json of a run, as in runs/RUN/config.json.")
     try:
-        return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
+        written = read_json(path)
+        if not isinstance(written.get("config"), dict):
+            raise ValueError('got no "config"; expected the config.json of a run.')
+        return _config_of(path.parent, written)
     except (ValueError, TypeError) as error:
-        raise _of_another_version(folder, written, error) or error from None
+        reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
+        raise type(error)(f"config: {path}: {reason}") from None
 
 
 def is_pretraining(folder: pathlib.Path) -> bool:
@@ -120,6 +132,19 @@ def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
             way_out += f" from its parameters: --initial {shlex.quote(str(folder))}" if has_parameters else "."
         raise ValueError(f"{folder}: the run was begun by polyak 0.1.0, and cannot be continued by this one. {way_out}")
     return read_config(folder)
+
+
+def _config_of(folder: pathlib.Path, written: dict[str, Any]) -> RunConfig:
+    """Config of the run in ``folder``, from the content of its ``config.json``."""
+    if "method" in written["config"]:
+        raise ValueError(
+            f"{folder}: the run pretrains an encoder, and has no agent. Train an agent from it with: polyak train "
+            f"--initial {shlex.quote(str(folder))} --initial-part encoder"
+        )
+    try:
+        return from_json(written["config"]) if "format" in written["config"] else config_from_0_1_0(written["config"])
+    except (ValueError, TypeError) as error:
+        raise _of_another_version(folder, written, error) or error from None
 
 
 def _read_written(folder: pathlib.Path) -> dict[str, Any]:

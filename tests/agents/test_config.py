@@ -80,7 +80,11 @@ PAIRS = [
         "^learning_rate: got 0, with which nothing is learnt; expected a number > 0",
         {"learning_rate": "linear(0,0.1,5%)"},
     ),
-    ({"hidden_sizes": ()}, r"^hidden_sizes: got no layer; expected one or more. Give \(64,\)", {"hidden_sizes": (64,)}),
+    (
+        {"hidden_sizes": ()},
+        r"^hidden_sizes: got no layer; expected one or more. Try --hidden-sizes 64, which is \(64,\) in Python",
+        {"hidden_sizes": (64,)},
+    ),
     ({"hidden_sizes": (3, 0)}, "^hidden_sizes: got 0; expected an integer >= 1", {"hidden_sizes": (3, 1)}),
 ]
 

@@ -33,7 +33,7 @@ def sample_of(steps=None, **fields):
         ),
         (
             {"target": "periodic:5 encoder=periodic:2", "stop_gradient": False},
-            r"target: got .* without stop_gradient the online .* Leave the encoder out, or set stop_gradient",
+            r"target: got .* without stop_gradient the online .* Try --target '[^' ]+' with it, or --stop-gradient",
         ),
         ({"target": "periodic:5 encodr=none"}, r"got the name 'encodr'; this agent's targets are q, encoder"),
         ({"horizon": 0}, r"horizon: got 0; expected an integer, 1 <= horizon <= 100"),
