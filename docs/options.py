@@ -13,7 +13,7 @@ import tyro
 from polyak.agents import AGENTS, PRESETS, Configs, make_configs
 from polyak.agents.fields import Part, kinds_of
 from polyak.agents.parts import leaves
-from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
+from polyak.agents_table import head_column, links, loss_column, replay_column
 from polyak.experiments import cli
 from polyak.experiments.runs.flags import attributes, pretrain_flags, run_flags
 from polyak.experiments.runs.pretrain_config import PretrainConfig
@@ -23,6 +23,8 @@ MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 TABLE = re.compile(r"(<!-- agents -->\n).*?(<!-- end -->)", re.DOTALL)
 NUMBERS = re.compile(r"(<!-- numbers -->\n).*?(<!-- end -->)", re.DOTALL)
 SECTION = re.compile(r"^## (\w+)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+SCORE = re.compile(r"^\| \[`(\w+)`\]\(#\w+\) \| [^|]* \| ([\d.]+) ", re.MULTILINE)  # column `training`
+OPTION = re.compile(r"(?<!`)--[\w-]+")
 CITATION = re.compile(r" \([^()]*\d{4}[^()]*\)")
 
 
@@ -40,18 +42,26 @@ def page(text):
 
 def agents_page(text):
     """The text of the page of agents with its table written again, and in each section the lines and the numbers."""
-    text = TABLE.sub(lambda found: f"{found[1]}\n{agents_table(format='markdown')}\n{found[2]}", text)
+    scores = dict(SCORE.findall(text))
+    rows = [f"{row} {scores.get(name, 'not measured')} |" for name, row in _agent_rows("").items()]
+    made = "\n".join(["| agent | idea | paper | score |", "|---|---|---|---|", *rows])
+    text = TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
     return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
 
 
 def readme(text):
     """The text of the README with its table of agents written again."""
-    lines = ["| agent | | from |", "|---|---|---|"]
-    for name, entry in AGENTS.items():
-        first = entry.papers[0]
-        lines.append(f"| [`{name}`](docs/agents.md#{name}) | {entry.summary} | [{first.authors}]({first.url}) |")
-    made = "\n".join(lines)
+    made = "\n".join(["| agent | | from |", "|---|---|---|", *_agent_rows("docs/agents.md").values()])
     return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
+
+
+def _agent_rows(page):
+    """Row of each agent by name: a link to its section on a page, its summary and its first paper."""
+    papers = {name: entry.papers[0] for name, entry in AGENTS.items()}
+    return {
+        name: f"| [`{name}`]({page}#{name}) | {entry.summary} | [{papers[name].authors}]({papers[name].url}) |"
+        for name, entry in AGENTS.items()
+    }
 
 
 def own_numbers(name):
@@ -65,7 +75,7 @@ def _section(name, text):
     parts = {"head": head_column(configs), "loss": loss_column(configs), "replay": replay_column(configs)}
     begins = f"- begins with: {f'[`{entry.begins_with}`](#{entry.begins_with})' if entry.begins_with else 'nothing'}; "
     begins += "; ".join(f"{part}: {words}" for part, words in parts.items())
-    for start, line in (("papers", f"- papers: {links(entry)}"), ("begins with", begins)):
+    for start, line in (("papers", f"- papers: {OPTION.sub(r'`\g<0>`', links(entry))}"), ("begins with", begins)):
         text = re.sub(rf"^- {start}:.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
     return NUMBERS.sub(lambda found: f"{found[1]}\n{_numbers(name)}\n{found[2]}", text)
 

@@ -15,7 +15,6 @@ import tyro
 from polyak import __main__ as entry
 from polyak.agents import AGENTS, PRESETS, make_configs
 from polyak.agents.parts import leaves
-from polyak.agents_table import agents_table
 from polyak.experiments import cli
 from polyak.experiments.runs import build
 from polyak.experiments.runs.config import make_run_config, to_json
@@ -113,8 +112,29 @@ def test_every_agent_has_a_section_in_the_order_of_the_table():
     assert [name for name in SECTIONS if name != "Diagnostics"] == list(AGENTS)
 
 
-def test_the_table_of_agents_is_what_the_command_prints():
-    assert f"<!-- agents -->\n\n{agents_table(format='markdown')}\n" in AGENTS_PAGE
+def test_the_table_of_agents_has_name_idea_paper_and_measured_score():
+    (table,) = re.findall(r"<!-- agents -->\n\n(.*?)\n\n<!-- end -->", AGENTS_PAGE, re.DOTALL)
+    header, _, *rows = table.splitlines()
+    assert header == "| agent | idea | paper | score |"
+    for row, (name, entry) in zip(rows, AGENTS.items(), strict=True):
+        paper = entry.papers[0]
+        measured = re.search(rf"^\| \[`{name}`\]\(#{name}\) \| [\w, ]+ \| ([\d.]+) \(", AGENTS_PAGE, re.MULTILINE)
+        score = measured[1] if measured else "not measured"
+        assert row == f"| [`{name}`](#{name}) | {entry.summary} | [{paper.authors}]({paper.url}) | {score} |"
+
+
+def test_a_table_written_by_hand_fits_on_a_page():
+    text = re.sub(r"<!-- numbers -->.*?<!-- end -->", "", AGENTS_PAGE, flags=re.DOTALL)
+    text = re.sub(r"<!-- agents -->.*?<!-- end -->", "", text, flags=re.DOTALL)
+    rows = [re.sub(r"\]\([^)]*\)|[`\[]", "", row) for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE)]
+    assert [row for row in rows if len(row.replace(" | ", "  ")) > 90] == []
+
+
+@pytest.mark.parametrize("name", ["agents", "byol", "pretraining"])
+def test_an_option_in_prose_stands_in_code(name):
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    prose = re.sub(r"^```.*?^```$|`[^`]+`|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"(?<!-)--[a-z][\w-]*", prose) == []
 
 
 def test_the_page_of_agents_has_what_the_table_of_agents_has():
@@ -130,7 +150,7 @@ def test_a_section_has_papers_parts_equation_numbers_differences_and_a_command(n
     marks = [
         "- papers: [",
         "- begins with: ",
-        "\n```\n",
+        "\n```math\n",
         f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |",
         "Differences: ",
         "\n```sh\npolyak train ",
