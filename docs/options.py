@@ -75,7 +75,8 @@ def _section(name, text):
     parts = {"head": head_column(configs), "loss": loss_column(configs), "replay": replay_column(configs)}
     begins = f"- begins with: {f'[`{entry.begins_with}`](#{entry.begins_with})' if entry.begins_with else 'nothing'}; "
     begins += "; ".join(f"{part}: {words}" for part, words in parts.items())
-    for start, line in (("papers", f"- papers: {OPTION.sub(r'`\g<0>`', links(entry))}"), ("begins with", begins)):
+    papers = OPTION.sub(r"`\g<0>`", links(entry))
+    for start, line in (("papers", f"- papers: {papers}"), ("begins with", begins)):
         text = re.sub(rf"^- {start}:.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
     return NUMBERS.sub(lambda found: f"{found[1]}\n{_numbers(name)}\n{found[2]}", text)
 
