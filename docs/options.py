@@ -85,9 +85,14 @@ def _numbers(name):
     found = [leaves(make_configs(name, preset)) for preset in PRESETS]
     lines = [f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |", "|---" * (1 + len(PRESETS)) + "|"]
     for leaf in own_numbers(name):
-        values = " | ".join(_shown(values[leaf]) if leaf in values else "" for values in found)
+        values = " | ".join(_breakable(_shown(values[leaf])) if leaf in values else "" for values in found)
         lines.append(f"| `--{leaf.replace('_', '-')}` | {values} |")
     return "\n".join(lines) + "\n"
+
+
+def _breakable(text):
+    """The text with a place at which a narrow cell of a table breaks a schedule."""
+    return text.replace(")@", ")<wbr>@")
 
 
 def _train_tables():
