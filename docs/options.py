@@ -13,7 +13,7 @@ import tyro
 from polyak.agents import AGENTS, PRESETS, Configs, make_configs
 from polyak.agents.fields import Part, kinds_of
 from polyak.agents.parts import leaves
-from polyak.agents_table import agents_table, head_column, links, loss_column, replay_column
+from polyak.agents_table import head_column, links, loss_column, replay_column
 from polyak.experiments import cli
 from polyak.experiments.runs.flag_help import attributes
 from polyak.experiments.runs.flags import pretrain_flags, run_flags
@@ -24,6 +24,8 @@ MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 TABLE = re.compile(r"(<!-- agents -->\n).*?(<!-- end -->)", re.DOTALL)
 NUMBERS = re.compile(r"(<!-- numbers -->\n).*?(<!-- end -->)", re.DOTALL)
 SECTION = re.compile(r"^## (\w+)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+SCORE = re.compile(r"^\| \[`(\w+)`\]\(#\w+\) \| [^|]* \| ([\d.]+) ", re.MULTILINE)  # column `training`
+OPTION = re.compile(r"(?<!`)--[\w-]+")
 CITATION = re.compile(r" \([^()]*\d{4}[^()]*\)")
 
 
@@ -41,18 +43,26 @@ def page(text):
 
 def agents_page(text):
     """The text of the page of agents with its table written again, and in each section the lines and the numbers."""
-    text = TABLE.sub(lambda found: f"{found[1]}\n{agents_table(format='markdown')}\n{found[2]}", text)
+    scores = dict(SCORE.findall(text))
+    rows = [f"{row} {scores.get(name, 'not measured')} |" for name, row in _agent_rows("").items()]
+    made = "\n".join(["| agent | idea | paper | score |", "|---|---|---|---|", *rows])
+    text = TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
     return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
 
 
 def readme(text):
     """The text of the README with its table of agents written again."""
-    lines = ["| agent | | from |", "|---|---|---|"]
-    for name, entry in AGENTS.items():
-        first = entry.papers[0]
-        lines.append(f"| [`{name}`](docs/agents.md#{name}) | {entry.summary} | [{first.authors}]({first.url}) |")
-    made = "\n".join(lines)
+    made = "\n".join(["| agent | | from |", "|---|---|---|", *_agent_rows("docs/agents.md").values()])
     return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
+
+
+def _agent_rows(page):
+    """Row of each agent by name: a link to its section on a page, its summary and its first paper."""
+    papers = {name: entry.papers[0] for name, entry in AGENTS.items()}
+    return {
+        name: f"| [`{name}`]({page}#{name}) | {entry.summary} | [{papers[name].authors}]({papers[name].url}) |"
+        for name, entry in AGENTS.items()
+    }
 
 
 def own_numbers(name):
@@ -66,7 +76,8 @@ def _section(name, text):
     parts = {"head": head_column(configs), "loss": loss_column(configs), "replay": replay_column(configs)}
     begins = f"- begins with: {f'[`{entry.begins_with}`](#{entry.begins_with})' if entry.begins_with else 'nothing'}; "
     begins += "; ".join(f"{part}: {words}" for part, words in parts.items())
-    for start, line in (("papers", f"- papers: {links(entry)}"), ("begins with", begins)):
+    papers = OPTION.sub(r"`\g<0>`", links(entry))
+    for start, line in (("papers", f"- papers: {papers}"), ("begins with", begins)):
         text = re.sub(rf"^- {start}:.*$", lambda _, line=line: line, text, flags=re.MULTILINE)
     return NUMBERS.sub(lambda found: f"{found[1]}\n{_numbers(name)}\n{found[2]}", text)
 
@@ -75,9 +86,14 @@ def _numbers(name):
     found = [leaves(make_configs(name, preset)) for preset in PRESETS]
     lines = [f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |", "|---" * (1 + len(PRESETS)) + "|"]
     for leaf in own_numbers(name):
-        values = " | ".join(_shown(values[leaf]) if leaf in values else "" for values in found)
+        values = " | ".join(_breakable(_shown(values[leaf])) if leaf in values else "" for values in found)
         lines.append(f"| `--{leaf.replace('_', '-')}` | {values} |")
     return "\n".join(lines) + "\n"
+
+
+def _breakable(text):
+    """The text with a place at which a narrow cell of a table breaks a schedule."""
+    return text.replace(")@", ")<wbr>@")
 
 
 def _train_tables():
