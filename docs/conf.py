@@ -1,4 +1,4 @@
-"""How Sphinx makes the site, from this folder alone: ``python -m sphinx -W --keep-going -n docs docs/_build``."""
+"""Sphinx configuration of the documentation: ``python -m sphinx -W --keep-going -n docs docs/_build``."""
 
 import polyak
 
@@ -10,8 +10,9 @@ version = release = polyak.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "code"  # `x` in a docstring
-highlight_language = "text"  # of blocks that name none
-myst_heading_anchors = 3  # links to headings, as a forge makes them
+highlight_language = "text"  # language of code blocks that name none
+myst_heading_anchors = 3  # anchors of headings, as GitHub makes them
+myst_enable_extensions = ["dollarmath", "amsmath"]
 
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and units
@@ -26,7 +27,7 @@ html_css_files = ["site.css"]
 
 
 def setup(app):
-    """Leaves out the fields of NamedTuples as members of their own: the docstrings say what they are."""
+    """Skip the fields of NamedTuples as members, because the class docstrings describe them."""
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
 
 

@@ -93,7 +93,7 @@ def test_apply_updates_adds_float32_updates_to_bfloat16_parameters():
     assert got["n"].tolist() == optax.apply_updates(params, changes)["n"].tolist() == [1, 2, 3]
 
 
-# The table "optax does / polyak.updates also" of docs/updates.md, row by row.
+# The table of differences from optax in docs/updates.md, row by row.
 
 
 def test_integers_booleans_and_keys_are_copied_not_averaged():
