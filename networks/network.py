@@ -241,7 +241,7 @@ def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: 
         A ``Network`` without a core.
 
     Raises:
-        TypeError: if ``transformed`` is something else; from ``value``, if ``apply`` returns something other than a
+        TypeError: If ``transformed`` is something else; from ``value``, if ``apply`` returns something other than a
             ``ValueOutput``.
         ValueError: from ``value``, if the values are not ``[B, A]``.
 
@@ -321,7 +321,7 @@ def set_support(state: Any, v_min: Any, v_max: Any) -> Any:
         The module state with the new range.
 
     Raises:
-        ValueError: if the state holds no range, or ``v_min`` and ``v_max`` are numbers that are not ascending.
+        ValueError: If the state holds no range, or ``v_min`` and ``v_max`` are numbers that are not ascending.
 
     Example:
         >>> import jax, jax.numpy as jnp

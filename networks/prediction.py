@@ -47,8 +47,8 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
         name: Name of the module.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: if a number is out of its range, a name is unknown, or ``conv`` has no map; when it is applied, if
+        TypeError: If a number is of another type.
+        ValueError: If a number is out of its range, a name is unknown, or ``conv`` has no map; when it is applied, if
             the features are no map of that shape.
 
     Example:
@@ -85,7 +85,7 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
         self.normalize = normalize
 
     def __call__(self, features: jax.Array, action: jax.Array) -> jax.Array:
-        """Takes features ``[B, D]`` and actions ``[B]`` to features ``[B, D]``."""
+        """Map features ``[B, D]`` and actions ``[B]`` to features ``[B, D]``."""
         model = {"linear": self._linear, "mlp": self._mlp, "conv": self._conv}[self.transition]
         predicted = model(features, action)
         return normalize_features(predicted) if self.normalize else predicted

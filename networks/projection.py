@@ -27,8 +27,8 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
         name: Name of the module.
 
     Raises:
-        TypeError: if a size is no integer.
-        ValueError: if a size is below 1.
+        TypeError: If a size is no integer.
+        ValueError: If a size is below 1.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -49,7 +49,7 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
         self.output_size = output_size
 
     def __call__(self, features: jax.Array, is_training: bool) -> jax.Array:
-        """Takes features ``[B, D]`` to ``[B, output_size]``.
+        """Map features ``[B, D]`` to ``[B, output_size]``.
 
         Args:
             features: ``[B, D]`` float32.
@@ -57,7 +57,7 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
                 those of the module state.
 
         Raises:
-            ValueError: if a batch of one has to give the statistics, under which every feature is 0.
+            ValueError: If a batch of one has to give the statistics, under which every feature is 0.
         """
         if is_training and features.shape[0] == 1:
             raise ValueError(
@@ -114,8 +114,8 @@ def projection_network(
         lowering: Lowering of the convolutions, see ``Conv2D``.
 
     Raises:
-        TypeError: if a size is no integer.
-        ValueError: if a size is below 1, a name is unknown, or the images do not suit the torso.
+        TypeError: If a size is no integer.
+        ValueError: If a size is below 1, a name is unknown, or the images do not suit the torso.
 
     Example:
         >>> import jax, jax.numpy as jnp

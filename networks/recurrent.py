@@ -42,8 +42,8 @@ def lstm(num_actions: int, size: int) -> Core:
         A ``Core`` whose recurrent state is an ``hk.LSTMState`` of two ``[B, size]`` float32, zeros at first.
 
     Raises:
-        TypeError: if a number is no integer.
-        ValueError: if a number is below 1; from ``unroll``, if shapes differ from those of the features.
+        TypeError: If a number is no integer.
+        ValueError: If a number is below 1; from ``unroll``, if shapes differ from those of the features.
 
     Example:
         >>> from polyak import networks

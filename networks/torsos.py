@@ -50,11 +50,11 @@ class MLPTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not follow
         hidden_sizes: units of each layer; none of them leaves the flattened observation.
         activation: name of the activation, see ``activation_fn``.
         noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
-        name: name of the module.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a size is below 1, or the activation is unknown.
+        TypeError: If ``hidden_sizes`` is no sequence of integers.
+        ValueError: If a size is below 1, or the activation is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -79,10 +79,10 @@ class MLPTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not follow
         self.noisy_sigma = noisy_sigma
 
     def __call__(self, observation: jax.Array) -> jax.Array:
-        """Takes float32 observations ``[B, ...]`` to features ``[B, hidden_sizes[-1]]``.
+        """Map float32 observations ``[B, ...]`` to features ``[B, hidden_sizes[-1]]``.
 
         Raises:
-            ValueError: if ``observation`` has no batch dimension.
+            ValueError: If ``observation`` has no batch dimension.
         """
         if observation.ndim == 0:
             raise ValueError("observation: got a scalar; expected [B, ...]. Add a batch dimension.")
@@ -113,8 +113,8 @@ def make_torso(
         A module named ``torso``, which takes float32 observations ``[B, ...]`` to features ``[B, D]``.
 
     Raises:
-        TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a name is unknown, a size is below 1, or ``width`` is given for a torso without convolutions.
+        TypeError: If ``hidden_sizes`` is no sequence of integers.
+        ValueError: If a name is unknown, a size is below 1, or ``width`` is given for a torso without convolutions.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp

@@ -123,8 +123,8 @@ def make_network(
         state is ``{}`` unless the range of returns is in it.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: if one is out of its range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is asked for
+        TypeError: If a number is of another type.
+        ValueError: If one is out of its range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is asked for
             with ``dueling`` or ``noisy``, or a projection does not suit the head; and from its functions, if the
             observation does not suit the torso, or shapes do not go together.
 
@@ -235,7 +235,7 @@ def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
         fractions (for each row) from the key; with None, weights are their means and fractions the midpoints.
 
     Raises:
-        TypeError: if a number is of another type.
+        TypeError: If a number is of another type.
         ValueError: as in :func:`make_network`, or if ``lstm_size`` is given or ``v_min`` is None.
 
     Example:
