@@ -267,7 +267,7 @@ def _check_images(observation: jax.Array, kind: str, min_side: int) -> None:
         way_out = "Enlarge the images, or use torso='mlp'."
         if observation.shape[1] < min_side <= observation.shape[3]:
             way_out = (
-                "If the channels come first, move them to the last axis with numpy.moveaxis(image, 0, -1) in "
+                "If their channels come first, move them last, with numpy.moveaxis(image, 0, -1) in "
                 "gymnasium.wrappers.TransformObservation."
             )
         raise ValueError(

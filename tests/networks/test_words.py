@@ -65,8 +65,8 @@ class Rebuilt:
                     x = (x - x.mean()) / np.sqrt(x.var() + added) * norm["scale"] + norm["offset"]
                 x = relu(x)
         x = self.stack(x.ravel(), "torso/mlp", prefix, last=True)
-        if "smallest number of this vector" in self.words:
-            (small,) = found(rf"smallest number \(as they were before\) plus {NUMBER}", self.words)
+        if "min(x)" in self.words:
+            (small,) = found(rf"max\(x\) - min\(x\) \+ {NUMBER}", self.words)
             x = (x - x.min()) / (x.max() - x.min() + small)
         return x
 
@@ -117,7 +117,7 @@ class Rebuilt:
             return probabilities @ atoms
         if "mean over the members" in words:
             if "prior/" in words:
-                (scale,) = found(rf"added {NUMBER} times", words)
+                (scale,) = found(rf"added: {NUMBER} times", words)
                 numbers = numbers + scale * self.numbers(self.features(x, "prior/"), "prior/")
             return numbers.mean(axis=0)
         return numbers
