@@ -22,17 +22,17 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 class Conv2D(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
     """Convolution over ``[B, H, W, C]`` with the parameters of ``hk.Conv2D`` and two lowerings.
 
-    The parameters are ``w``, ``[kernel height, kernel width, in, out]``, and ``b``, ``[out]``. Their names and
-    initializers are those of ``hk.Conv2D`` (truncated normal with ``stddev = 1 / sqrt(fan_in)``, and zeros), so both
-    lowerings and ``hk.Conv2D`` can use the same parameters.
+    The parameters are ``w``, ``[kernel height, kernel width, in, out]``, and ``b``, ``[out]``. Names and initializers
+    match ``hk.Conv2D`` (truncated normal with ``stddev = 1 / sqrt(fan_in)``, and zeros), so both lowerings and
+    ``hk.Conv2D`` can use the same parameters.
 
     Args:
         output_channels: Number of filters, at least 1.
         kernel_shape: Height and width of the kernel, or one integer for both, at least 1.
         stride: Stride over height and width, or one integer for both, at least 1.
-        padding: ``"VALID"`` for no padding, ``"SAME"`` for zeros that make the output size ``ceil(size / stride)``.
-        lowering: ``"convolution"`` for XLA's convolution; ``"patches"`` for slices of the input that are concatenated
-            and multiplied with ``w`` once, which is faster inside ``lax.scan`` on CPU.
+        padding: Padding, ``"VALID"`` for none, ``"SAME"`` for zeros that make the output size ``ceil(size / stride)``.
+        lowering: Lowering, ``"convolution"`` for XLA's convolution, or ``"patches"`` for slices of the input that are
+            concatenated and multiplied with ``w`` once, which is faster inside ``lax.scan`` on CPU.
         name: Name of the module.
 
     Raises:

@@ -44,7 +44,7 @@ def activation_fn(activation: Activation) -> Callable[[jax.Array], jax.Array]:
 
 
 class NoisyLinear(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """Linear layer with factorised Gaussian noise in its weights, sampled once for each batch.
+    """Linear layer with factorized Gaussian noise in its weights, sampled once for each batch.
 
     ``y = x @ (w + w_sigma * outer(f(e_in), f(e_out))) + b + b_sigma * f(e_out)``, where ``e_in`` and ``e_out`` are
     standard normal and ``f(e) = sign(e) * sqrt(abs(e))``. The means ``w`` and ``b`` and the scales ``w_sigma`` and

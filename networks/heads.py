@@ -29,7 +29,7 @@ class ValueOutput(NamedTuple):
         q_values: Action values ``[B, A]``.
         atoms: Returns ``[M]``, ascending, whose probabilities ``logits`` define: the atoms of a categorical head, or
             the bin centres of an hl_gauss head.
-        logits: Unnormalised log-probabilities of the atoms, ``[B, A, M]``.
+        logits: Unnormalized log-probabilities of the atoms, ``[B, A, M]``.
         quantiles: Quantiles of the return at the fractions ``taus``, ``[B, M, A]``.
         taus: Quantile fractions in [0, 1], ``[B, M]``.
         members: Action values of each ensemble member, ``[B, K, A]``.

@@ -141,7 +141,7 @@ class ImpalaTorso(_ImageTorso):
     ReLU and 3x3 convolution; all with ``SAME`` padding. A ReLU follows the last section. Images of 84x84 give 11 * 11 *
     32 = 3872 features; IMPALA has one dense layer of 256 units.
 
-    Arguments and errors are those of ``NatureTorso``; images may have any size.
+    This torso has the arguments and errors of ``NatureTorso``. Images may have any size.
 
     Reference:
         Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner architectures",
@@ -166,7 +166,7 @@ class MinAtarTorso(_ImageTorso):
 
     MinAtar's images of 10x10 give 8 * 8 * 16 = 1024 features; MinAtar's networks have one dense layer of 128 units.
 
-    Arguments and errors are those of ``NatureTorso``; images must have at least 3x3 pixels.
+    This torso has the arguments and errors of ``NatureTorso``. Images must have at least 3x3 pixels.
 
     Reference:
         Young and Tian, "MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement learning
@@ -185,13 +185,13 @@ class MinAtarTorso(_ImageTorso):
 
 
 class SmallTorso(_ImageTorso):
-    """Torso for small images: three 3x3 convolutions with stride 2, each with layer normalisation and a ReLU.
+    """Torso for small images: three 3x3 convolutions with stride 2, each with layer normalization and a ReLU.
 
     The convolutions have 32, 64 and 64 filters and ``SAME`` padding; images of 28x28 give 4 * 4 * 64 = 1024 features.
-    Layer normalisation (Ba et al., 2016) is over height, width and channels of one image, with a scale and an offset
+    Layer normalization (Ba et al., 2016) is over height, width and channels of one image, with a scale and an offset
     for each channel. It has no module state, so the torso computes the same function in training and in acting.
 
-    Arguments and errors are those of ``NatureTorso``; images may have any size.
+    This torso has the arguments and errors of ``NatureTorso``. Images may have any size.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp

@@ -280,7 +280,7 @@ def split_hidden(
     lstm_size: int | None = None,
     projection: ProjectionName = "none",
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split hidden sizes into those of the torso and those of the head (for streams, fractions or a projection).
+    """Split the hidden sizes between the torso and the head (for streams, fractions or a projection).
 
     >>> split_hidden((32, 16), "q", dueling=False), split_hidden((32, 16), "q", dueling=True)
     (((32, 16), ()), ((32,), (16,)))

@@ -96,8 +96,8 @@ def _convolutions(torso: TorsoName, width: int) -> str:
             "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b. Each pads a side "
             "with one row or column of zeros after the input, and with one before the input if the side is odd: "
             f"torso/conv2_d ({32 * width} of 3x3, stride 2), torso/conv2_d_1 ({64 * width} of 3x3, stride 2), "
-            f"torso/conv2_d_2 ({64 * width} of 3x3, stride 2). Each is followed by layer normalisation "
-            "(torso/layer_norm, torso/layer_norm_1, torso/layer_norm_2) and relu. Layer normalisation is "
+            f"torso/conv2_d_2 ({64 * width} of 3x3, stride 2). Each is followed by layer normalization "
+            "(torso/layer_norm, torso/layer_norm_1, torso/layer_norm_2) and relu. Layer normalization is "
             "(x - m) / sqrt(v + 0.00001) * scale + offset, with mean m and variance v of all numbers in x, and one "
             "scale and one offset for each channel."
         )

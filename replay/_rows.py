@@ -17,7 +17,7 @@ class HostReplay(NamedTuple):
         observation: Observations ``[R, ...]``, in the dtype of the environment.
         action: Actions ``[R]`` int32.
         reward: Rewards ``[R]`` float32.
-        continuation: ``Step.discount_t``, ``[R]`` float32: 0 at termination, else 1.
+        continuation: Continuations ``Step.discount_t``, ``[R]`` float32: 0 at termination, else 1.
         extras: Tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
         action_mask: Legal actions at each observation, ``[R, A]`` bool; ``()`` without masks.
         boundary: Whether a row is a boundary, which has no action, ``[R]`` bool. The other rows are starts, which can
@@ -26,7 +26,7 @@ class HostReplay(NamedTuple):
         written: Number of rows opened so far in each lane, including the head, ``[L]`` int64; ``min(written, C)`` rows
             hold data.
         num_valid: Number of starts in each lane, ``[L]`` int64.
-        priorities: ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless the replay is prioritized.
+        priorities: Priorities, a ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless prioritized.
         largest_priority: Largest priority assigned so far, which new rows get, ``[]`` float64; ``()`` unless
             prioritized.
         writing: Number that identifies a start among all starts stored in its row over time, ``[R]`` int64:

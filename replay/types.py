@@ -141,8 +141,8 @@ class Sample(NamedTuple):
         transition: Sampled transitions ``[B, ...]``, a ``Transition`` or a ``Sequence``.
         weights: Importance weights ``[B]`` float32; ones if sampling is uniform.
         rows: Integers ``[B]`` that identify the sampled steps, for ``Replay.update_priorities``.
-        future: ``Sequence`` of the next ``K`` steps from the same rows, without extras. ``future.obs[:, 0]`` equals
-            ``obs_tm1`` of the transition. ``()`` for a replay with ``future=0``.
+        future: Future, a ``Sequence`` of the next ``K`` steps from the same rows, without extras;
+            ``future.obs[:, 0]`` equals ``obs_tm1`` of the transition. ``()`` for a replay with ``future=0``.
     """
 
     transition: Any
@@ -258,7 +258,7 @@ class UpdatePriorities(Protocol):
 
         Args:
             state: State of a prioritized replay.
-            rows: ``Sample.rows``, integers of any shape.
+            rows: Rows to update, ``Sample.rows``, integers of any shape.
             priorities: Numbers of the shape of ``rows``, for example absolute TD errors. If a row is repeated, its last
                 priority is used.
 

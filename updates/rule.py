@@ -174,8 +174,7 @@ def parse(
 
     Args:
         rule_text: Text of the rule.
-        horizon: Number of learner steps over which ``cosine(T)`` decays if the text has no number of steps: those of
-            the run.
+        horizon: Number of learner steps of the run, over which ``cosine(T)`` decays if the text has no number of steps.
         environment_steps_per_learner_step: Ratio that converts a period in environment steps (``500env``).
 
     Raises:

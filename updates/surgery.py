@@ -164,7 +164,7 @@ def check_parts(parts: Sequence[str], params: Tree, field: str = "parts") -> Non
     ValueError: parts: no parameter matches 'heat'; the modules are head. Did you mean 'head'?
     """
     if isinstance(parts, str) or not parts:
-        raise ValueError(f"{field}: got {parts!r}; expected a list of prefixes of module paths, such as ['head'].")
+        raise ValueError(f"{field}: got {parts!r}; expected a list of prefixes of module paths, for example ['head'].")
     paths = leaf_paths(params)
     for prefix in parts:
         if not any(begins_with(path, [prefix]) for path in paths):

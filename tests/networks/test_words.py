@@ -59,7 +59,7 @@ class Rebuilt:
                 if "zeros after the input" in self.words:
                     x = around(x, np.array(x.shape[:2]) % 2, 1, 0.0)
                 x = self.convolve(x, prefix + name)[:: int(stride), :: int(stride)]
-                if "layer normalisation" in self.words:
+                if "layer normalization" in self.words:
                     (added,) = found(rf"sqrt\(v \+ {NUMBER}\)", self.words)
                     norm = self.arrays[(prefix + name).replace("conv2_d", "layer_norm")]
                     x = (x - x.mean()) / np.sqrt(x.var() + added) * norm["scale"] + norm["offset"]
