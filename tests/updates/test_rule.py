@@ -103,7 +103,7 @@ def test_texts_that_do_not_parse_or_mean_the_wrong_thing(text, message):
 
 
 def test_what_only_a_run_knows_is_asked_for():
-    with pytest.raises(ValueError, match="the ratio to learner steps is not known here. Give learner steps"):
+    with pytest.raises(ValueError, match=r"the ratio to learner steps is not known here. Give learner steps"):
         updates.parse("periodic:500env")
     with pytest.raises(ValueError, match=r"Write cosine\(0.004,STEPS\)"):
         updates.parse("incremental:cosine(0.004)")
