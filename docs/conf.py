@@ -1,4 +1,4 @@
-"""How Sphinx makes the site, from this folder alone: ``python -m sphinx -W --keep-going -n docs docs/_build``."""
+"""Sphinx configuration of the documentation: ``python -m sphinx -W --keep-going -n docs docs/_build``."""
 
 import docutils.nodes
 import math_core

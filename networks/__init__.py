@@ -1,8 +1,8 @@
-"""polyak.networks: Haiku torsos and heads, and the networks composed of them; it knows no other part of polyak.
+"""polyak.networks: Haiku torsos and heads, and networks composed of them; imports no other package of polyak.
 
-A torso takes observations ``[B, ...]`` to features ``[B, D]``, a recurrent core takes features of sequences to hidden
-states, and a head takes either to numbers of each action. A ``Network`` holds all of them over one tree of parameters.
-Everything is float32.
+A torso maps observations ``[B, ...]`` to features ``[B, D]``, a recurrent core maps sequences of features to hidden
+states, and a head maps features or hidden states to outputs for each action. A ``Network`` combines them over one tree
+of parameters. Parameters and outputs are float32.
 """
 
 from .conv import Conv2D, Lowering, Padding

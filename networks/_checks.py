@@ -1,4 +1,4 @@
-"""Checks of what the builders of this package are given; each error says what is allowed and the way out."""
+"""Checks of the arguments of this package; each error names the allowed values and a way out."""
 
 import difflib
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def check_choice(field: str, got: Any, allowed: Iterable[str]) -> None:
-    """Raises ValueError unless ``got`` is one of ``allowed``; the message names the closest one."""
+    """Raise ValueError unless ``got`` is one of ``allowed``; the message names the closest allowed value."""
     names = sorted(allowed)
     if got in names:
         return
@@ -19,7 +19,7 @@ def check_choice(field: str, got: Any, allowed: Iterable[str]) -> None:
 
 
 def check_positive(field: str, got: Any) -> None:
-    """Raises unless ``got`` is an integer of at least 1: TypeError for another type, ValueError for a smaller one."""
+    """Raise unless ``got`` is an integer >= 1: TypeError for another type, ValueError for a smaller number."""
     if not isinstance(got, int) or isinstance(got, bool):
         raise TypeError(f"{field}: got {got!r}, a {type(got).__name__}; expected an int >= 1. Convert it with int().")
     if got < 1:
@@ -27,7 +27,7 @@ def check_positive(field: str, got: Any) -> None:
 
 
 def check_sizes(field: str, got: Any) -> None:
-    """Raises unless ``got`` is a sequence, perhaps an empty one, of integers of at least 1."""
+    """Raise unless ``got`` is a sequence of integers >= 1; it may be empty."""
     if not isinstance(got, Sequence) or isinstance(got, str):
         raise TypeError(f"{field}: got {got!r}; expected a sequence of layer sizes. Write one layer as ({got},).")
     for index, size in enumerate(got):
@@ -35,7 +35,7 @@ def check_sizes(field: str, got: Any) -> None:
 
 
 def check_finite(field: str, got: Any) -> None:
-    """Raises unless ``got`` is a finite real number: TypeError for another type, ValueError for NaN and infinity."""
+    """Raise unless ``got`` is a finite real number: TypeError for another type, ValueError for NaN and infinity."""
     if isinstance(got, bool) or not isinstance(got, int | float | np.floating | np.integer):
         raise TypeError(f"{field}: got {got!r}, a {type(got).__name__}; expected a number. Convert it with float().")
     if not math.isfinite(got):
@@ -43,7 +43,7 @@ def check_finite(field: str, got: Any) -> None:
 
 
 def check_nonnegative(field: str, got: Any) -> None:
-    """Raises unless ``got`` is a finite number of at least 0."""
+    """Raise unless ``got`` is a finite number >= 0."""
     check_finite(field, got)
     if got < 0:
         raise ValueError(f"{field}: got {got}; expected a number >= 0.")

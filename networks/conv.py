@@ -1,7 +1,8 @@
-"""One two-dimensional convolution, lowered in two ways over the same parameters.
+"""Two-dimensional convolution with two lowerings over the same parameters.
 
-XLA's CPU backend computes a convolution several times slower inside a loop such as ``lax.scan`` than outside of it. The
-same sum written as patches times a matrix keeps its speed there, so whoever writes the loop chooses the lowering.
+XLA's CPU backend computes a convolution several times slower inside a loop (``lax.scan``) than outside. The product of
+patches and a matrix, which computes the same sums, is as fast inside a loop as outside. The author of the loop chooses
+the lowering.
 """
 
 from collections.abc import Sequence
@@ -19,24 +20,24 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Conv2D(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """A convolution over ``[B, H, W, C]``, with ``hk.Conv2D``'s parameters and two ways to compute it.
+    """Convolution over ``[B, H, W, C]`` with the parameters of ``hk.Conv2D`` and two lowerings.
 
-    The parameters are ``w``, ``[kernel height, kernel width, in, out]``, and ``b``, ``[out]``, under the same names and
-    from the same initialisers as ``hk.Conv2D``'s (truncated normal with ``stddev = 1 / sqrt(fan_in)``, and zeros), so
-    either lowering runs the parameters of the other, and of ``hk.Conv2D``.
+    The parameters are ``w``, ``[kernel height, kernel width, in, out]``, and ``b``, ``[out]``. Names and initializers
+    match ``hk.Conv2D`` (truncated normal with ``stddev = 1 / sqrt(fan_in)``, and zeros), so both lowerings and
+    ``hk.Conv2D`` can use the same parameters.
 
     Args:
-        output_channels: number of filters, at least 1.
-        kernel_shape: height and width of the kernel, or one integer for both, at least 1.
-        stride: step between the windows by height and width, or one integer for both, at least 1.
-        padding: ``"VALID"`` for none, ``"SAME"`` for zeros that make the output ``ceil(size / stride)`` large.
-        lowering: ``"convolution"`` for XLA's convolution; ``"patches"`` for slices of the input, concatenated and
-            multiplied with ``w`` once, which is the choice inside ``lax.scan`` on CPU.
-        name: name of the module.
+        output_channels: Number of filters, at least 1.
+        kernel_shape: Height and width of the kernel, or one integer for both, at least 1.
+        stride: Stride over height and width, or one integer for both, at least 1.
+        padding: Padding, ``"VALID"`` for none, ``"SAME"`` for zeros that make the output size ``ceil(size / stride)``.
+        lowering: Lowering, ``"convolution"`` for XLA's convolution, or ``"patches"`` for slices of the input that are
+            concatenated and multiplied with ``w`` once, which is faster inside ``lax.scan`` on CPU.
+        name: Name of the module.
 
     Raises:
-        TypeError: if a size is no integer.
-        ValueError: if a size is below 1, or ``padding`` or ``lowering`` is unknown.
+        TypeError: If a size is not an integer.
+        ValueError: If a size is below 1, or ``padding`` or ``lowering`` is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -69,17 +70,17 @@ class Conv2D(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed
         self.lowering = lowering
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Convolves ``inputs``.
+        """Convolve ``inputs``.
 
         Args:
-            inputs: floating images, ``[B, H, W, C]`` or ``[H, W, C]``.
+            inputs: Floating-point images, ``[B, H, W, C]`` or ``[H, W, C]``.
 
         Returns:
-            ``[B, H', W', output_channels]``, or without ``B``, in the dtype of ``inputs``.
+            ``[B, H', W', output_channels]``, or ``[H', W', output_channels]``, in the dtype of ``inputs``.
 
         Raises:
-            TypeError: if ``inputs`` are not floating.
-            ValueError: if their rank is not 3 or 4, or the kernel is larger than the (padded) image.
+            TypeError: If ``inputs`` are not floating point.
+            ValueError: If the rank is not 3 or 4, or the kernel is larger than the (padded) image.
         """
         if not jnp.issubdtype(inputs.dtype, jnp.floating):
             raise TypeError(
@@ -106,7 +107,7 @@ class Conv2D(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed
 
 
 def _pair(field: str, got: int | Sequence[int]) -> tuple[int, int]:
-    """Reads one integer as two equal ones, and checks them."""
+    """Expand one integer to two equal ones, and check both."""
     pair = tuple(got) if isinstance(got, Sequence) else (got, got)
     if len(pair) != 2:
         raise ValueError(f"{field}: got {got!r}; expected an integer or two of them, for height and width.")
@@ -116,7 +117,7 @@ def _pair(field: str, got: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _pads(size: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding) -> _Pads:
-    """Returns the rows and columns of zeros before and after; SAME puts the odd one after, as XLA does."""
+    """Padding before and after for rows and columns; for ``SAME`` an odd remainder goes after, as in XLA."""
     pads = []
     for n, k, s in zip(size, kernel, stride, strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0) if padding == "SAME" else 0
@@ -130,17 +131,17 @@ def _pads(size: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int
 
 
 def _convolution(images: jax.Array, w: jax.Array, stride: tuple[int, int], pads: _Pads) -> jax.Array:
-    """Lowers to XLA's convolution."""
+    """Lower to XLA's convolution."""
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(images, w, window_strides=stride, padding=pads, dimension_numbers=layout)
 
 
 def _patches(images: jax.Array, w: jax.Array, stride: tuple[int, int], pads: _Pads) -> jax.Array:
-    """Lowers to one slice for each weight of the kernel, side by side as channels, times ``w`` as a matrix."""
+    """Lower to one slice per kernel position, concatenated as channels and multiplied with ``w`` as a matrix."""
     images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     batch, height, width, channels = images.shape
     kernel_height, kernel_width = w.shape[:2]
-    # The first rows and columns of all windows lie in a span of this size; the stride picks from it.
+    # The first rows and columns of all windows lie in a span of this size, which is sliced with the stride.
     span_height, span_width = height - kernel_height + 1, width - kernel_width + 1
     slices = [
         jax.lax.slice(images, (0, i, j, 0), (batch, i + span_height, j + span_width, channels), (1, *stride, 1))

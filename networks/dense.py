@@ -1,4 +1,4 @@
-"""Dense layers: activations by name, linear layers with and without noise in their weights, and stacks of them."""
+"""Dense layers: activation functions by name, linear layers with and without noisy weights, and stacks of layers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,16 +22,16 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def activation_fn(activation: Activation) -> Callable[[jax.Array], jax.Array]:
-    """Returns the elementwise function of that name.
+    """Elementwise activation function of a name.
 
     Args:
-        activation: ``"relu"``, ``"elu"``, ``"gelu"``, ``"silu"`` or ``"tanh"``.
+        activation: Name, one of ``"relu"``, ``"elu"``, ``"gelu"``, ``"silu"`` or ``"tanh"``.
 
     Returns:
-        A function of an array to an array of the same shape and dtype.
+        Function from an array to an array of equal shape and dtype.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: If the name is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -44,25 +44,26 @@ def activation_fn(activation: Activation) -> Callable[[jax.Array], jax.Array]:
 
 
 class NoisyLinear(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """A linear layer whose weights are drawn anew, once for a batch, around means that are learned with their scales.
+    """Linear layer with factorized Gaussian noise in its weights, sampled once for each batch.
 
-    ``y = x @ (w + w_sigma * outer(f(e_in), f(e_out))) + b + b_sigma * f(e_out)`` with standard normal ``e_in`` and
-    ``e_out`` and ``f(e) = sign(e) * sqrt(abs(e))``: factorised Gaussian noise. Where the transform is applied with the
-    key None, the means ``w`` and ``b`` are used alone, and the layer is that of ``hk.Linear``.
+    ``y = x @ (w + w_sigma * outer(f(e_in), f(e_out))) + b + b_sigma * f(e_out)``, where ``e_in`` and ``e_out`` are
+    standard normal and ``f(e) = sign(e) * sqrt(abs(e))``. The means ``w`` and ``b`` and the scales ``w_sigma`` and
+    ``b_sigma`` are learned. If the transform is applied with the key None, the layer has no noise and computes
+    ``x @ w + b`` like ``hk.Linear``.
 
-    Initial means are uniform within ``1 / sqrt(D)`` of zero, and the scales are ``sigma / sqrt(D)``.
+    The initial means are uniform in ``[-1 / sqrt(D), 1 / sqrt(D)]``; the initial scales are ``sigma / sqrt(D)``.
 
     Reference:
         Fortunato et al., "Noisy networks for exploration", ICLR 2018, equations 9 to 11 and section 3.2.
 
     Args:
-        output_size: number of outputs, at least 1.
-        sigma: initial scale of the noise, before it is divided by the root of the number of inputs; at least 0.
-        name: name of the module.
+        output_size: Number of outputs, at least 1.
+        sigma: Initial scale of the noise before the division by ``sqrt(D)``, at least 0.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``output_size`` is no integer, or ``sigma`` no number.
-        ValueError: if they are below 1 and 0, or ``sigma`` is not finite.
+        TypeError: If ``output_size`` is not an integer, or ``sigma`` is not a number.
+        ValueError: If ``output_size`` is below 1, or ``sigma`` is negative or not finite.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -84,7 +85,7 @@ class NoisyLinear(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
         self.sigma = sigma
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Takes ``[..., D]`` to ``[..., output_size]``, with one draw of the noise for all rows."""
+        """Map ``[..., D]`` to ``[..., output_size]``, with one noise sample for all rows."""
         fan_in = inputs.shape[-1]
         mean = hk.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
         scale = hk.initializers.Constant(self.sigma * fan_in**-0.5)
@@ -104,15 +105,15 @@ class NoisyLinear(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
 
 
 class DenseLayers(hk.Module):  # type: ignore[misc]
-    """Linear layers with an activation between them: ``hk.nets.MLP``, under its names, of which some may be noisy.
+    """MLP with the parameter names of ``hk.nets.MLP``, whose layers may be noisy.
 
     Args:
-        sizes: units of each layer.
-        activation: the function between the layers.
-        sigmas: for each layer the initial scale of its noise, see ``NoisyLinear``, or None for a plain one; by default
-            all are plain.
-        activate_final: whether the activation follows the last layer as well.
-        name: name of the module.
+        sizes: Number of units of each layer.
+        activation: Activation function between the layers.
+        sigmas: Initial scale of the noise of each layer, see ``NoisyLinear``; None for a layer without noise. None
+            alone for no noise in any layer.
+        activate_final: Whether the activation also follows the last layer.
+        name: Name of the module.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class DenseLayers(hk.Module):  # type: ignore[misc]
         self.activate_final = activate_final
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Takes ``[..., D]`` to ``[..., sizes[-1]]``; without a layer, to what it was given."""
+        """Map ``[..., D]`` to ``[..., sizes[-1]]``; without layers, return the input."""
         for index, layer in enumerate(self.layers):
             features = layer(features)
             if self.activate_final or index < len(self.layers) - 1:
@@ -148,9 +149,9 @@ def hidden_layers(
     activation: Callable[[jax.Array], jax.Array],
     noisy_sigma: float | None = None,
 ) -> jax.Array:
-    """Takes ``[B, ...]``, flattened, through layers that are each followed by the activation: what follows is a head.
+    """Flatten ``[B, ...]`` and apply the hidden layers before a head, each followed by the activation.
 
-    The last of them is a ``NoisyLinear`` unless ``noisy_sigma`` is None. A vector ``[B]`` counts as ``[B, 1]``.
+    The last layer is a ``NoisyLinear`` unless ``noisy_sigma`` is None. A vector ``[B]`` is treated as ``[B, 1]``.
     """
     flat = features.reshape(features.shape[0], math.prod(features.shape[1:]))
     sigmas = (*[None] * (len(sizes) - 1), noisy_sigma)[: len(sizes)]
@@ -159,5 +160,5 @@ def hidden_layers(
 
 
 def linear(size: int, sigma: float | None, name: str) -> hk.Module:
-    """A layer of that name: ``NoisyLinear`` with that initial scale of its noise, ``hk.Linear`` where it is None."""
+    """Make a layer: ``NoisyLinear`` with the initial noise scale ``sigma``, or ``hk.Linear`` if ``sigma`` is None."""
     return hk.Linear(size, name=name) if sigma is None else NoisyLinear(size, sigma, name)

@@ -1,7 +1,7 @@
-"""Heads: what is read from features, ``[B, D]``, and what the six kinds of action values make of it.
+"""Heads: layers over features ``[B, D]``, and the action values of six kinds of heads.
 
-A head's layers give ``M`` numbers of each action, ``[B, A, M]``, straight from the features or as the sum of a stream
-for the state and one for the advantages; functions then read a ``ValueOutput`` from the numbers.
+The layers of a head compute ``M`` outputs for each action, ``[B, A, M]``: directly from the features, or as the sum of
+a value stream and an advantage stream (dueling). Functions convert these outputs to a ``ValueOutput``.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,18 @@ _NUM_COSINES = 64
 
 
 class ValueOutput(NamedTuple):
-    """What a network of action values returns: the values, and what its head takes them from; all float32.
+    """Output of an action-value network: the action values, and the distribution or ensemble behind them; all float32.
+
+    A field that the head does not have is ``()``.
 
     Attributes:
-        q_values: ``[B, A]``, the value of each of the ``A`` actions.
-        atoms: ``[M]``, the returns that ``logits`` are of, ascending: those of a categorical head, or the centres of
-            the bins of an hl_gauss one; else ``()``.
-        logits: ``[B, A, M]``, the unnormalised log-probabilities of the atoms; else ``()``.
-        quantiles: ``[B, M, A]``, the returns at the fractions ``taus`` of their distribution; else ``()``.
-        taus: ``[B, M]``, those fractions, in [0, 1]; else ``()``.
-        members: ``[B, K, A]``, the values of each member of an ensemble; else ``()``.
+        q_values: Action values ``[B, A]``.
+        atoms: Returns ``[M]``, ascending, whose probabilities ``logits`` define: the atoms of a categorical head, or
+            the bin centres of an hl_gauss head.
+        logits: Unnormalized log-probabilities of the atoms, ``[B, A, M]``.
+        quantiles: Quantiles of the return at the fractions ``taus``, ``[B, M, A]``.
+        taus: Quantile fractions in [0, 1], ``[B, M]``.
+        members: Action values of each ensemble member, ``[B, K, A]``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,27 +50,27 @@ class ValueOutput(NamedTuple):
 
 
 def _support(self: hk.Module) -> jax.Array:
-    """Range of returns in the module state of a head, ``[2]``; zeros at first."""
-    del self  # Haiku enters the head's scope.
+    """Range of returns in the module state of a head, ``[2]``, initialized to zeros."""
+    del self  # Only Haiku reads it, for the name scope of the head.
     bounds: jax.Array = hk.get_state("support", [2], jnp.float32, init=jnp.zeros)
     return bounds
 
 
 class LinearHead(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """Numbers of each action, linear in the features, or in those of hidden layers that each have an activation.
+    """Linear head: ``M`` outputs for each action, after optional hidden layers, each followed by the activation.
 
     Args:
-        num_actions: number of actions ``A``, at least 1.
-        num_outputs: numbers ``M`` of each action, at least 1.
-        hidden_sizes: units of each hidden layer before the linear one.
-        activation: name of the activation of the hidden layers, see ``activation_fn``.
-        noisy_sigma: initial scale of the noise of all layers, see ``NoisyLinear``; None for plain ones.
-        output_name: name of the linear layer.
-        name: name of the module.
+        num_actions: Number of actions ``A``, at least 1.
+        num_outputs: Number of outputs ``M`` for each action, at least 1.
+        hidden_sizes: Number of units of each hidden layer.
+        activation: Name of the activation function of the hidden layers, see ``activation_fn``.
+        noisy_sigma: Initial scale of the noise of all layers, see ``NoisyLinear``; None for no noise.
+        output_name: Name of the output layer.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``num_actions``, ``num_outputs`` or a hidden size is no integer.
-        ValueError: if one of them is below 1, or the activation is unknown.
+        TypeError: If ``num_actions``, ``num_outputs`` or a hidden size is not an integer.
+        ValueError: If one of these is below 1, or the activation is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -98,7 +100,7 @@ class LinearHead(hk.Module):  # type: ignore[misc]  # Haiku's types are not foll
         self.output_name = output_name
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Takes features ``[..., D]`` to ``[..., A, M]``."""
+        """Map features ``[..., D]`` to ``[..., A, M]``."""
         sigmas = [self.noisy_sigma] * len(self.hidden_sizes)
         hidden = DenseLayers(self.hidden_sizes, self.activation, sigmas, activate_final=True)(features)
         num_actions, num_outputs = self.shape
@@ -109,28 +111,28 @@ class LinearHead(hk.Module):  # type: ignore[misc]  # Haiku's types are not foll
 
 
 class DuelingHead(hk.Module):  # type: ignore[misc]
-    """Numbers of each action as that of the state and the advantage of each action, from a stream of layers each.
+    """Dueling head: the sum of a value stream and an advantage stream.
 
-    ``value + advantage - mean(advantage)``, the mean being over the actions: taking it off makes the two identifiable.
-    Of several numbers, such as the logits of atoms, each is taken by itself. The rescaling of gradients that the first
-    paper applies below the two streams is left out.
+    The output is ``value + advantage - mean(advantage)``. The mean is over the actions and makes value and advantage
+    identifiable. If there are several outputs for each action (logits of atoms), the formula applies to each of them.
+    The rescaling of gradients below the two streams in the first paper is not implemented.
 
     Reference:
         Wang et al., "Dueling network architectures for deep reinforcement learning", ICML 2016, equation 9; Hessel et
         al., "Rainbow: combining improvements in deep reinforcement learning", AAAI 2018, for distributions.
 
     Args:
-        num_actions: number of actions ``A``, at least 1.
-        num_outputs: numbers ``M`` of each action, at least 1.
-        hidden_sizes: units of each hidden layer of a stream; may be empty. The paper's have one, of 512.
-        activation: name of the activation of the hidden layers, see ``activation_fn``.
-        noisy_sigma: initial scale of the noise of all layers, see ``NoisyLinear``; None for plain ones.
-        shared_sizes: Units of each hidden layer that both streams share, before their own; each has an activation.
-        name: name of the module.
+        num_actions: Number of actions ``A``, at least 1.
+        num_outputs: Number of outputs ``M`` for each action, at least 1.
+        hidden_sizes: Number of units of each hidden layer of a stream; may be empty. The paper uses one layer of 512.
+        activation: Name of the activation function of the hidden layers, see ``activation_fn``.
+        noisy_sigma: Initial scale of the noise of all layers, see ``NoisyLinear``; None for no noise.
+        shared_sizes: Number of units of each hidden layer before the streams, shared by both.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``num_actions``, ``num_outputs`` or a hidden size is no integer.
-        ValueError: if one of them is below 1, or the activation is unknown.
+        TypeError: If ``num_actions``, ``num_outputs`` or a hidden size is not an integer.
+        ValueError: If one of these is below 1, or the activation is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -162,7 +164,7 @@ class DuelingHead(hk.Module):  # type: ignore[misc]
         self.noisy_sigma = noisy_sigma
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Takes features ``[..., D]`` to ``[..., A, M]``."""
+        """Map features ``[..., D]`` to ``[..., A, M]``."""
         num_actions, num_outputs = self.shape
         batch = features.shape[:-1]
         shared_sigmas = [self.noisy_sigma] * len(self.shared_sizes)
@@ -181,18 +183,18 @@ class DuelingHead(hk.Module):  # type: ignore[misc]
 
 
 class CosineEmbedding(hk.Module):  # type: ignore[misc]
-    """Features of fractions: ``relu(linear(cos(pi * i * tau)))``, for ``i`` of 0 to 63.
+    """Cosine embedding of quantile fractions: ``relu(linear(cos(pi * i * tau)))`` for ``i`` from 0 to 63.
 
     Reference:
         Dabney et al., "Implicit quantile networks for distributional reinforcement learning", ICML 2018, equation 4.
 
     Args:
-        output_size: number of features ``D``, at least 1.
-        name: name of the module.
+        output_size: Number of features ``D``, at least 1.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``output_size`` is no integer.
-        ValueError: if it is below 1.
+        TypeError: If ``output_size`` is not an integer.
+        ValueError: If ``output_size`` is below 1.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -209,14 +211,14 @@ class CosineEmbedding(hk.Module):  # type: ignore[misc]
         self.output_size = output_size
 
     def __call__(self, taus: jax.Array) -> jax.Array:
-        """Takes fractions ``[B, M]`` to features ``[B, M, D]``."""
+        """Map fractions ``[B, M]`` to features ``[B, M, D]``."""
         frequencies = jnp.broadcast_to(np.pi * jnp.arange(_NUM_COSINES), (*taus.shape, _NUM_COSINES))
         cosines = jnp.cos(frequencies * taus[..., None])
         return jax.nn.relu(hk.Linear(self.output_size, name="linear")(cosines))
 
 
 def midpoints(num_quantiles: int) -> jax.Array:
-    """The middles of that many equal slices of [0, 1], ``[M]`` float32: the fractions of Dabney et al., 2018a, lemma 2.
+    """Midpoints of ``M`` equal intervals of [0, 1], ``[M]`` float32 (Dabney et al., 2018a, lemma 2).
 
     >>> midpoints(4).tolist()
     [0.125, 0.375, 0.625, 0.875]
@@ -225,7 +227,7 @@ def midpoints(num_quantiles: int) -> jax.Array:
 
 
 def make_atoms(head: HeadName, num_atoms: int, v_min: float, v_max: float) -> jax.Array:
-    """The returns that logits are of, ``[M]`` float32: ``v_min`` to ``v_max``, or the centres of bins between them.
+    """Atoms of a categorical head from ``v_min`` to ``v_max``, or bin centres of an hl_gauss head; ``[M]`` float32.
 
     >>> make_atoms("categorical", 5, -1.0, 1.0).tolist()
     [-1.0, -0.5, 0.0, 0.5, 1.0]
@@ -238,7 +240,7 @@ def make_atoms(head: HeadName, num_atoms: int, v_min: float, v_max: float) -> ja
 
 
 def atoms_of_support(head: HeadName, num_atoms: int, support: jax.Array) -> jax.Array:
-    """Atoms as in :func:`make_atoms`, for bounds ``[v_min, v_max]`` in an array.
+    """Atoms as in :func:`make_atoms`, for a support array ``[v_min, v_max]``.
 
     >>> atoms_of_support("categorical", 3, jnp.asarray([-1.0, 5.0])).tolist()
     [-1.0, 2.0, 5.0]
@@ -248,12 +250,12 @@ def atoms_of_support(head: HeadName, num_atoms: int, support: jax.Array) -> jax.
 
 
 def plain_output(numbers: jax.Array) -> ValueOutput:
-    """Reads ``[B, A, 1]`` as the values themselves."""
+    """Value output of the action values ``[B, A, 1]``."""
     return ValueOutput(q_values=numbers[..., 0])
 
 
 def categorical_output(logits: jax.Array, atoms: jax.Array) -> ValueOutput:
-    """Reads ``[B, A, M]`` as logits of the atoms; the values are the means.
+    """Value output of the logits ``[B, A, M]`` of the atoms; the action values are the expected returns.
 
     >>> categorical_output(jnp.zeros([1, 1, 2]), jnp.asarray([0.0, 4.0])).q_values.tolist()
     [[2.0]]
@@ -263,7 +265,7 @@ def categorical_output(logits: jax.Array, atoms: jax.Array) -> ValueOutput:
 
 
 def quantile_output(quantiles: jax.Array, taus: jax.Array) -> ValueOutput:
-    """Reads ``[B, M, A]`` as the quantiles at the fractions ``[B, M]``; the values are their means.
+    """Value output of the quantiles ``[B, M, A]`` at the fractions ``[B, M]``; the action values are their means.
 
     >>> quantile_output(jnp.asarray([[[1.0], [2.0], [6.0]]]), midpoints(3)[None]).q_values.tolist()
     [[3.0]]
@@ -272,7 +274,7 @@ def quantile_output(quantiles: jax.Array, taus: jax.Array) -> ValueOutput:
 
 
 def ensemble_output(members: jax.Array) -> ValueOutput:
-    """Reads ``[B, K, A]`` as the values of the members of an ensemble; the values are their means.
+    """Value output of the ensemble members' action values ``[B, K, A]``; the action values are their means.
 
     >>> ensemble_output(jnp.asarray([[[1.0, 0.0], [3.0, 0.0]]])).q_values.tolist()
     [[2.0, 0.0]]

@@ -1,4 +1,4 @@
-"""Torsos of images: modules that take ``[B, H, W, C]`` through convolutions to features, ``[B, D]``."""
+"""Image torsos: convolutional modules from images ``[B, H, W, C]`` to features ``[B, D]``."""
 
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -13,18 +13,18 @@ from .dense import Activation, activation_fn, hidden_layers
 
 # Filters, kernel and stride of each layer.
 _NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-# The smallest side that leaves one pixel after them: 36 -> 8 -> 3 -> 1.
+# Smallest side that leaves one pixel after these layers: 36 -> 8 -> 3 -> 1.
 _NATURE_MIN_SIDE = 36
-# Filters of 3x3 by 2.
+# Number of filters of each layer; kernels are 3x3 with stride 2.
 _SMALL_LAYERS = (32, 64, 64)
 _MINATAR_FILTERS = 16
 _MINATAR_KERNEL = 3
-# Filters of each section.
+# Number of filters of each section.
 _IMPALA_SECTIONS = (16, 32, 32)
 
 
 class _ImageTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not followed.
-    """Base of the torsos of images; ``_CONVOLUTIONS`` has their convolutions by ``kind``."""
+    """Base class of the image torsos; ``_CONVOLUTIONS`` maps ``kind`` to the convolutions."""
 
     kind: str
 
@@ -48,10 +48,10 @@ class _ImageTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not fol
         self.width = width
 
     def __call__(self, observation: jax.Array) -> jax.Array:
-        """Takes float32 images ``[B, H, W, C]`` to features ``[B, D]``.
+        """Map float32 images ``[B, H, W, C]`` to features ``[B, D]``.
 
         Raises:
-            ValueError: if ``observation`` is no batch of images, or they are too small for the kernels.
+            ValueError: If ``observation`` is not a batch of images, or the images are too small for the kernels.
         """
         convolutions, min_side = _CONVOLUTIONS[self.kind]
         _check_images(observation, self.kind, min_side)
@@ -91,7 +91,7 @@ def _impala(images: jax.Array, lowering: Lowering, width: int) -> jax.Array:
     return jax.nn.relu(images)
 
 
-# What takes images to features, and their smallest side.
+# Convolutions of each torso, and the smallest side of its images.
 _CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, Lowering, int], jax.Array], int]] = {
     "nature": (_nature, _NATURE_MIN_SIDE),
     "impala": (_impala, 1),
@@ -101,25 +101,26 @@ _CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, Lowering, int], jax.Array], 
 
 
 class NatureTorso(_ImageTorso):
-    """The convolutions of the DQN: 32 of 8x8 by 4, 64 of 4x4 by 2, 64 of 3x3 by 1, each followed by a ReLU.
+    """Torso of DQN: three convolutions, each followed by a ReLU, and dense layers.
 
-    The last output is flattened (3136 features for images of 84x84) and goes through the dense layers that stand
-    between it and the head; the DQN has one, of 512. Images have 36x36 pixels at least.
+    The convolutions have 32 filters of 8x8 with stride 4, 64 of 4x4 with stride 2 and 64 of 3x3 with stride 1. Their
+    output is flattened (3136 features for images of 84x84) before the dense layers; DQN has one dense layer of 512
+    units. Images must have at least 36x36 pixels.
 
     Reference:
         Mnih et al., "Human-level control through deep reinforcement learning", Nature 518, 2015.
 
     Args:
-        hidden_sizes: units of each dense layer after the convolutions; may be empty.
-        activation: name of the activation of the dense layers, see ``activation_fn``.
-        noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
-        lowering: lowering of the convolutions, see ``Conv2D``.
-        width: Factor of the number of filters of each convolution, at least 1.
-        name: name of the module.
+        hidden_sizes: Number of units of each dense layer after the convolutions; may be empty.
+        activation: Name of the activation function of the dense layers, see ``activation_fn``.
+        noisy_sigma: Initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for no noise.
+        lowering: Lowering of the convolutions, see ``Conv2D``.
+        width: Multiplier of the number of filters of each convolution, at least 1.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a size is below 1, or the activation or the lowering is unknown.
+        TypeError: If ``hidden_sizes`` is not a sequence of integers.
+        ValueError: If a size is below 1, or the activation or the lowering is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -134,13 +135,13 @@ class NatureTorso(_ImageTorso):
 
 
 class ImpalaTorso(_ImageTorso):
-    """The residual convolutions of IMPALA's large network: three sections of 16, 32 and 32 channels.
+    """Torso of IMPALA's large network: three residual sections with 16, 32 and 32 channels.
 
-    A section is a convolution of 3x3, a maximum over 3x3 by 2, and two blocks that each add to their input what ReLU,
-    convolution, ReLU and convolution make of it; all keep the border (``SAME``). A ReLU follows the last one. For
-    images of 84x84 that gives 11 * 11 * 32 = 3872 features; IMPALA has one dense layer, of 256.
+    A section has a 3x3 convolution, 3x3 max pooling with stride 2, and two residual blocks of ReLU, 3x3 convolution,
+    ReLU and 3x3 convolution; all with ``SAME`` padding. A ReLU follows the last section. Images of 84x84 give 11 * 11 *
+    32 = 3872 features; IMPALA has one dense layer of 256 units.
 
-    Arguments and errors are those of ``NatureTorso``; images may have any size.
+    This torso has the arguments and errors of ``NatureTorso``. Images may have any size.
 
     Reference:
         Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner architectures",
@@ -161,11 +162,11 @@ class ImpalaTorso(_ImageTorso):
 
 
 class MinAtarTorso(_ImageTorso):
-    """The convolution of MinAtar's networks: 16 of 3x3 by 1, followed by a ReLU.
+    """Torso of MinAtar's networks: one convolution with 16 filters of 3x3 and stride 1, followed by a ReLU.
 
-    For MinAtar's images of 10x10 that gives 8 * 8 * 16 = 1024 features; its networks have one dense layer, of 128.
+    MinAtar's images of 10x10 give 8 * 8 * 16 = 1024 features; MinAtar's networks have one dense layer of 128 units.
 
-    Arguments and errors are those of ``NatureTorso``; images have 3x3 pixels at least.
+    This torso has the arguments and errors of ``NatureTorso``. Images must have at least 3x3 pixels.
 
     Reference:
         Young and Tian, "MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement learning
@@ -184,13 +185,13 @@ class MinAtarTorso(_ImageTorso):
 
 
 class SmallTorso(_ImageTorso):
-    """Three convolutions of 3x3 by 2 for small images: 32, 64 and 64 filters, each with layer normalisation and a ReLU.
+    """Torso for small images: three 3x3 convolutions with stride 2, each with layer normalization and a ReLU.
 
-    The border is kept (``SAME``); for images of 28x28 that gives 4 * 4 * 64 = 1024 features. Layer normalisation (Ba et
-    al., 2016) is over height, width and channels of one image, with a scale and an offset for each channel. It has no
-    module state, so that the torso is the same function of its parameters in training and in acting.
+    The convolutions have 32, 64 and 64 filters and ``SAME`` padding; images of 28x28 give 4 * 4 * 64 = 1024 features.
+    Layer normalization (Ba et al., 2016) is over height, width and channels of one image, with a scale and an offset
+    for each channel. It has no module state, so the torso computes the same function in training and in acting.
 
-    Arguments and errors are those of ``NatureTorso``; images may have any size.
+    This torso has the arguments and errors of ``NatureTorso``. Images may have any size.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -205,15 +206,15 @@ class SmallTorso(_ImageTorso):
 
 
 def feature_map_shape(torso: str, shape: Sequence[int], width: int = 1) -> tuple[int, int, int]:
-    """Shape ``(H, W, C)`` of what the convolutions of a torso make of one image, before it is flattened.
+    """Shape ``(H, W, C)`` of the output of a torso's convolutions for one image.
 
     Args:
-        torso: ``"nature"``, ``"impala"``, ``"minatar"`` or ``"small"``.
+        torso: Name of the torso, one of ``"nature"``, ``"impala"``, ``"minatar"`` and ``"small"``.
         shape: Shape of one image, ``(H, W, C)``.
-        width: Factor of the number of filters.
+        width: Multiplier of the number of filters.
 
     Raises:
-        ValueError: if the torso is no torso of images, or ``shape`` does not suit it.
+        ValueError: If the torso is not an image torso, or its kernels do not fit into ``shape``.
 
     Example:
         >>> from polyak import networks
@@ -235,10 +236,10 @@ def feature_map_shape(torso: str, shape: Sequence[int], width: int = 1) -> tuple
 
 
 def max_pool(images: jax.Array) -> jax.Array:
-    """The maximum over 3x3 by 2 of ``[B, H, W, C]``, ``[B, ceil(H / 2), ceil(W / 2), C]``, padded as XLA's SAME is.
+    """Max pooling over 3x3 with stride 2 and ``SAME`` padding, to ``[B, ceil(H / 2), ceil(W / 2), C]``.
 
-    Slices, rows first, and their maxima: on CPU their gradient takes a fifth to a tenth of that of ``reduce_window``.
-    Where several pixels are the largest, they share the gradient.
+    The maximum is computed over slices, for rows and then for columns, because the gradient takes a fifth to a tenth of
+    the time of ``reduce_window`` on CPU. Pixels that tie for the maximum share the gradient.
 
     >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, ..., 0].tolist()
     [[10.0, 11.0], [14.0, 15.0]]

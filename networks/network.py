@@ -1,4 +1,4 @@
-"""The network of every agent: functions over one tree of parameters and one tree of module state."""
+"""Network of an agent: functions over one tree of parameters and one tree of module state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,29 +17,30 @@ Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Network(NamedTuple):
-    """Pure functions over one tree of parameters, ``params``, and one of module state, ``state``.
+    """Pure functions over a tree of parameters, ``params``, and a tree of module state, ``state``.
 
-    An agent encodes observations, passes the features through the core where there is one, and reads values from the
-    result, ``hidden``; without a core, ``hidden`` is the features. ``is_training`` is a Python bool. A key may be None:
-    noisy layers then use their means, and an implicit-quantile head the midpoints.
+    An agent encodes observations, applies the core (if there is one) to the features, and computes action values from
+    the result, ``hidden``. Without a core, ``hidden`` are the features. ``is_training`` is a Python bool. A key may be
+    None: noisy layers then use their means, and an implicit-quantile head uses midpoints as fractions.
 
     Attributes:
-        init: ``init(key, observation) -> (params, state)``, from observations ``[B, ...]``.
-        encode: ``encode(params, state, key, observation, is_training) -> (features, state)``, from observations
+        init: Function ``(key, observation) -> (params, state)`` of observations ``[B, ...]``.
+        encode: Function ``(params, state, key, observation, is_training) -> (features, state)`` from observations
             ``[B, ...]`` to features ``[B, D]``.
-        core: ``core(params, features, a_tm1, r_tm1, first, recurrent_state) -> (hidden, recurrent_state)``, from
-            sequences ``[B, T, D]``, the actions ``[B, T]`` and rewards ``[B, T]`` that led to each observation, and
-            whether an episode begins with it, ``[B, T]`` bool, to ``[B, T, H]``. None without a core.
-        value: ``value(params, state, key, hidden, observation, is_training) -> (ValueOutput, state)``, from
-            ``[B, H]``. The observation, ``[B, ...]``, is read by the fixed prior of an ensemble alone.
-        initial_recurrent_state: ``initial_recurrent_state(batch)``, the recurrent state at the beginning of an episode;
-            ``()`` without a core.
+        core: Function ``(params, features, a_tm1, r_tm1, first, recurrent_state) -> (hidden, recurrent_state)`` from
+            features ``[B, T, D]`` to hidden states ``[B, T, H]``. ``a_tm1`` and ``r_tm1``, ``[B, T]``, are the action
+            and the reward before each observation; ``first``, ``[B, T]`` bool, marks the first observation of an
+            episode. None without a core.
+        value: Function ``(params, state, key, hidden, observation, is_training) -> (ValueOutput, state)`` of hidden
+            states ``[B, H]``. Only the fixed prior of an ensemble reads the observations ``[B, ...]``.
+        initial_recurrent_state: Function from the batch size to the recurrent state at the beginning of an episode,
+            which is ``()`` without a core.
         draws: Whether ``encode`` or ``value`` reads its key.
-        predict: ``predict(params, hidden, actions) -> predictions``, the ``hidden`` of the observations after each of
-            the actions ``[B, K]``, from ``[B, H]`` to ``[B, K, H]``, or their projections, ``[B, K, P]``. None without
-            a model of them.
-        project: ``project(params, hidden) -> projections``, from ``[..., H]`` to ``[..., P]``, what predictions are
-            compared with. None where that is ``hidden`` itself.
+        predict: Function ``(params, hidden, actions) -> predictions`` from ``[B, H]`` and actions ``[B, K]`` to
+            predictions of ``hidden`` after each action, ``[B, K, H]``, or of its projections, ``[B, K, P]``. None
+            without a transition model.
+        project: Function ``(params, hidden) -> projections`` from ``[..., H]`` to ``[..., P]``, with which predictions
+            are compared. None if predictions are compared with ``hidden``.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Any, Any]]
@@ -57,26 +58,27 @@ def compose(
 ) -> Network:
     """Compose a network from Haiku functions.
 
-    ``init`` runs encode, core and value in this order. Modules of ``encode`` stand under ``torso``, those of ``value``
-    under ``head``, as in the networks of :func:`make_network`, so that labels of parts apply to both. Module state,
-    such as the averages of ``hk.BatchNorm``, is updated by ``encode`` and ``value``.
+    ``init`` runs encode, core and value in this order. The modules of ``encode`` have the path prefix ``torso`` and
+    those of ``value`` the prefix ``head``, as in :func:`make_network`, so that parts of a target apply to both kinds of
+    networks. ``encode`` and ``value`` may update module state, for example the averages of ``hk.BatchNorm``.
 
     Args:
-        encode: ``encode(observation, is_training) -> features``, from ``[B, ...]`` of the environment's dtype to
-            ``[B, D]``. Begin with :func:`scale_images` where observations are bytes or integers.
-        value: ``value(hidden, observation, is_training) -> ValueOutput``, from ``[B, D]``, or ``[B, H]`` of the core.
-        core: Recurrent core between the two, see :func:`lstm`.
-        draws: Whether ``encode`` or ``value`` reads a key, with ``hk.maybe_next_rng_key``; the key is None where the
-            agent is evaluated.
-        predict: ``predict(hidden, actions) -> predictions``, from ``[B, H]`` and ``[B, K]`` to ``[B, K, H]``, for an
-            agent with self-prediction; see :class:`LatentTransition`. Its modules stand under ``transition``.
+        encode: Function ``(observation, is_training) -> features`` from observations ``[B, ...]`` in the dtype of the
+            environment to ``[B, D]``. For bytes or integers, call :func:`scale_images` first.
+        value: Function ``(hidden, observation, is_training) -> ValueOutput`` of features ``[B, D]``, or hidden states
+            ``[B, H]`` of the core.
+        core: Recurrent core between ``encode`` and ``value``, see :func:`lstm`; None for no core.
+        draws: Whether ``encode`` or ``value`` reads a key with ``hk.maybe_next_rng_key``. The key is None in
+            evaluation.
+        predict: Function ``(hidden, actions) -> predictions`` from ``[B, H]`` and ``[B, K]`` to ``[B, K, H]``, for
+            agents with self-prediction; see :class:`LatentTransition`. Its modules have the path prefix ``transition``.
 
     Returns:
-        A ``Network``.
+        Network of the functions.
 
     Raises:
-        TypeError: from the network's functions, if ``value`` returns something other than a ``ValueOutput``.
-        ValueError: from the network's functions, if the features or values have other shapes.
+        TypeError: From the functions of the network, if ``value`` does not return a ``ValueOutput``.
+        ValueError: From the functions of the network, if features or values have wrong shapes.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -125,7 +127,7 @@ def assemble(
     predict: Predict | None = None,
     projection: Projection | None = None,
 ) -> Network:
-    """Build a network from Haiku functions that name their modules apart."""
+    """Build a network from Haiku functions whose modules have distinct names."""
     predictor = None if projection is None else projection.predictor
 
     def functions() -> tuple[Callable[..., ValueOutput], Any]:
@@ -174,13 +176,13 @@ def assemble(
 
 
 class Applied(NamedTuple):
-    """Values of observations, and what they were read from.
+    """Result of :func:`apply`.
 
     Attributes:
-        output: Values.
+        output: Value output.
         state: Module state.
         recurrent_state: Recurrent state; ``()`` without a core.
-        hidden: ``[B, H]``, what the values are read from.
+        hidden: Input of the head, ``[B, H]``.
     """
 
     output: ValueOutput
@@ -198,17 +200,17 @@ def apply(
     is_training: bool,
     core: Callable[[jax.Array], tuple[jax.Array, Any]] | None = None,
 ) -> Applied:
-    """Values of observations ``[B, ...]``: encode, core, value.
+    """Compute the values of observations: encode, core, value.
 
     Args:
         network: Network.
         params: Parameters.
         state: Module state.
-        key: Consumed; None for no draws.
-        observation: ``[B, ...]``.
+        key: Random key, consumed; None for no random numbers.
+        observation: Observations ``[B, ...]``.
         is_training: Whether module state is updated.
-        core: ``features [B, D] -> (hidden [B, H], recurrent_state)``, the network's core bound to its other inputs;
-            None without one.
+        core: Function from features ``[B, D]`` to ``(hidden [B, H], recurrent_state)``: the core of the network bound
+            to its other inputs. None without a core.
 
     >>> import jax, jax.numpy as jnp
     >>> from polyak import networks
@@ -218,7 +220,7 @@ def apply(
     >>> applied.output.q_values.shape, applied.hidden.shape
     ((8, 2), (8, 16))
     """
-    # Haiku draws from split(key), which is fold_in(key, 0) and fold_in(key, 1): the encoder's key is neither.
+    # Haiku uses split(key), which equals fold_in(key, 0) and fold_in(key, 1), so the key of the encoder is fold_in 2.
     encode_key = None if key is None else jax.random.fold_in(key, 2)
     features, state = network.encode(params, state, encode_key, observation, is_training)
     hidden, recurrent_state = (features, ()) if core is None else core(features)
@@ -227,23 +229,23 @@ def apply(
 
 
 def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: bool = True) -> Network:
-    """Take a whole network of action values from Haiku.
+    """Convert a Haiku transform from observations to action values to a network.
 
-    ``encode`` returns the observation, and ``value`` applies the network to it; ``is_training`` is not read. A network
-    that behaves differently in training is written with :func:`compose`.
+    ``encode`` returns the observation, and ``value`` applies the transform to it; ``is_training`` is not read. Use
+    :func:`compose` for a network that behaves differently in training.
 
     Args:
         transformed: Result of ``hk.transform``, with ``apply(params, key, observation) -> ValueOutput``, or of
             ``hk.transform_with_state``, with ``apply(params, state, key, observation) -> (ValueOutput, state)``.
-        draws: Whether ``apply`` reads its key; the key is None where the agent is evaluated.
+        draws: Whether ``apply`` reads its key. The key is None in evaluation.
 
     Returns:
-        A ``Network`` without a core.
+        Network without a core.
 
     Raises:
-        TypeError: if ``transformed`` is something else; from ``value``, if ``apply`` returns something other than a
+        TypeError: If ``transformed`` is of another type; from ``value``, if ``apply`` does not return a
             ``ValueOutput``.
-        ValueError: from ``value``, if the values are not ``[B, A]``.
+        ValueError: From ``value``, if the values are not ``[B, A]``.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -261,7 +263,7 @@ def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: 
     if not isinstance(transformed, hk.TransformedWithState):
         raise TypeError(
             f"transformed: got a {type(transformed).__name__}; expected the result of hk.transform or "
-            "hk.transform_with_state. Give a function of modules to one of them first."
+            "hk.transform_with_state. Apply one of them to your function first."
         )
 
     def encode(params: Any, state: Any, key: Any, observation: jax.Array, is_training: bool) -> tuple[jax.Array, Any]:
@@ -279,7 +281,7 @@ def from_haiku(transformed: hk.Transformed | hk.TransformedWithState, *, draws: 
 
 
 def _with_empty_state(transformed: hk.Transformed) -> hk.TransformedWithState:
-    """Add an empty module state; ``hk.with_empty_state`` takes the result of ``hk.transform`` alone."""
+    """Add an empty module state; unlike ``hk.with_empty_state``, for a function that is transformed already."""
 
     def init(key: Any, observation: jax.Array) -> tuple[Any, Any]:
         return transformed.init(key, observation), {}
@@ -291,11 +293,14 @@ def _with_empty_state(transformed: hk.Transformed) -> hk.TransformedWithState:
 
 
 def support(state: Any) -> jax.Array | None:
-    """Range of returns that the module state holds, ``[2]`` float32.
+    """Range of returns in the module state, ``[2]`` float32.
+
+    Args:
+        state: Module state of a network.
 
     Returns:
-        ``[v_min, v_max]``, zeros before :func:`set_support`; None where the network was built with numbers, or has no
-        atoms.
+        ``[v_min, v_max]``, zeros before :func:`set_support`. None if the network was built with a fixed range, or has
+        no atoms.
 
     Example:
         >>> from polyak import networks
@@ -310,7 +315,7 @@ def support(state: Any) -> jax.Array | None:
 
 
 def set_support(state: Any, v_min: Any, v_max: Any) -> Any:
-    """Set the range of returns that a categorical or hl_gauss head takes its atoms from.
+    """Set the range of returns that defines the atoms of a categorical or hl_gauss head.
 
     Args:
         state: Module state of a network built with ``v_min=None, v_max=None``.
@@ -318,10 +323,10 @@ def set_support(state: Any, v_min: Any, v_max: Any) -> Any:
         v_max: Highest return, a scalar above ``v_min``.
 
     Returns:
-        The module state with the new range.
+        Module state with the new range.
 
     Raises:
-        ValueError: if the state holds no range, or ``v_min`` and ``v_max`` are numbers that are not ascending.
+        ValueError: If the state has no range, or ``v_min`` and ``v_max`` are numbers and not ascending.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -351,11 +356,11 @@ def set_support(state: Any, v_min: Any, v_max: Any) -> Any:
 
 
 def check_output(output: Any, batch: int) -> ValueOutput:
-    """Return the output of a value function; raise unless it is a ``ValueOutput`` of ``[B, A]`` values."""
+    """Return the output of a value function; raise unless it is a ``ValueOutput`` with values ``[B, A]``."""
     if not isinstance(output, ValueOutput):
         raise TypeError(
             f"value: got a {type(output).__name__} from the network; expected a ValueOutput. Return "
-            "ValueOutput(q_values=...) with the action values, [B, A]."
+            "ValueOutput(q_values=...) with action values [B, A]."
         )
     shape = jnp.shape(output.q_values)
     if len(shape) != 2 or shape[0] != batch:
@@ -379,6 +384,6 @@ def _check_predictions(predictions: Any, hidden: jax.Array, actions: jax.Array) 
     expected = (*actions.shape, hidden.shape[-1])
     if jnp.shape(predictions) != expected:
         raise ValueError(
-            f"predict: got predictions of shape {jnp.shape(predictions)}; expected [B, K, H], {expected}: the features "
+            f"predict: got predictions of shape {jnp.shape(predictions)}; expected [B, K, H], {expected}, the features "
             "after each action. See polyak.networks.unroll_transition."
         )

@@ -1,4 +1,4 @@
-"""Prediction of later features from features and actions: the latent transition model of self-prediction."""
+"""Latent transition models of self-prediction: prediction of later features from features and actions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,9 +15,9 @@ TransitionName = Literal["linear", "mlp", "conv"]
 ProjectionName = Literal["none", "streams", "shared"]
 Step = Callable[[jax.Array, jax.Array], jax.Array]
 
-_LEAST_RANGE = 1e-5  # of the features of an observation that are scaled
+_LEAST_RANGE = 1e-5  # added to the range of the features in normalize_features
 _KERNEL = 3
-# Layers of a head that features are projected by.
+# Layers of a head that project features.
 _PROJECTED_BY: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "streams": ("head/value/~/linear_0", "head/advantage/~/linear_0"),
@@ -26,30 +26,31 @@ _PROJECTED_BY: Mapping[str, tuple[str, ...]] = {
 
 
 class LatentTransition(hk.Module):  # type: ignore[misc]
-    """Model of one step in the space of features: from ``z_tm1`` and ``a_tm1`` to ``z_t``.
+    """Latent transition model: from features ``z_tm1`` and action ``a_tm1`` to features ``z_t``.
 
-    - ``linear``: a matrix without a bias; one for each action where ``action_conditional`` (Khetarpal et al., 2025,
+    - ``linear``: matrix without a bias. If ``action_conditional``, one matrix for each action (Khetarpal et al., 2025,
       equations of BYOL-Pi and BYOL-AC).
-    - ``mlp``: dense layers on the features and, where ``action_conditional``, the action as a one-hot vector (Ni et
-      al., 2024).
-    - ``conv``: two convolutions of 3x3 on the map of features and, where ``action_conditional``, a plane of ones or
-      zeros for each action, each followed by a ReLU (Schwarzer et al., 2021, without their batch normalization).
+    - ``mlp``: dense layers. If ``action_conditional``, the one-hot action is concatenated to the features (Ni et al.,
+      2024).
+    - ``conv``: two 3x3 convolutions over the feature map, each followed by a ReLU. If ``action_conditional``, a plane
+      of ones or zeros for each action is concatenated to the feature map (Schwarzer et al., 2021, without their batch
+      normalization).
 
     Args:
         num_actions: Number of actions ``A``, at least 1.
         transition: Name of the model.
-        hidden_sizes: Units of each hidden layer of the mlp.
-        activation: Name of the activation after each of them, see ``activation_fn``.
-        action_conditional: Whether the model sees the action.
-        feature_map: Shape ``(H, W, C)`` that the features of ``conv`` are a flat map of, see
-            :func:`feature_map_shape`.
-        normalize: Whether the predicted features are scaled to [0, 1], see :func:`normalize_features`.
+        hidden_sizes: Number of units of each hidden layer of ``mlp``.
+        activation: Name of the activation function after each hidden layer, see ``activation_fn``.
+        action_conditional: Whether the model reads the action.
+        feature_map: Shape ``(H, W, C)`` of the feature map of ``conv``, see :func:`feature_map_shape`; the features are
+            the flattened map.
+        normalize: Whether to scale the predicted features to [0, 1], see :func:`normalize_features`.
         name: Name of the module.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: if a number is out of its range, a name is unknown, or ``conv`` has no map; when it is applied, if
-            the features are no map of that shape.
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range, a name is unknown, or ``conv`` has no ``feature_map``. When the module
+            is applied, if the size of the features differs from that of ``feature_map``.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -85,7 +86,7 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
         self.normalize = normalize
 
     def __call__(self, features: jax.Array, action: jax.Array) -> jax.Array:
-        """Takes features ``[B, D]`` and actions ``[B]`` to features ``[B, D]``."""
+        """Map features ``[B, D]`` and actions ``[B]`` to the next features ``[B, D]``."""
         model = {"linear": self._linear, "mlp": self._mlp, "conv": self._conv}[self.transition]
         predicted = model(features, action)
         return normalize_features(predicted) if self.normalize else predicted
@@ -111,15 +112,15 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
         height, width, channels = self.feature_map
         if features.shape[-1] != height * width * channels:
             raise ValueError(
-                f"features: got {features.shape[-1]} of an observation; expected a map of {self.feature_map}, which "
-                f"has {height * width * channels}. Leave no dense layer between the convolutions and the head."
+                f"features: got {features.shape[-1]} features; expected {height * width * channels}, a map of shape "
+                f"{self.feature_map}. Remove the dense layers between the convolutions and the head."
             )
         maps = features.reshape(-1, height, width, channels)
         planes = [
             jnp.broadcast_to(hot[:, None, None], (*maps.shape[:3], self.num_actions)) for hot in self._one_hot(action)
         ]
         for number in range(2):
-            # A convolution of XLA is several times slower in a loop on CPU; the model is applied in one.
+            # The model is applied in a loop, where XLA's convolution is several times slower on CPU.
             layer = Conv2D(channels, _KERNEL, padding="SAME", lowering="patches", name=f"conv_{number}")
             maps = jax.nn.relu(layer(jnp.concatenate([maps, *planes], axis=-1) if number == 0 else maps))
         return maps.reshape(features.shape)
@@ -130,15 +131,15 @@ class LatentTransition(hk.Module):  # type: ignore[misc]
 
 
 def unroll_transition(step: Step, features: jax.Array, actions: jax.Array) -> jax.Array:
-    """Apply a model of one step again and again; called inside ``hk.transform``.
+    """Apply a one-step model ``K`` times; called inside ``hk.transform``.
 
     Args:
-        step: ``(features [B, D], action [B]) -> features [B, D]``.
-        features: ``[B, D]``.
-        actions: ``[B, K]`` int32.
+        step: Function ``(features [B, D], action [B]) -> features [B, D]``.
+        features: Features ``[B, D]``.
+        actions: Actions ``[B, K]`` int32.
 
     Returns:
-        ``[B, K, D]``, the features after each action.
+        Features after each action, ``[B, K, D]``.
 
     Example:
         >>> import haiku as hk, jax.numpy as jnp
@@ -155,9 +156,9 @@ def unroll_transition(step: Step, features: jax.Array, actions: jax.Array) -> ja
 
 
 def normalize_features(features: jax.Array) -> jax.Array:
-    """Scale the features ``[B, D]`` of each observation to [0, 1], by their smallest and their largest.
+    """Scale the features ``[B, D]`` of each observation to [0, 1] by their minimum and maximum.
 
-    Schwarzer et al., 2021; the small number that keeps a constant map finite is ours.
+    As in Schwarzer et al., 2021; in addition, 1e-5 is added to the range, which keeps constant features finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -171,12 +172,12 @@ def normalize_features(features: jax.Array) -> jax.Array:
 
 
 class Projection(NamedTuple):
-    """Projection of features by layers of the head, and the predictor of projections.
+    """Projection of features by layers of the head, and a predictor of projections.
 
     Attributes:
-        size: Number of units ``P``.
-        project: ``(params, features [..., D]) -> [..., P]``; the layers' noise is left out.
-        predictor: ``projections [..., P] -> [..., P]``, a linear layer; called inside ``hk.transform``.
+        size: Size ``P`` of a projection.
+        project: Function ``(params, features [..., D]) -> projections [..., P]``, without the noise of noisy layers.
+        predictor: Linear layer ``projections [..., P] -> predictions [..., P]``; called inside ``hk.transform``.
     """
 
     size: int
@@ -185,11 +186,12 @@ class Projection(NamedTuple):
 
 
 def make_projection(projection: ProjectionName, size: int) -> Projection | None:
-    """Make the projection of a name; None for ``none``.
+    """Make a projection by name; return None for ``none``.
 
     Args:
-        projection: ``streams`` for the first layers of both streams of a dueling head, side by side (Schwarzer et al.,
-            2021), ``shared`` for the hidden layer of the head (Schwarzer et al., 2023), before their activations.
+        projection: Name of the projection. ``streams``: the concatenated first layers of both streams of a dueling
+            head (Schwarzer et al., 2021). ``shared``: the hidden layer of the head (Schwarzer et al., 2023). Both
+            without the activation function.
         size: Number of units of a layer.
 
     >>> make_projection("streams", 8).size
@@ -213,7 +215,7 @@ def make_projection(projection: ProjectionName, size: int) -> Projection | None:
 
 
 def projected_by(projection: ProjectionName) -> tuple[str, ...]:
-    """Names of the modules of a head that features are projected by; none for ``none``.
+    """Names of the modules of a head that project features; empty for ``none``.
 
     >>> projected_by("shared")
     ('head/mlp/~/linear_0',)

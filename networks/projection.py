@@ -1,4 +1,4 @@
-"""Projections of features, and predictions of projections: the networks of BYOL above its encoder."""
+"""Projector and predictor of BYOL, and its network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from .dense import Activation
 from .torsos import TorsoName, make_torso, scale_images
 
 Tree = Any
-_DECAY, _EPSILON = 0.9, 1e-5  # of BatchNorm, as Grill et al. have them
+_DECAY, _EPSILON = 0.9, 1e-5  # BatchNorm settings of Grill et al.
 
 
 class ProjectionMLP(hk.Module):  # type: ignore[misc]
-    """Linear layer, BatchNorm, ReLU, and a linear layer without a bias: the projector of BYOL, and its predictor.
+    """Projector and predictor of BYOL: linear layer, BatchNorm, ReLU, and a linear layer without a bias.
 
     Reference:
         Grill et al., "Bootstrap your own latent", NeurIPS 2020, section 3.3.
@@ -27,8 +27,8 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
         name: Name of the module.
 
     Raises:
-        TypeError: if a size is no integer.
-        ValueError: if a size is below 1.
+        TypeError: If a size is not an integer.
+        ValueError: If a size is below 1.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -49,19 +49,19 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
         self.output_size = output_size
 
     def __call__(self, features: jax.Array, is_training: bool) -> jax.Array:
-        """Takes features ``[B, D]`` to ``[B, output_size]``.
+        """Map features ``[B, D]`` to ``[B, output_size]``.
 
         Args:
-            features: ``[B, D]`` float32.
-            is_training: Whether the statistics are those of the batch, which the module state averages; else they are
-                those of the module state.
+            features: Features ``[B, D]`` float32.
+            is_training: Whether BatchNorm uses the statistics of the batch and updates the averages in the module
+                state; if False, it uses the averages.
 
         Raises:
-            ValueError: if a batch of one has to give the statistics, under which every feature is 0.
+            ValueError: If ``is_training`` and the batch has one row, because BatchNorm then maps every feature to 0.
         """
         if is_training and features.shape[0] == 1:
             raise ValueError(
-                "batch_size: got a batch of one, and BatchNorm makes every feature of it 0; expected two rows or more. "
+                "batch_size: got one row, for which BatchNorm maps every feature to 0; expected two rows or more. "
                 "Give a batch_size of at least 2."
             )
         hidden = hk.Linear(self.hidden_size)(features)
@@ -73,14 +73,14 @@ class ProjectionMLP(hk.Module):  # type: ignore[misc]
 
 
 class ProjectionNetwork(NamedTuple):
-    """Functions over one tree of parameters and one of module state; made by :func:`projection_network`.
+    """Network of BYOL, made by :func:`projection_network`: functions of parameters and module state.
 
     Attributes:
-        init: ``(key, images) -> (params, state)``.
-        encode: ``(params, state, images) -> features [B, D]``.
-        project: ``(params, state, features, is_training) -> (projections [B, P], state)``.
-        predict: ``(params, state, projections, is_training) -> (predictions [B, P], state)``; returns the projections
-            where there is no predictor.
+        init: Function ``(key, images) -> (params, state)``.
+        encode: Function ``(params, state, images) -> features [B, D]``.
+        project: Function ``(params, state, features, is_training) -> (projections [B, P], state)``.
+        predict: Function ``(params, state, projections, is_training) -> (predictions [B, P], state)``; it returns the
+            projections if there is no predictor.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Tree, Tree]]
@@ -99,23 +99,23 @@ def projection_network(
     predictor_hidden: int | None,
     lowering: Lowering = "convolution",
 ) -> ProjectionNetwork:
-    """Build the network of BYOL: ``scale_images`` and a torso (the encoder), a projector, and perhaps a predictor.
+    """Build the network of BYOL: encoder (``scale_images`` and a torso), projector and optional predictor.
 
-    The parameters stand under ``torso``, ``projector`` and ``predictor``. Those of the torso are of the shapes and
-    names that :func:`make_network` gives an agent's.
+    The parameters have the path prefixes ``torso``, ``projector`` and ``predictor``. The parameters of the torso have
+    the names and shapes of the torso in :func:`make_network`.
 
     Args:
         torso: Name of the torso, see ``make_torso``.
-        hidden_sizes: Units of each dense layer of the torso.
-        activation: Name of the activation of these layers.
-        projector_hidden: Units of the projector's hidden layer.
-        projection_size: Length ``P`` of a projection.
-        predictor_hidden: Units of the predictor's hidden layer; None for no predictor.
+        hidden_sizes: Number of units of each dense layer of the torso.
+        activation: Name of the activation function of these layers.
+        projector_hidden: Number of units of the projector's hidden layer.
+        projection_size: Size ``P`` of a projection.
+        predictor_hidden: Number of units of the predictor's hidden layer; None for no predictor.
         lowering: Lowering of the convolutions, see ``Conv2D``.
 
     Raises:
-        TypeError: if a size is no integer.
-        ValueError: if a size is below 1, a name is unknown, or the images do not suit the torso.
+        TypeError: If a size is not an integer.
+        ValueError: If a size is below 1, a name is unknown, or the shape of the images does not fit the torso.
 
     Example:
         >>> import jax, jax.numpy as jnp

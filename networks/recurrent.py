@@ -1,4 +1,4 @@
-"""Recurrent cores: what stands between the features of observations and a head, with a state from step to step."""
+"""Recurrent cores between the torso and the head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ class Core(NamedTuple):
     """Recurrent core of a network, in Haiku.
 
     Attributes:
-        unroll: ``unroll(features, a_tm1, r_tm1, first, recurrent_state) -> (hidden, recurrent_state)``, a function of
-            Haiku modules: from features ``[B, T, D]``, the actions ``[B, T]`` and rewards ``[B, T]`` that led to each
-            observation, and whether an episode begins with it, ``[B, T]`` bool, to ``[B, T, H]``. It has no module
-            state and draws nothing.
-        initial_state: ``initial_state(batch)``, the recurrent state at the beginning of an episode.
+        unroll: Haiku function ``(features, a_tm1, r_tm1, first, recurrent_state) -> (hidden, recurrent_state)`` from
+            features ``[B, T, D]`` to hidden states ``[B, T, H]``, without module state and without random numbers.
+            ``a_tm1`` and ``r_tm1``, ``[B, T]``, are the action and the reward before each observation; ``first``,
+            ``[B, T]`` bool, marks the first observation of an episode.
+        initial_state: Function from the batch size to the recurrent state at the beginning of an episode.
     """
 
     unroll: Callable[..., tuple[jax.Array, Any]]
@@ -28,8 +28,9 @@ class Core(NamedTuple):
 def lstm(num_actions: int, size: int) -> Core:
     """LSTM over features, last actions and last rewards.
 
-    The LSTM sees the features, the last action as a one-hot vector and the last reward; the two are zero where an
-    episode begins, and the recurrent state is reset there. The parameters stand under ``lstm``.
+    The input of the LSTM is the features, the last action as a one-hot vector and the last reward. At the first step of
+    an episode, last action and last reward are zero and the recurrent state is reset. The parameters have the path
+    prefix ``lstm``.
 
     Reference:
         Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", ICLR 2019, section 2.3.
@@ -39,11 +40,11 @@ def lstm(num_actions: int, size: int) -> Core:
         size: Number of units, at least 1.
 
     Returns:
-        A ``Core`` whose recurrent state is an ``hk.LSTMState`` of two ``[B, size]`` float32, zeros at first.
+        Core whose recurrent state is an ``hk.LSTMState`` of two ``[B, size]`` float32 arrays, initialized to zeros.
 
     Raises:
-        TypeError: if a number is no integer.
-        ValueError: if a number is below 1; from ``unroll``, if shapes differ from those of the features.
+        TypeError: If a number is not an integer.
+        ValueError: If a number is below 1; from ``unroll``, if the shapes of the inputs do not match.
 
     Example:
         >>> from polyak import networks
@@ -78,8 +79,8 @@ def _check_shapes(expected: tuple[int, ...], *arrays: jax.Array) -> None:
     for field, array in zip(("a_tm1", "r_tm1", "first"), arrays, strict=True):
         if array.shape != expected:
             raise ValueError(
-                f"{field}: got shape {array.shape}; expected [B, T], {expected}, as the features have. Give one for "
-                "each of them."
+                f"{field}: got shape {array.shape}; expected [B, T], {expected}, like the features. Pass one entry "
+                "for each of them."
             )
 
 

@@ -1,7 +1,6 @@
-"""Torsos: modules that take a batch of observations, ``[B, ...]``, to features, ``[B, D]``.
+"""Torsos: modules from observations ``[B, ...]`` to features ``[B, D]``.
 
-A torso knows nothing of what is read from its features; the heads do. Applied twice in one transform, a torso uses its
-parameters twice.
+A torso does not depend on the head. If a torso is applied twice in one transform, both calls share its parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +19,15 @@ TorsoName = Literal["mlp", "nature", "impala", "minatar", "small"]
 
 
 def scale_images(observation: jax.Array) -> jax.Array:
-    """Casts observations to float32, and bytes to the unit interval.
+    """Cast observations to float32, and scale uint8 to [0, 1].
 
-    Replay keeps images as bytes; this is the one place where they are scaled, on the device.
+    A replay stores images as uint8; only this function scales them, on the device.
 
     Args:
-        observation: an array of any shape and any real dtype.
+        observation: Array of any shape and any real dtype.
 
     Returns:
-        float32 of the same shape: divided by 255 where ``observation`` is uint8, else with its values unchanged.
+        Array of equal shape in float32: divided by 255 if ``observation`` is uint8, else with unchanged values.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,14 +46,14 @@ class MLPTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not follow
     """Dense layers over the flattened observation, each followed by the activation.
 
     Args:
-        hidden_sizes: units of each layer; none of them leaves the flattened observation.
-        activation: name of the activation, see ``activation_fn``.
-        noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
-        name: name of the module.
+        hidden_sizes: Number of units of each layer; if empty, the features are the flattened observation.
+        activation: Name of the activation function, see ``activation_fn``.
+        noisy_sigma: Initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for no noise.
+        name: Name of the module.
 
     Raises:
-        TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a size is below 1, or the activation is unknown.
+        TypeError: If ``hidden_sizes`` is not a sequence of integers.
+        ValueError: If a size is below 1, or the activation is unknown.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp
@@ -79,10 +78,10 @@ class MLPTorso(hk.Module):  # type: ignore[misc]  # Haiku's types are not follow
         self.noisy_sigma = noisy_sigma
 
     def __call__(self, observation: jax.Array) -> jax.Array:
-        """Takes float32 observations ``[B, ...]`` to features ``[B, hidden_sizes[-1]]``.
+        """Map float32 observations ``[B, ...]`` to features ``[B, hidden_sizes[-1]]``.
 
         Raises:
-            ValueError: if ``observation`` has no batch dimension.
+            ValueError: If ``observation`` has no batch dimension.
         """
         if observation.ndim == 0:
             raise ValueError("observation: got a scalar; expected [B, ...]. Add a batch dimension.")
@@ -98,23 +97,23 @@ def make_torso(
     lowering: Lowering = "convolution",
     width: int = 1,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Builds the torso of that name; called inside ``hk.transform``, as every module of Haiku is.
+    """Build a torso by name; called inside ``hk.transform``, like every Haiku module.
 
     Args:
-        torso: ``"mlp"`` for ``MLPTorso``, ``"nature"`` for ``NatureTorso``, ``"impala"`` for ``ImpalaTorso``,
-            ``"minatar"`` for ``MinAtarTorso``, ``"small"`` for ``SmallTorso``.
-        hidden_sizes: units of each dense layer of the torso.
-        activation: name of the activation of the dense layers, see ``activation_fn``.
-        noisy_sigma: initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for a plain one.
-        lowering: how convolutions are computed, see ``Conv2D``; of no effect on a torso without any.
-        width: Factor of the number of filters of each convolution, at least 1; 1 for a torso without any.
+        torso: Name of the torso: ``"mlp"`` for ``MLPTorso``, ``"nature"`` for ``NatureTorso``, ``"impala"`` for
+            ``ImpalaTorso``, ``"minatar"`` for ``MinAtarTorso``, ``"small"`` for ``SmallTorso``.
+        hidden_sizes: Number of units of each dense layer of the torso.
+        activation: Name of the activation function of the dense layers, see ``activation_fn``.
+        noisy_sigma: Initial scale of the noise of the last dense layer, see ``NoisyLinear``; None for no noise.
+        lowering: Lowering of the convolutions, see ``Conv2D``; not read by ``"mlp"``.
+        width: Multiplier of the number of filters of each convolution, at least 1; must be 1 for ``"mlp"``.
 
     Returns:
-        A module named ``torso``, which takes float32 observations ``[B, ...]`` to features ``[B, D]``.
+        Module named ``torso`` from float32 observations ``[B, ...]`` to features ``[B, D]``.
 
     Raises:
-        TypeError: if ``hidden_sizes`` is no sequence of integers.
-        ValueError: if a name is unknown, a size is below 1, or ``width`` is given for a torso without convolutions.
+        TypeError: If ``hidden_sizes`` is not a sequence of integers.
+        ValueError: If a name is unknown, a size is below 1, or ``width`` is given for a torso without convolutions.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp

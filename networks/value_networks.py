@@ -1,4 +1,4 @@
-"""Networks of action values: a torso, a recurrent core where it is asked for, and one of six heads."""
+"""Action-value networks: a torso, an optional recurrent core, and one of six heads."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -64,69 +64,77 @@ def make_network(
     projection: ProjectionName = "none",
     lowering: Lowering = "convolution",
 ) -> Network:
-    """Build the network of an agent: ``scale_images``, a torso, perhaps an LSTM, and a head of action values.
+    """Build the network of an agent: ``scale_images``, a torso, an optional LSTM, and an action-value head.
 
-    The parameters stand under ``torso``, ``lstm`` and ``head``. With ``dueling`` the last hidden layer is doubled, one
-    for each stream of the head, and those before it are shared: ``torso="nature", hidden_sizes=(512,)`` is the network
-    of Mnih et al., and of Wang et al. with ``dueling``. With ``lstm_size`` the torso has all hidden layers, and each
-    stream has one more of ``hidden_sizes[-1]`` after the LSTM. With a ``projection`` the last hidden layer is the
-    head's too; ``"shared"`` is one layer for both streams. Fields of ``ValueOutput`` beside ``q_values``, by head:
+    The parameters have the path prefixes ``torso``, ``lstm`` and ``head``. The last hidden layer belongs to the torso
+    or to the head:
 
-    - ``q``: none.
+    - By default, all hidden layers belong to the torso.
+    - With ``dueling``, each stream of the head has its own last hidden layer; the layers before it are shared. With
+      ``torso="nature"`` and ``hidden_sizes=(512,)``, the network is that of Mnih et al., and with ``dueling`` that of
+      Wang et al.
+    - With the head ``implicit_quantile`` or a ``projection``, the last hidden layer belongs to the head. With the
+      projection ``"shared"``, both streams share it.
+    - With ``lstm_size``, the torso has all hidden layers, and a head with its own last hidden layer has a further layer
+      of ``hidden_sizes[-1]`` units after the LSTM.
+
+    The head determines the fields of ``ValueOutput`` in addition to ``q_values``:
+
+    - ``q``: no further field.
     - ``categorical``: logits of ``num_atoms`` returns from ``v_min`` to ``v_max`` (C51, Bellemare et al., 2017).
-    - ``hl_gauss``: logits of the centres of ``num_atoms`` bins between them (Farebrother et al., 2024).
-    - ``quantile``: quantiles at ``midpoints`` of ``num_quantiles`` equal slices of [0, 1] (QR-DQN, Dabney et al.,
-      2018a).
-    - ``implicit_quantile``: quantiles at drawn fractions (IQN, Dabney et al., 2018b). The features are multiplied with
-      those of each fraction, a ``CosineEmbedding`` under ``embedding``, and the last hidden layer comes after.
-    - ``ensemble``: values of ``num_members`` members, linear in shared features, each with ``prior_scale`` times
-      those of a fixed torso and head, under ``prior``, added (Osband et al., 2018). The prior has no LSTM. No gradient
-      reaches its parameters; an optimizer that decays weights does.
+    - ``hl_gauss``: logits of the centres of ``num_atoms`` bins from ``v_min`` to ``v_max`` (Farebrother et al., 2024).
+    - ``quantile``: quantiles at the ``midpoints`` of ``num_quantiles`` equal intervals of [0, 1] (QR-DQN, Dabney et
+      al., 2018a).
+    - ``implicit_quantile``: quantiles at sampled fractions (IQN, Dabney et al., 2018b). The features are multiplied
+      with the ``CosineEmbedding`` of each fraction (path prefix ``embedding``) before the last hidden layer.
+    - ``ensemble``: values of ``num_members`` ensemble members, linear in shared features. ``prior_scale`` times the
+      output of a fixed torso and head without an LSTM (path prefix ``prior``) is added to them (Osband et al., 2018).
+      The parameters of the prior get no gradient, but weight decay of an optimizer changes them.
 
     Args:
         num_actions: Number of actions ``A``, at least 1.
-        torso: Name of the torso, see ``make_torso``: ``"mlp"`` for any observation, flattened; the others for images,
-            ``[B, H, W, C]``.
-        hidden_sizes: Units of each hidden dense layer, one or more.
-        torso_width: Factor of the number of filters of each convolution of the torso, at least 1.
-        activation: Name of the activation of the dense layers, see ``activation_fn``.
-        normalize: Whether the features of each observation, the torso's output, are scaled to [0, 1], see
+        torso: Name of the torso, see ``make_torso``: ``"mlp"`` for observations of any shape, which are flattened; the
+            others for images ``[B, H, W, C]``.
+        hidden_sizes: Number of units of each hidden dense layer, one layer or more.
+        torso_width: Multiplier of the number of filters of each convolution of the torso, at least 1.
+        activation: Name of the activation function of the dense layers, see ``activation_fn``.
+        normalize: Whether to scale the output of the torso to [0, 1] for each observation, see
             :func:`normalize_features`.
-        head: Name of one of the six heads above.
-        dueling: Whether the head has a stream for the value and one for the advantages, see ``DuelingHead``; not for
-            an ensemble.
-        noisy: Whether the layers of the head and the last hidden one are ``NoisyLinear``; not for an ensemble. With
-            an LSTM, the layers after it.
-        noisy_sigma: Initial scale of their noise, at least 0.
+        head: Name of the head, one of the six above.
+        dueling: Whether the head has a value stream and an advantage stream, see ``DuelingHead``; not for an ensemble.
+        noisy: Whether the layers of the head and the last hidden layer are ``NoisyLinear``; not for an ensemble. With
+            an LSTM, only the layers after it are noisy.
+        noisy_sigma: Initial scale of the noise, at least 0.
         num_atoms: Number of atoms of a categorical or hl_gauss head, at least 2.
-        v_min: Lowest return of these heads. None, together with ``v_max``, puts the range into the module state, zeros
-            at first, for :func:`set_support`.
-        v_max: Highest return of these heads, above ``v_min``.
+        v_min: Lowest return of a categorical or hl_gauss head. If ``v_min`` and ``v_max`` are None, the range is module
+            state, initialized to zeros and set by :func:`set_support`.
+        v_max: Highest return of a categorical or hl_gauss head, above ``v_min``.
         num_quantiles: Number of quantiles of the quantile heads, at least 1.
-        draw_fractions: Whether an implicit_quantile head draws its fractions where it has a key; else they are the
-            midpoints, and a key is for the noise alone.
-        num_members: Number of members of an ensemble, at least 1.
-        prior_scale: Scale of the prior of an ensemble, at least 0; 0 builds none.
-        lstm_size: Number of units of the LSTM, at least 1; None for a network without a core. See :func:`lstm`.
-        transition: Name of the model with which the features of later observations are predicted, see
-            :class:`LatentTransition`; None for a network without one.
-        transition_sizes: Units of each hidden layer of the model ``mlp``.
-        action_conditional: Whether the model sees the actions.
-        feature_map: Shape ``(H, W, C)`` of the features, for the model ``conv``, see :func:`feature_map_shape`.
-        projection: Layers of the head by which predicted features are projected, before a linear predictor: ``none``;
-            ``streams``, the first layers of both streams; ``shared``, the hidden layer.
-        lowering: Form of the convolutions, see ``Conv2D``; parameters and values are those of either.
+        draw_fractions: Whether an implicit_quantile head samples its fractions if it has a key; if False, it uses the
+            midpoints.
+        num_members: Number of ensemble members, at least 1.
+        prior_scale: Scale of the prior of an ensemble, at least 0; 0 for no prior.
+        lstm_size: Number of units of the LSTM, at least 1, see :func:`lstm`; None for no recurrent core.
+        transition: Name of the transition model that predicts later features, see :class:`LatentTransition`; None for
+            no model.
+        transition_sizes: Number of units of each hidden layer of the transition model ``mlp``.
+        action_conditional: Whether the transition model reads the actions.
+        feature_map: Shape ``(H, W, C)`` of the features for the transition model ``conv``, see
+            :func:`feature_map_shape`.
+        projection: Layers of the head that project the predicted features before a linear predictor: ``none``,
+            ``streams`` (the first layers of both streams) or ``shared`` (the hidden layer).
+        lowering: Lowering of the convolutions, see ``Conv2D``; it does not change parameters or outputs.
 
     Returns:
-        A ``Network``. Observations are ``[B, ...]`` of any real dtype; parameters and outputs are float32. ``encode``
-        and ``value`` draw noise (once for the whole batch) and fractions (for each row) from their keys. The module
-        state is ``{}`` unless the range of returns is in it.
+        Network for observations ``[B, ...]`` of any real dtype; parameters and outputs are float32. ``encode`` and
+        ``value`` use their keys to sample noise (once for the batch) and fractions (for each row). The module state is
+        ``{}`` unless it holds the range of returns.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: if one is out of its range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is asked for
-            with ``dueling`` or ``noisy``, or a projection does not suit the head; and from its functions, if the
-            observation does not suit the torso, or shapes do not go together.
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is combined
+            with ``dueling`` or ``noisy``, or the head does not have the layers of the projection. From the functions of
+            the network, if the observation does not fit the torso, or shapes do not match.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -150,7 +158,7 @@ def make_network(
     core = None if lstm_size is None else lstm(num_actions, lstm_size)
     shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size, projection)
     sigma = noisy_sigma if noisy else None
-    last_sigma = sigma if not own and core is None else None  # The last hidden layer is one of the torso's there.
+    last_sigma = sigma if not own and core is None else None  # if the last hidden layer belongs to the torso
 
     def encode(observation: jax.Array, is_training: bool) -> jax.Array:
         del is_training
@@ -171,7 +179,7 @@ def make_network(
             return DuelingHead(num_actions, num_outputs, each, activation, sigma, both)
         return LinearHead(num_actions, num_outputs, own, activation, sigma, name)
 
-    def members_of(hidden: jax.Array) -> jax.Array:  # Members stand in the place of actions.
+    def members_of(hidden: jax.Array) -> jax.Array:  # [B, members, actions]
         out: jax.Array = LinearHead(num_members, num_actions, own, activation)(hidden)
         return out
 
@@ -210,7 +218,7 @@ def make_network(
             activation,
             action_conditional,
             feature_map,
-            normalize and core is None,  # the features of a core are not
+            normalize and core is None,  # the output of a core is not normalized
         )
         return unroll_transition(model, hidden, actions)
 
@@ -221,22 +229,22 @@ def make_network(
 
 
 def value_network(num_actions: int, **arguments: Any) -> hk.Transformed:
-    """Build a network of action values without a core or module state, as one pair of functions.
+    """Build an action-value network without recurrent core and module state, as a Haiku transform.
 
-    The functions are those of :func:`make_network`: ``apply`` encodes and reads the values.
+    ``apply`` runs ``encode`` and ``value`` of :func:`make_network`.
 
     Args:
         num_actions: Number of actions ``A``, at least 1.
-        **arguments: Arguments of :func:`make_network`, except ``lstm_size``; ``v_min`` and ``v_max`` are numbers.
+        **arguments: Arguments of :func:`make_network`, except ``lstm_size``; ``v_min`` and ``v_max`` must be numbers.
 
     Returns:
-        ``init(key, observation) -> params`` and ``apply(params, key, observation) -> ValueOutput``, where
-        ``observation`` is ``[B, ...]`` of any real dtype. ``apply`` draws noise (once for the whole batch) and
-        fractions (for each row) from the key; with None, weights are their means and fractions the midpoints.
+        Functions ``init(key, observation) -> params`` and ``apply(params, key, observation) -> ValueOutput`` of
+        observations ``[B, ...]`` of any real dtype. ``apply`` uses the key to sample noise (once for the batch) and
+        fractions (for each row). If the key is None, weights are their means and fractions are the midpoints.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: as in :func:`make_network`, or if ``lstm_size`` is given or ``v_min`` is None.
+        TypeError: If a number has the wrong type.
+        ValueError: As in :func:`make_network`, or if ``lstm_size`` is given or ``v_min`` is None.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -272,7 +280,7 @@ def split_hidden(
     lstm_size: int | None = None,
     projection: ProjectionName = "none",
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of the hidden layers of the torso, and of those of the head: for streams, fractions or a projection.
+    """Split the hidden sizes between the torso and the head (for streams, fractions or a projection).
 
     >>> split_hidden((32, 16), "q", dueling=False), split_hidden((32, 16), "q", dueling=True)
     (((32, 16), ()), ((32,), (16,)))
@@ -285,13 +293,13 @@ def split_hidden(
 
 
 def _check_network(num_actions: Any, torso: Any, hidden_sizes: Any, activation: Any, lowering: Any) -> None:
-    """Check the arguments that every head reads, before anything is traced."""
+    """Check the arguments that all heads use, before tracing."""
     check_positive("num_actions", num_actions)
     check_choice("torso", torso, get_args(TorsoName))
     check_choice("lowering", lowering, get_args(Lowering))
     check_sizes("hidden_sizes", hidden_sizes)
     if not hidden_sizes:
-        raise ValueError("hidden_sizes: got no layer; expected one or more. Give (64,), for example.")
+        raise ValueError("hidden_sizes: got no layer; expected one or more, for example (64,).")
     activation_fn(activation)
 
 
@@ -304,7 +312,7 @@ def _check_projection(projection: Any, head: Any, dueling: bool) -> None:
         raise ValueError("projection: got 'streams' with dueling=False; expected a head with streams, or 'shared'.")
     if head == "implicit_quantile":
         raise ValueError(
-            f"projection: got {projection!r} with head='implicit_quantile', whose hidden layer sees features of "
+            f"projection: got {projection!r} with head='implicit_quantile', whose hidden layer reads embedded "
             "fractions; expected another head. Use head='quantile', or projection='none'."
         )
 
@@ -321,12 +329,12 @@ def _check_head(
     noisy_sigma: Any,
     prior_scale: Any,
 ) -> None:
-    """Check the numbers of all heads, whichever is chosen."""
+    """Check the arguments of all heads, also of those that are not chosen."""
     check_choice("head", head, get_args(HeadName))
     for field, count in (("num_atoms", num_atoms), ("num_quantiles", num_quantiles), ("num_members", num_members)):
         check_positive(field, count)
     if num_atoms < 2:
-        raise ValueError("num_atoms: got 1; expected an integer >= 2. Give 51, for example.")
+        raise ValueError("num_atoms: got 1; expected an integer >= 2, for example 51.")
     if not (v_min is None and v_max is None):
         for field, bound in (("v_min", v_min), ("v_max", v_max)):
             check_finite(field, bound)
@@ -337,5 +345,5 @@ def _check_head(
     for field, wanted in (("dueling", dueling), ("noisy", noisy)):
         if wanted and head == "ensemble":
             raise ValueError(
-                f"{field}: got True with head='ensemble'; expected False. Use another head, or leave it out."
+                f"{field}: got True with head='ensemble'; expected False. Use another head, or omit the field."
             )

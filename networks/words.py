@@ -1,4 +1,4 @@
-"""What a network computes, in words: enough to rebuild it elsewhere from its arrays."""
+"""Text that describes the computation of a network, to reimplement it from its arrays."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,7 @@ from .prediction import ProjectionName
 from .torsos import TorsoName
 from .value_networks import split_hidden
 
-_NORMALIZED = (
-    "The smallest number of this vector is subtracted from it, and it is divided by its largest minus its smallest "
-    "number (as they were before) plus 0.00001."
-)
+_NORMALIZED = "This vector x is scaled to (x - min(x)) / (max(x) - min(x) + 0.00001)."
 _IMPALA_LAYERS = ("conv", "block_0_conv_0", "block_0_conv_1", "block_1_conv_0", "block_1_conv_1")
 
 
@@ -36,7 +33,7 @@ def value_network_in_words(
     normalize: bool = False,
     projection: ProjectionName = "none",
 ) -> str:
-    """Description of a step of :func:`make_network` with the key None, to rebuild it; the arguments are the same.
+    """Text that describes one step of a network of :func:`make_network` with the key None; the arguments are equal.
 
     Example:
         >>> from polyak import networks
@@ -44,12 +41,12 @@ def value_network_in_words(
         ['Linear layers, each followed by relu: torso/mlp/~/linear_0 (16)',
          'The linear layer head/q_values (2) gives the action values']
     """
-    del noisy_sigma  # Of the noise alone.
+    del noisy_sigma  # It only scales the noise.
     final = {"gelu": "gelu (its tanh approximation)"}.get(activation, activation)
     shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size, projection)
-    words = ["A linear layer is x @ w + b, w being [in, out].", "The observation as float32; uint8 is divided by 255."]
+    words = ["A linear layer is x @ w + b with w [in, out].", "The input is the observation as float32; uint8 / 255."]
     if noisy:
-        words.insert(1, "The w_sigma and b_sigma of noisy layers are not needed: their means w and b are used alone.")
+        words.insert(1, "Noisy layers use their means w and b; w_sigma and b_sigma are not needed.")
     words.append(_torso(torso, torso_width, shared, final))
     if normalize:
         words.append(_NORMALIZED)
@@ -64,7 +61,7 @@ def value_network_in_words(
         own = ()
     words.append(_numbers(num_actions, head, own, final, dueling, number))
     words.append(_values(head, number, v_min, v_max, prior_scale))
-    words.append("The greedy action is the index of the largest.")
+    words.append("The greedy action is the index of the largest value.")
     return " ".join(filter(None, words))
 
 
@@ -96,12 +93,13 @@ def _convolutions(torso: TorsoName, width: int) -> str:
         )
     if torso == "small":
         return (
-            "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with one row and "
-            "column of zeros after the input, and where its side is odd one before it too: "
+            "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b. Each pads a side "
+            "with one row or column of zeros after the input, and with one before the input if the side is odd: "
             f"torso/conv2_d ({32 * width} of 3x3, stride 2), torso/conv2_d_1 ({64 * width} of 3x3, stride 2), "
-            f"torso/conv2_d_2 ({64 * width} of 3x3, stride 2). After each comes layer normalisation, torso/layer_norm, "
-            "torso/layer_norm_1 and torso/layer_norm_2: (x - m) / sqrt(v + 0.00001) * scale + offset, m and v being "
-            "mean and variance of all numbers of x, and scale and offset one number for each channel; then relu."
+            f"torso/conv2_d_2 ({64 * width} of 3x3, stride 2). Each is followed by layer normalization "
+            "(torso/layer_norm, torso/layer_norm_1, torso/layer_norm_2) and relu. Layer normalization is "
+            "(x - m) / sqrt(v + 0.00001) * scale + offset, with mean m and variance v of all numbers in x, and one "
+            "scale and one offset for each channel."
         )
     sections = ". ".join(
         f"Section {section}: "
@@ -110,34 +108,36 @@ def _convolutions(torso: TorsoName, width: int) -> str:
     )
     return (
         "Convolutions of [height, width, channels] with w [height, width, in, out], each plus b, with stride 1 and one "
-        "row and column of zeros around the input. Three sections, each of the output of the one before, x: x = the "
-        "maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
-        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). For the maximum there is minus infinity around "
-        f"the input: where a side is odd before and after it, where it is even after it alone. {sections}. Then relu."
+        "row and column of zeros around the input. Three sections, each applied to the output x of the previous one: "
+        "x = the maximum over 3x3 with stride 2 of conv(x); x = x + block_0_conv_1(relu(block_0_conv_0(relu(x)))); "
+        "x = x + block_1_conv_1(relu(block_1_conv_0(relu(x)))). The maximum pads a side with minus infinity: once "
+        f"after the input, and once before it if the side is odd. {sections}. The last section is followed by relu."
     )
 
 
 def _lstm(num_actions: int, lstm_size: int) -> str:
     return (
-        f"These are the features. An LSTM with a recurrent state of two vectors of {lstm_size}, h and c, zeros where "
-        f"an episode begins: x is the features, the action before as a one-hot vector of {num_actions} and the reward "
-        "that followed it, side by side, the last two zero where an episode begins. The linear layer lstm/linear of x "
-        "and h, side by side, is divided into four equal parts i, g, f, o. The new c is "
-        "sigmoid(f + 1) * c + sigmoid(i) * tanh(g), and the new h is sigmoid(o) * tanh(c). What follows reads h."
+        f"This vector is the features. The recurrent state of the LSTM is two vectors of {lstm_size}, h and c, which "
+        "are zero at the first step of an episode. x is the concatenation of the features, the previous action as a "
+        f"one-hot vector of {num_actions} and the previous reward; the last two are zero at the first step of an "
+        "episode. The "
+        "output of the linear layer lstm/linear for the concatenation of x and h is split into four equal parts "
+        "i, g, f, o. The new c is sigmoid(f + 1) * c + sigmoid(i) * tanh(g). The new h is sigmoid(o) * tanh(c), and is "
+        "the input of the layers that follow."
     )
 
 
 def _fractions(num_quantiles: int) -> str:
     return (
         f"For each of {num_quantiles} fractions tau, (i + 0.5) / {num_quantiles} for i from 0 to {num_quantiles - 1}, "
-        "this vector is multiplied, element by element, with the linear layer embedding/linear (as wide as it is), "
-        "followed by relu, of the 64 numbers cos(pi * j * tau), for j from 0 to 63. The layers that follow are applied "
-        "to each of the products."
+        "this vector is multiplied elementwise with an embedding of tau: the linear layer embedding/linear, followed "
+        "by relu, of the 64 numbers cos(pi * j * tau), for j from 0 to 63. The layers that follow are applied to each "
+        "product."
     )
 
 
 def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, dueling: bool, outputs: int) -> str:
-    """The layers of the head, which give so many numbers of each action."""
+    """Sentences about the layers of the head, which compute ``outputs`` numbers for each action."""
     name, what = {
         "q": ("q_values", "the action values"),
         "implicit_quantile": ("quantiles", "the quantiles of the actions at that fraction"),
@@ -150,9 +150,9 @@ def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, d
     several = head not in ("q", "implicit_quantile")
     read = f", reshaped in C order to [{rows}, {columns}]," if several else ""
     if dueling:
-        over = ", the mean being over the actions" if several else ""
+        over = ", with the mean over the actions" if several else ""
         return (
-            f"Two streams from there, linear layers with {final} between them. "
+            f"Two streams of linear layers with {final} between them follow. "
             f"The value: {_list('head/value', (*own, outputs))}. "
             f"The advantages: {_list('head/advantage', (*own, num_actions * outputs))}{read.rstrip(',')}. "
             f"{what[0].upper()}{what[1:]} are value + advantage - mean(advantage){over}."
@@ -166,20 +166,20 @@ def _hidden(own: Sequence[int], final: str) -> str:
 
 
 def _values(head: HeadName, outputs: int, v_min: float, v_max: float, prior_scale: float) -> str:
-    """How the action values follow from the numbers."""
+    """Sentences about the action values as a function of the outputs of the head."""
     if head == "q":
         return ""
     if head in ("quantile", "implicit_quantile"):
         return "The value of an action is the mean of its quantiles."
     if head in ("categorical", "hl_gauss"):
         atoms = (
-            f"{outputs} evenly spaced returns from {v_min} to {v_max}, both among them"
+            f"{outputs} evenly spaced returns from {v_min} to {v_max}, both included"
             if head == "categorical"
             else f"the centres of {outputs} equal bins that divide {v_min} to {v_max}"
         )
         return f"The value of an action is the sum of softmax(its logits) * atoms; the atoms are {atoms}."
     prior = (
-        f"To them are added {prior_scale} times those of a second torso and head of the same layers, without an LSTM, "
-        "whose arrays have prior/ before the names of the layers (prior/head/q_values). "
+        f"A prior is added: {prior_scale} times the output of a second torso and head with the same layers, without an "
+        "LSTM. The names of its arrays begin with prior/ (prior/head/q_values). "
     )
     return f"{prior if prior_scale else ''}The value of an action is the mean over the members."

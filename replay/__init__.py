@@ -1,8 +1,8 @@
-"""Experience replay: steps are stored once, and transitions or sequences are drawn from them.
+"""Experience replay: stores each step once and samples transitions or sequences.
 
-Steps lie in lanes, one lane per environment, each observation once; transitions over one or more steps are computed
-when they are *drawn*, so that ``n`` and the discount may change during a run. A ``Replay`` is a value of
-functions; ``host.make`` makes one over NumPy arrays. ``stacking`` stacks frames for acting as a replay does for draws.
+Steps are stored in lanes, one lane per environment, and each observation is stored once. n-step transitions are
+computed when they are *sampled*, so ``n`` and the discount may change during a run. A ``Replay`` is a NamedTuple of
+functions; ``host.make`` makes one over NumPy arrays. ``stacking`` stacks frames for acting as the replay does.
 """
 
 from . import host, stacking

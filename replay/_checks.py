@@ -1,4 +1,4 @@
-"""Checks of arguments, steps and sizes of the host replay, made before anything is written."""
+"""Checks of arguments, steps and sizes of the host replay, before any write."""
 
 import math
 import numbers
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "priority_exponent": 0.6}
 _MOST = float(np.finfo(np.float64).max)
 GIB = 2**30
-# NumPy's annotations of these refuse what they take.
+# The type annotations of these NumPy functions reject valid arguments.
 _least: Any = np.minimum.reduce
 _largest: Any = np.maximum.reduce
 _SINGLE, _ACTION, _FLAG = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of ``least`` or more, as a Python int: NumPy's would overflow in products."""
-    if type(value) is int and value >= least:  # the abstract class below takes a microsecond to ask
+    """Return an integer >= ``least`` as a Python int, because products of NumPy integers can overflow."""
+    if type(value) is int and value >= least:  # the isinstance check below takes a microsecond
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(
@@ -37,7 +37,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_unit(name: str, value: Any) -> float:
-    """A number in [0, 1], as a Python float."""
+    """Return a number in [0, 1] as a Python float."""
     if type(value) is float and 0 <= value <= 1:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
@@ -48,51 +48,51 @@ def check_unit(name: str, value: Any) -> float:
 def check_priorities(
     rows: Array, priorities: Array, number: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Rows and priorities as flat arrays; the sum over ``number`` of them must be finite."""
+    """Return rows and priorities as flat arrays; a sum of ``number`` priorities must be finite."""
     at, values = np.asarray(rows), np.asarray(priorities, np.float64)
     if at.dtype.kind not in "iu":
-        raise TypeError(f"rows: got dtype {at.dtype}; expected int64. Pass Sample.rows as it was drawn.")
+        raise TypeError(f"rows: got dtype {at.dtype}; expected int64. Pass Sample.rows of a sample unchanged.")
     if at.shape != values.shape:
         raise ValueError(
-            f"priorities: got shape {values.shape}; expected {at.shape}, one for each of rows. Reshape them alike."
+            f"priorities: got shape {values.shape}; expected {at.shape}, the shape of rows. Reshape one of them."
         )
     if at.ndim != 1:
         at, values = at.reshape(-1), values.reshape(-1)
     limit = _MOST / number
-    # NaN passes through both and is in no range.
+    # If a priority is NaN, both reductions return NaN and the comparisons are False.
     if len(at) and not (_least(values) >= 0 and _largest(values) <= limit):
         index = int(np.argmin((values >= 0) & (values <= limit)))
         where = ", ".join(str(i) for i in np.unravel_index(index, np.shape(priorities)))
         raise ValueError(
             f"priorities[{where}]: got {values[index]}; expected a finite number from 0 to {limit:.2g}. Pass absolute "
-            "TD errors, and look for the cause where they are not finite."
+            "TD errors. If they are not finite, find the cause in the loss or in the rewards."
         )
     return at, values
 
 
 def check_fits(name: str, steps: int, kept: int) -> int:
-    """Refuse windows of more steps than a lane keeps."""
+    """Raise ValueError if a window has more steps than a lane keeps; return the number of steps."""
     if steps > kept:
         raise ValueError(
-            f"{name}: got {steps}; expected at most {kept}, the steps kept per environment. Draw over fewer steps, or "
-            "make the replay with a larger capacity."
+            f"{name}: got {steps}; expected at most {kept}, the steps kept per environment. Use fewer steps, or make "
+            "the replay with a larger capacity."
         )
     return steps
 
 
 def check_steps(n_steps: Any, most: int, in_sequence: bool) -> int:
-    """Number of steps of a window, which must fit into a lane, or into a sequence."""
+    """Check that a window of ``n_steps`` fits into a lane, or into a sequence; return the number of steps."""
     n_steps = check_count("n_steps", n_steps)
     if in_sequence and n_steps > most:
         raise ValueError(
-            f"n_steps: got {n_steps}; expected at most {most}, the steps of a sequence. Sum over fewer steps, or make "
+            f"n_steps: got {n_steps}; expected at most {most}, the steps of a sequence. Use fewer steps, or make "
             "the replay with a larger sequence_length."
         )
     return check_fits("n_steps", n_steps, most)
 
 
 def check_key(key: Any) -> npt.NDArray[np.uint32]:
-    """From 2 to 4 words of uint32."""
+    """Check that a key has 2 to 4 words of uint32; return it as a NumPy array."""
     if getattr(key, "dtype", None) != np.uint32:
         got = f"dtype {key.dtype}" if hasattr(key, "dtype") else repr(key)
         raise TypeError(
@@ -108,17 +108,17 @@ def check_key(key: Any) -> npt.NDArray[np.uint32]:
 
 
 def check_frame(observation: Array, stack: int) -> None:
-    """Refuse to stack observations that are not images of one channel."""
+    """Raise ValueError if observations are to be stacked but are not images of one channel."""
     shape = observation.shape
     if stack > 1 and not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)):
         raise ValueError(
-            f"observation: got shape {shape}; expected one frame, (H, W) or (H, W, 1), to make a stack of {stack} of. "
-            "Leave stack at 1, or turn pictures grey."
+            f"observation: got shape {shape}; expected one frame, (H, W) or (H, W, 1), for a stack of {stack}. "
+            "Use stack=1, or convert images to greyscale."
         )
 
 
 def check_storage(path: pathlib.Path, needed: int, capacity: int, reopen: bool) -> None:
-    """Refuse a file in a missing folder or on a disk that is too full, and to reopen one of another size."""
+    """Raise ValueError if the folder of a file is missing, the disk is too full, or the file to reopen does not fit."""
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"storage: got {str(path)!r}; expected a file in a folder that exists. Make the folder first.")
     if reopen:
@@ -126,21 +126,21 @@ def check_storage(path: pathlib.Path, needed: int, capacity: int, reopen: bool) 
         if found != needed:
             what = "no file" if found is None else f"a file of {found} bytes"
             raise ValueError(
-                f"storage: got {str(path)!r}, {what}; expected one of {needed} bytes, as a replay of this capacity "
-                "left it. Begin a new replay, without reopen."
+                f"storage: got {str(path)!r}, {what}; expected a file of {needed} bytes, written by a replay of this "
+                "capacity. Start a new replay, without reopen."
             )
         return
     free = psutil.disk_usage(str(path.parent)).free
     if needed > free:
         raise ValueError(
             f"storage: got {str(path)!r} for a capacity of {capacity}, whose observations need {needed / GIB:.2f} GiB; "
-            f"expected at most the {free / GIB:.2f} GiB that are free on that disk. Choose another, or a capacity of "
-            f"{free / needed:.0%} of it."
+            f"expected at most {free / GIB:.2f} GiB, the free space of the disk. Choose another disk, or at most "
+            f"{free / needed:.0%} of the capacity."
         )
 
 
 def check_row(observation: Array, extras: Tree) -> None:
-    """Refuse what cannot be stored in NumPy arrays."""
+    """Raise TypeError if an observation or extras cannot be stored in NumPy arrays."""
     if not (hasattr(observation, "shape") and hasattr(observation, "dtype")):
         raise TypeError(f"observation: got {observation!r}; expected one array or jax.ShapeDtypeStruct, not a tree.")
     for path, spec in tree_util.tree_flatten_with_path({"observation": observation, "extras": extras})[0]:
@@ -148,13 +148,13 @@ def check_row(observation: Array, extras: Tree) -> None:
             spec_nbytes(spec)
         except (AttributeError, TypeError) as error:
             raise TypeError(
-                f"{_name(path)}: got {spec!r}; expected an array or jax.ShapeDtypeStruct of a NumPy dtype, without the "
-                "environments' axis (random keys as jax.random.key_data)."
+                f"{_name(path)}: got {spec!r}; expected an array or jax.ShapeDtypeStruct with a NumPy dtype, without "
+                "the environments' axis. Convert random keys with jax.random.key_data."
             ) from error
 
 
 def spec_nbytes(tree: Tree) -> int:
-    """Number of bytes of arrays of these shapes and dtypes."""
+    """Number of bytes of arrays with the shapes and dtypes of ``tree``."""
     return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tree_util.tree_leaves(tree))
 
 
@@ -179,8 +179,8 @@ def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], 
     leaves, structure = tree_util.tree_flatten(step.extras_tm1)
     if structure != expected:
         raise ValueError(
-            f"extras_tm1: got the structure {structure}; expected {expected}, as the replay was made with. Make the "
-            "replay with the agent's own spec of its extras."
+            f"extras_tm1: got the structure {structure}; expected {expected}, that of the replay. Make the "
+            "replay with the spec of the agent's extras."
         )
     for index, (storage, value) in enumerate(zip(stored, leaves, strict=True)):
         if not _fits(value, storage, num_envs):
@@ -195,12 +195,12 @@ def _check_masks(state: "HostReplay", step: Step, num_envs: int) -> list[tuple[n
         if not isinstance(state.action_mask, tuple):
             check_array(name, mask, state.action_mask, num_envs)
         elif not isinstance(mask, tuple):
-            raise ValueError(f"{name}: got a mask; the replay was made without. Make it for a spec with action_mask.")
+            raise ValueError(f"{name}: got a mask; expected (), as the replay has none. Use a spec with action_mask.")
     return [] if isinstance(state.action_mask, tuple) else [(state.action_mask, step.action_mask_tm1)]
 
 
 def _is_as_stored(state: "HostReplay", step: Step) -> bool:
-    """Whether every field has exactly the stored shape and dtype: the usual case, decided in a microsecond."""
+    """Return whether every field has exactly the stored shape and dtype; this check takes a microsecond."""
     obs_tm1, a_tm1, r_t, discount_t, last, obs_t, extras_tm1, mask_tm1, mask_t = step
     observation, lanes = state.observation, state.head.shape
     shape = lanes + observation.shape[1:]
@@ -215,7 +215,7 @@ def _is_as_stored(state: "HostReplay", step: Step) -> bool:
             and obs_tm1.shape == obs_t.shape == shape
             and a_tm1.shape == r_t.shape == discount_t.shape == last.shape == lanes
         )
-    except AttributeError:  # a field that is no array; the full check names it
+    except AttributeError:  # a field is not an array; the full check names it
         return False
 
 
@@ -224,7 +224,7 @@ def _fits(value: Array, storage: npt.NDArray[Any], num_envs: int) -> bool:
 
 
 def check_array(name: str, value: Array, storage: npt.NDArray[Any], num_envs: int) -> None:
-    """Refuse a value that NumPy would broadcast or change in kind when it is assigned to the rows of ``storage``."""
+    """Raise if assigning ``value`` to rows of ``storage`` would broadcast it or change the kind of its dtype."""
     if _fits(value, storage, num_envs):
         return
     shape = (num_envs, *storage.shape[1:])
@@ -232,11 +232,11 @@ def check_array(name: str, value: Array, storage: npt.NDArray[Any], num_envs: in
         raise TypeError(f"{name}: got {value!r}; expected an array {shape} of {storage.dtype}. Wrap it in np.asarray.")
     if value.shape != shape:
         raise ValueError(
-            f"{name}: got shape {value.shape}; expected {shape}, one entry per environment. Add the missing axis with "
-            "x[None], or make the replay with this shape."
+            f"{name}: got shape {value.shape}; expected {shape}, one entry per environment. Add a missing axis with "
+            "x[None], or make the replay for this shape."
         )
     if not np.can_cast(value.dtype, storage.dtype, "same_kind"):
         raise TypeError(
-            f"{name}: got dtype {value.dtype}; expected {storage.dtype} or one that casts to it within its kind. "
-            "Convert it, or make the replay with this dtype."
+            f"{name}: got dtype {value.dtype}; expected {storage.dtype} or one that NumPy casts to it as 'same_kind'. "
+            "Convert it, or make the replay for this dtype."
         )

@@ -1,4 +1,4 @@
-"""Rows of the host replay: their arrays, and how they are found, opened and closed."""
+"""Rows of the host replay: arrays, indices, opening and closing of rows."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,27 +14,29 @@ class HostReplay(NamedTuple):
     """State of the host replay, a pytree of NumPy arrays. Made by ``init``, written by ``add``.
 
     Attributes:
-        observation: ``[R, ...]``, in the dtype of the environment.
-        action: ``[R]`` int32.
-        reward: ``[R]`` float32.
-        continuation: ``[R]`` float32, ``Step.discount_t``: 0 at termination, else 1.
-        extras: tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
-        action_mask: ``[R, A]`` bool, actions that are legal at the row's observation; ``()`` without masks.
-        boundary: ``[R]`` bool, whether the row has no action; the others are the starts that can be drawn.
-        head: ``[L]`` int64, position in its lane of each lane's open row.
-        written: ``[L]`` int64, number of rows that were ever opened, with the head; ``min(written, C)`` are live.
-        num_valid: ``[L]`` int64, number of starts of each lane.
-        priorities: ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless the replay is prioritized.
-        largest_priority: ``[]`` float64, largest priority that was ever assigned, which new rows get; ``()`` unless
+        observation: Observations ``[R, ...]``, in the dtype of the environment.
+        action: Actions ``[R]`` int32.
+        reward: Rewards ``[R]`` float32.
+        continuation: Continuations ``Step.discount_t``, ``[R]`` float32: 0 at termination, else 1.
+        extras: Tree of ``Step.extras_tm1``, leaves ``[R, ...]``.
+        action_mask: Legal actions at each observation, ``[R, A]`` bool; ``()`` without masks.
+        boundary: Whether a row is a boundary, which has no action, ``[R]`` bool. The other rows are starts, which can
+            be sampled.
+        head: Position of the open row in each lane, ``[L]`` int64.
+        written: Number of rows opened so far in each lane, including the head, ``[L]`` int64; ``min(written, C)`` rows
+            hold data.
+        num_valid: Number of starts in each lane, ``[L]`` int64.
+        priorities: Priorities, a ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless prioritized.
+        largest_priority: Largest priority assigned so far, which new rows get, ``[]`` float64; ``()`` unless
             prioritized.
-        writing: ``[R]`` int64, ``row + R * (how often it became a boundary again)``, which distinguishes a start from
-            those that lay in its row before; ``()`` unless prioritized.
-        episode_step: ``[R]`` int64, number of rows of its episode before a row; ``()`` where nothing needs it (stacks,
-            sequences and the future of transitions do).
-        lags: ``[stack]`` int64, ``stack - 1`` down to 0, distance of each frame of a stack from the newest; ``()``
-            without stacks.
-        sequence_period: ``[]`` int64, number of steps between the starts of sequences; ``()`` without sequences.
-        sequence_start: ``[R]`` bool, whether a sequence can start at a row; ``()`` without sequences.
+        writing: Number that identifies a start among all starts stored in its row over time, ``[R]`` int64:
+            ``row + R * (number of times the row became a boundary again)``; ``()`` unless prioritized.
+        episode_step: Number of rows of the episode before each row, ``[R]`` int64; ``()`` unless the replay has stacks,
+            sequences or the future of transitions.
+        lags: Distance of each frame of a stack from the newest frame, ``stack - 1`` down to 0, ``[stack]`` int64;
+            ``()`` without stacks.
+        sequence_period: Number of steps between the starts of sequences, ``[]`` int64; ``()`` without sequences.
+        sequence_start: Whether a sequence can start at each row, ``[R]`` bool; ``()`` without sequences.
     """
 
     observation: npt.NDArray[Any]
@@ -71,7 +73,7 @@ def all_lanes(num_envs: int) -> npt.NDArray[np.int64]:
 
 
 def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
-    """Index of the open row of every lane; for one lane a slice, which NumPy assigns to faster."""
+    """Index of the open row of every lane; a slice for one lane, because NumPy assigns to slices faster."""
     num_envs = len(state.head)
     if num_envs == 1:
         head = int(state.head[0])
@@ -80,13 +82,13 @@ def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
 
 
 def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
-    """Move the heads forward by ``lanes`` (0 or 1) rows, which opens them; return the index of all heads.
+    """Move each head forward by ``lanes`` rows (0 or 1), which opens these rows; return the index of all heads.
 
-    An opened row removes a start: its own, or with stacks that of the oldest row which can be drawn, because its
-    history begins where the open row lies. Those in between have become boundaries before.
+    Opening a row removes one start. Without stacks, this is the start in the opened row. With stacks, it is the oldest
+    start, because its history begins in the opened row; the rows between them are boundaries already.
     """
     per_lane = len(state.boundary) // len(state.head)
-    if len(state.head) == 1:  # the same with Python's integers, several times faster for a single environment
+    if len(state.head) == 1:  # Python integers are several times faster for one environment
         moved = int(lanes[0])
         head = (int(state.head[0]) + moved) % per_lane
         state.head[0] = head
@@ -106,40 +108,40 @@ def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray
     if state.priorities or len(state.episode_step):
         closed = _ahead(state) if len(state.lags) else at
         _forget(state, closed, lanes)
-    # Where a head did not move this is a boundary already, so this counts only starts that are lost.
+    # If a head did not move, its row is a boundary already, so only removed starts are counted.
     np.subtract(state.num_valid, ~state.boundary[closed], out=state.num_valid)
     state.boundary[closed] = True
     return at
 
 
 def _ahead(state: HostReplay) -> npt.NDArray[np.int64]:
-    """The rows of the oldest observations that are history alone, one of each lane."""
+    """Row of the start in each lane that opening the head removes, because it is now only history of a stack."""
     per_lane = len(state.boundary) // len(state.head)
     return (state.head + len(state.lags) - 1) % per_lane + lane_starts(len(state.head), per_lane)
 
 
 def count_step(state: HostReplay, before: Any, at: Any) -> None:
-    """Number the rows that were opened at ``at`` within the episodes of those at ``before``."""
+    """Set the episode steps of the rows ``at``, which follow the rows ``before`` in their episodes."""
     if len(state.episode_step):
         state.episode_step[at] = state.episode_step[before] + 1
 
 
 def open_episodes(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> None:
-    """Open the first row of a new episode where ``lanes``; the last row of the old one stays a boundary."""
+    """Open the first row of a new episode in the lanes where ``lanes`` is True; the last row stays a boundary."""
     at = open_next(state, lanes)
     if len(state.episode_step):
         state.episode_step[at] *= ~lanes
 
 
 def writing_of(written: npt.NDArray[np.int64], per_lane: int, stack: int) -> npt.NDArray[np.int64]:
-    """``HostReplay.writing`` after that many rows: each row's first start has the row's own number."""
+    """``HostReplay.writing`` after ``written`` rows; the first start in a row has the number of the row."""
     rows = len(written) * per_lane
     laps = (written[:, None] - 1 + stack - 1 - np.arange(per_lane)) // per_lane
     return np.arange(rows, dtype=np.int64) + rows * laps.reshape(-1)
 
 
 def _forget(state: HostReplay, at: Any, moved: Any) -> None:
-    """Clear the fields of starts in rows that became boundaries, and count their lap in ``writing``."""
+    """Clear the start fields of rows that became boundaries, and increase their ``writing``."""
     if len(state.sequence_start):
         state.sequence_start[at] = False
     if state.priorities:
@@ -148,7 +150,7 @@ def _forget(state: HostReplay, at: Any, moved: Any) -> None:
 
 
 def mark_starts(state: HostReplay, at: Any) -> None:
-    """Give new starts the largest priority that was ever assigned; with sequences only those that can start one."""
+    """Give new starts the largest priority so far; with sequences, only the starts of sequences get it."""
     at = at.start if type(at) is slice else at
     priority = state.largest_priority
     if len(state.sequence_start):

@@ -1,4 +1,4 @@
-"""Invariants of the host replay, checked in tests and after a restore."""
+"""Invariants of the host replay."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from ._walk import next_rows
 
 
 def check_valid(state: HostReplay) -> None:
-    """Check that the arrays of a replay agree with each other, for tests and after a restore.
+    """Check that the arrays of a replay are consistent, for tests and after a restore.
 
     Args:
-        state: the replay; unchanged.
+        state: State of the replay; unchanged.
 
     Raises:
-        AssertionError: with a message that names the broken invariant.
+        AssertionError: If an invariant is violated; the message names it.
 
     >>> import jax, numpy as np
     >>> from polyak.replay import EnvironmentSpec, host
@@ -40,7 +40,7 @@ def check_valid(state: HostReplay) -> None:
     require((state.head == (state.written - 1) % per_lane).all(), "head is not the row opened last")
     boundary = state.boundary.reshape(num_envs, per_lane)
     require(boundary[np.arange(num_envs), state.head].all(), "head is not a boundary")
-    # Together with the head this says that every start is followed by a written row.
+    # With the check of the head, this implies that a written row follows every start.
     never_written = np.arange(per_lane) >= state.written[:, None]
     require(boundary[never_written].all(), "a row that was never written is no boundary")
     require(((~boundary).sum(axis=1) == state.num_valid).all(), "num_valid is not the number of starts")

@@ -1,7 +1,7 @@
-"""Windows of steps from given start rows to the first boundary, for NumPy and JAX arrays.
+"""Windows of steps from start rows to the first boundary, for NumPy and JAX arrays.
 
-The arrays of ``rows`` and ``state`` say which of the two computes. Under JAX, ``n`` and ``discount`` may be traced; the
-static ``most`` then bounds ``n``. ``state`` is a ``HostReplay``, or has its fields as JAX arrays.
+The type of the arrays ``rows`` and ``state`` selects NumPy or JAX. Under JAX, ``n`` and ``discount`` may be traced, and
+the static ``most`` is an upper bound of ``n``. ``state`` is a ``HostReplay``, or has its fields as JAX arrays.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ def transitions(state: HostReplay, rows: Array, n: Any, discount: Any, most: int
     """n-step transitions from ``rows``, which must be starts.
 
     Args:
-        state: the replay.
-        rows: ``[...]`` integers.
+        state: State of the replay.
+        rows: Start rows, integers ``[...]``.
         n: Number of steps of a window, one or more.
         discount: Discount of the agent for one step.
-        most: Upper bound of ``n``, required under JAX; None: ``n`` itself.
+        most: Upper bound of ``n``, required under JAX; None for ``n``.
     """
     single = most is None and n == 1
     reward, discount_t, end = one_step(state, rows, discount) if single else n_step(state, rows, n, discount, most)
@@ -40,14 +40,14 @@ def transitions(state: HostReplay, rows: Array, n: Any, discount: Any, most: int
 
 
 def one_step(state: HostReplay, rows: npt.NDArray[np.int64], discount: float) -> tuple[Array, Array, Array]:
-    """``n_step`` for NumPy arrays and ``n = 1``, several times faster and equal to the bit."""
+    """``n_step`` for NumPy arrays and ``n = 1``: several times faster, equal results to the bit."""
     return state.reward.take(rows), np.float32(discount) * state.continuation.take(rows), next_rows(state, rows)
 
 
 def n_step(
     state: HostReplay, rows: Array, n: Any, discount: Any, most: int | None = None
 ) -> tuple[Array, Array, Array]:
-    """Summed rewards, discount of the bootstrap value, and row to bootstrap from; summed in float64 under NumPy."""
+    """n-step return, discount of the bootstrap value and row to bootstrap from; float64 sums under NumPy."""
     xp = _numpy_of(rows)
     most, bounded = (n, False) if most is None else (most, True)
     per_lane = len(state.boundary) // len(state.head)
@@ -59,7 +59,7 @@ def n_step(
     inside = _until_first_false(xp, taken & (each < n) if bounded else taken, axis=0)
     steps = inside.sum(axis=0)
     powers = xp.asarray([discount**i for i in range(most + 1)])
-    # where, not a product: a boundary row may hold anything, NaN included.
+    # where instead of a product, because boundary rows may contain any value, including NaN.
     rewards = xp.where(inside, state.reward.take(walk), np.float32(0))
     continuation = xp.where(inside, state.continuation.take(walk), np.float32(1))
     total = (powers.take(each) * rewards).sum(axis=0)
@@ -100,20 +100,20 @@ def future(state: HostReplay, rows: Array, length: int, discount: Any) -> Sequen
 
 
 def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Following row of each, in its lane; for NumPy arrays."""
+    """Next row in the lane of each row; for NumPy arrays."""
     per_lane = len(state.boundary) // len(state.head)
     following = rows + 1
     wrapped = following == per_lane if len(state.head) == 1 else following % per_lane == 0
-    if np.count_nonzero(wrapped):  # seldom, and a subtraction under a mask costs more than this look
+    if np.count_nonzero(wrapped):  # rarely; this check is cheaper than a masked subtraction
         following[wrapped] -= per_lane
     return following
 
 
 def _observations(state: HostReplay, rows: Array) -> Array:
-    """Observations at ``rows``, with the frames before them in their episodes where observations are stacked.
+    """Observations at ``rows``; with stacks, each has the earlier frames of its episode.
 
-    In a NumPy array the frames of a stack lie one after the other, as they were stored; only the strides put them on
-    the last axis. JAX lays the array out when it takes it, in a quarter of the time NumPy needs to interleave frames.
+    In NumPy, the frames of a stack are contiguous in memory, and strides put them on the last axis. JAX changes the
+    layout when it receives the array, in a quarter of the time that NumPy needs to interleave the frames.
     """
     if not len(state.lags):
         return state.observation.take(rows, axis=0)
@@ -128,7 +128,7 @@ def _observations(state: HostReplay, rows: Array) -> Array:
 
 
 def _take(tree: Tree, rows: Array) -> Tree:
-    if isinstance(tree, tuple) and not tree:  # as for most agents; mapping over nothing costs two microseconds
+    if isinstance(tree, tuple) and not tree:  # the usual case; tree_map of an empty tree takes two microseconds
         return ()
     return tree_util.tree_map(lambda leaf: leaf.take(rows, axis=0), tree)
 

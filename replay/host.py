@@ -1,21 +1,23 @@
-"""The replay on the host: NumPy arrays, in memory or with the observations in a file.
+"""Replay on the host: NumPy arrays, in memory or with the observations in a file.
 
-**Rows in lanes.** One lane per environment with ``C`` rows, used as a ring; row ``lane * C + position`` of the flat
-arrays. Each observation is stored once: a transition's ``obs_t`` is the observation of the row that follows.
+**Rows in lanes.** Each environment has a lane of ``C`` rows, used as a ring buffer. The index of a row in the flat
+arrays is ``lane * C + position``. Each observation is stored once: ``obs_t`` of a transition is the observation of the
+next row.
 
-A row is either a *start* (observation, action, reward, continuation, extras) or a *boundary*, which has no action
-(an action mask goes with the observation, so that a boundary has one):
+A row is either a *start*, with observation, action, reward, continuation and extras, or a *boundary*, with an
+observation and its action mask but without an action. Boundaries are:
 
-* the *head* of a lane, open: it holds the newest observation, and the next step's action goes there;
-* the true last observation of an episode, kept for good, so each episode's end takes a row of its own;
-* a row that was never written;
-* where observations are stacked, the ``stack - 1`` oldest rows of a lane, in front of its head: the history of the
-  oldest start, which lost their own.
+* the *head* of a lane, which is the open row: it holds the newest observation, and the next step writes its action;
+* the true last observation of an episode, so the end of each episode takes a further row;
+* rows that have not been written;
+* with stacks, the ``stack - 1`` oldest rows of a lane, after the head in the ring: they are only history of the oldest
+  start, because their own history is overwritten.
 
-A window that walks forward from a start stops at the first boundary. The head is one, so no window crosses the write
-position; last observations are, so none crosses an episode. That is the whole bookkeeping.
+A window that walks forward from a start stops at the first boundary. The head is a boundary, so no window crosses the
+write position. Last observations are boundaries, so no window crosses the end of an episode.
 
-In the shapes, ``L`` is the number of lanes, ``C`` the rows per lane, ``R = L * C``, and ``...`` one observation.
+In the shapes, ``L`` is the number of lanes, ``C`` the number of rows per lane, ``R = L * C``, and ``...`` the shape of
+one observation.
 """
 
 import bisect
@@ -65,39 +67,39 @@ def make(
 ) -> Replay:
     """Make a replay over NumPy arrays, whose functions write to their state in place.
 
-    Each lane has ``ceil(capacity / num_envs)`` rows and one more for its open row, so that ``capacity`` steps of
-    episodes that never end fit. Each end of an episode takes one of these rows; with a single row per environment
-    a step that ends its episode is lost at once. ``init`` takes memory from the system as rows are first written.
+    Each lane has ``ceil(capacity / num_envs)`` rows and a further row for the open row, so ``capacity`` steps fit if no
+    episode ends. Each end of an episode takes one row. With a single row per environment, a step that ends its episode
+    is lost immediately. ``init`` allocates arrays whose memory the system provides when rows are first written.
 
     Args:
-        spec: description of one environment; observations are stored in its dtype.
-        extras: tree of arrays or ``jax.ShapeDtypeStruct`` for what the agent keeps with a step of one environment
-            (no batch axis); ``()`` for nothing.
+        spec: Description of one environment; observations are stored in its dtype.
+        extras: Tree of arrays or ``jax.ShapeDtypeStruct``: the extras that the agent stores with a step of one
+            environment, without a batch axis; ``()`` for no extras.
         num_envs: Number of environments, one lane each.
         capacity: Number of steps to keep, over all environments.
         batch_size: Number of transitions or sequences in a batch, ``B``.
-        num_batches: Number of batches of one draw, whose shapes then start ``[num_batches, B]``; None for ``[B]``.
-        sequence_length: Number of steps of a drawn sequence, ``T``; 0 to draw transitions.
-        sequence_period: Number of steps between the starts of sequences: the first step of an episode, and every
-            ``sequence_period``-th after it. Only these have priorities. Not read without sequences.
-        priority_exponent: Exponent of the priorities, in [0, 1], for draws in proportion to them; a new step gets the
-            largest priority that was ever assigned, at least 1. None for uniform draws without priorities.
-        stack: Number of frames that an observation is drawn with. Above 1, each observation is one frame, ``(H, W)`` or
-            ``(H, W, 1)``, stored once, and draws have ``[B, H, W, stack]``, the oldest first. The first frame of an
-            episode is repeated before it. Each lane gets ``stack - 1`` more rows.
-        future: Number of steps from the drawn row that a draw of transitions adds as ``Sample.future``; 0 for none.
-        storage: file for the observations, by far the largest array, mapped into memory; other arrays stay in memory.
-            ``init`` overwrites it. Where the file system can, the file takes space as rows are first written; that
-            space must stay free, because a full disk ends the process (SIGBUS).
+        num_batches: Number of batches of one sample, whose shapes begin with ``[num_batches, B]``; None for ``[B]``.
+        sequence_length: Number of steps of a sequence, ``T``; 0 to sample transitions.
+        sequence_period: Number of steps between the starts of sequences, which are the first step of an episode and
+            every ``sequence_period``-th step after it. Only these steps have priorities. Not read without sequences.
+        priority_exponent: Exponent of the priorities, in [0, 1], for prioritized sampling. A new step gets the largest
+            priority assigned so far, at least 1. None for uniform sampling.
+        stack: Number of frames of a sampled observation. Above 1, each stored observation is one frame, ``(H, W)`` or
+            ``(H, W, 1)``, and sampled observations are ``[B, H, W, stack]``, oldest frame first. The first frame of an
+            episode is repeated in place of earlier frames. Each lane gets ``stack - 1`` further rows.
+        future: Number of steps of ``Sample.future``, from the sampled row, for transitions; 0 for no future.
+        storage: File for the observations, the largest array, which is memory-mapped; other arrays stay in memory.
+            ``init`` overwrites the file. If the file system supports sparse files, the file takes space when rows are
+            first written. This space must stay free, because a full disk ends the process (SIGBUS).
 
     Returns:
-        The replay. ``sample`` takes its random numbers from Philox (Salmon et al., 2011) under ``key``; ``rows`` of a
-        prioritized replay also number the steps that lay in a row before.
+        Replay. ``sample`` uses the Philox generator (Salmon et al., 2011) with ``key`` as its seed. ``Sample.rows`` of
+        a prioritized replay distinguishes a step from earlier steps in the same row.
 
     Raises:
-        TypeError: if a spec has no shape and dtype that NumPy can store, or ``storage`` is no path.
-        ValueError: if a number is out of its range, frames cannot be stacked, or a sequence or a future is longer than
-            the steps that are kept for each environment.
+        TypeError: If NumPy cannot store the shape and dtype of a spec, or ``storage`` is not a path.
+        ValueError: If a number is out of range, frames cannot be stacked, or a sequence or a future is longer than the
+            steps kept per environment.
 
     >>> import jax, numpy as np
     >>> from polyak.replay import DrawNumbers, EnvironmentSpec, Step
@@ -110,7 +112,7 @@ def make(
     >>> replay.size(state), drawn.r_t.tolist(), drawn.discount_t.tolist(), drawn.obs_t.tolist()
     (1, [0.5, 0.5], [0.5, 0.5], [1.0, 1.0])
 
-    Sequences that start at every second step, by priority:
+    Prioritized sampling of sequences that start at every second step:
 
     >>> replay = make(spec, num_envs=1, capacity=10, batch_size=2, sequence_length=2, sequence_period=2,
     ...               priority_exponent=1.0)
@@ -139,8 +141,8 @@ def make(
     future = check_fits("future", check_count("future", future, 0), kept)
     if future and sequence_length:
         raise ValueError(
-            f"future: got {future} for a replay of sequences; expected 0. Make the sequences longer by {future} "
-            "steps, or draw transitions with sequence_length=0."
+            f"future: got {future} for a replay of sequences; expected 0. Increase sequence_length by {future}, "
+            "or sample transitions with sequence_length=0."
         )
     exponent = 1.0 if priority_exponent is None else check_unit("priority_exponent", priority_exponent)
     layout = _Layout(
@@ -170,19 +172,19 @@ def make(
 
 
 class _Layout(NamedTuple):
-    """Checked hyper-parameters that decide which arrays a state has.
+    """Checked hyper-parameters of the arrays of a state.
 
     Attributes:
-        observation: shape and dtype of one observation.
-        extras: tree of shapes and dtypes of the extras of one step.
-        action_mask: shape and dtype of one action mask, or ``()``.
+        observation: Shape and dtype of one observation.
+        extras: Tree of shapes and dtypes of the extras of one step.
+        action_mask: Shape and dtype of one action mask, or ``()``.
         num_envs: Number of lanes.
         capacity: Number of steps to keep.
-        stack: Number of frames of a stack; 1 for none.
+        stack: Number of frames of a stack; 1 for no stacks.
         prioritized: Whether rows have priorities.
         sequence_period: Number of steps between the starts of sequences; 0 without sequences.
         numbered: Whether rows are numbered within their episodes.
-        storage: file of the observations, or None.
+        storage: File of the observations, or None.
     """
 
     observation: Any
@@ -198,18 +200,18 @@ class _Layout(NamedTuple):
 
     @property
     def per_lane(self) -> int:
-        """Rows of one lane: its share of the capacity, the history of the oldest of them, and the open row."""
+        """Number of rows of one lane: its share of the capacity, the history of the oldest start, and the open row."""
         return -(-self.capacity // self.num_envs) + self.stack
 
 
 def _path(storage: Any) -> pathlib.Path | None:
     if storage is None or isinstance(storage, (str, os.PathLike)):
         return None if storage is None else pathlib.Path(storage)
-    raise TypeError(f"storage: got {storage!r}; expected the path of a file. Pass a pathlib.Path.")
+    raise TypeError(f"storage: got {storage!r}; expected the path of a file as a str or pathlib.Path.")
 
 
 def _nbytes(layout: _Layout) -> Nbytes:
-    """Bytes that ``_init`` allocates."""
+    """Number of bytes that ``_init`` allocates."""
     rows = layout.num_envs * layout.per_lane
     observations = rows * spec_nbytes(layout.observation)
     per_row = 4 + 4 + 4 + 1 + spec_nbytes((layout.extras, layout.action_mask))  # action, reward, continuation, boundary
@@ -232,9 +234,8 @@ def _init(layout: _Layout, *, reopen: bool = False) -> HostReplay:
         )
         raise ValueError(
             f"capacity: got {capacity}, which needs {needed.memory / GIB:.2f} GiB with num_envs {layout.num_envs}; "
-            f"expected at most the {free / GIB:.2f} GiB that are free. The largest capacity that fits is {fits}; "
-            "images in uint8, fewer pixels or observations in a file (storage, --replay-storage mmap) make room for "
-            "more."
+            f"expected at most {free / GIB:.2f} GiB, the available memory. The largest capacity that fits is {fits}. "
+            "Images in uint8, fewer pixels, or observations in a file (storage, --replay-storage mmap) need less."
         )
     if layout.storage is not None:
         check_storage(layout.storage, needed.file, layout.capacity, reopen)
@@ -273,15 +274,15 @@ def _allocate(layout: _Layout, reopen: bool) -> HostReplay:
 
 
 def _map(storage: pathlib.Path, rows: int, reopen: bool, spec: Array) -> npt.NDArray[Any]:
-    """Map a new file, which reads as zeros until it is written, or an old one."""
+    """Map a new file, which contains zeros, or reopen an existing one."""
     if not reopen:
-        storage.unlink(missing_ok=True)  # a replay whose observations lie in an old file keeps it, nameless
+        storage.unlink(missing_ok=True)  # a replay that maps the old file keeps its content
     mapped = np.memmap(storage, spec.dtype, "r+" if reopen else "w+", shape=(rows, *spec.shape))
-    return np.asarray(mapped)  # plain, over the mapped one
+    return np.asarray(mapped)  # an np.ndarray over the same memory
 
 
 def _sample_spec(layout: _Layout, plan: Plan) -> Sample:
-    """Describe a draw, by a window that is gathered from an empty state; see ``Replay.sample_spec``."""
+    """Shapes and dtypes of a sample, from a window of an empty state; see ``Replay.sample_spec``."""
     state = _allocate(layout._replace(capacity=layout.num_envs, storage=None), reopen=False)
     row = np.zeros(1, np.int64)
     drawn, future = host_draws.gather(plan, state, row, 1, 0.0)

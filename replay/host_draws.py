@@ -1,4 +1,4 @@
-"""Draws from the host replay, and the priorities by which they are drawn."""
+"""Sampling from the host replay, and its priorities."""
 
 import math
 from collections.abc import Callable
@@ -16,13 +16,13 @@ KeyedGenerator = Callable[[Array], np.random.Generator]
 
 
 class Plan(NamedTuple):
-    """Checked hyper-parameters of the draws of one replay.
+    """Checked hyper-parameters of sampling.
 
     Attributes:
-        shape: Leading shape of a draw, ``(B,)`` or ``(num_batches, B)``.
-        most: Upper bound of ``n_steps``: steps kept per environment, or steps of a sequence.
+        shape: Leading shape of a sample, ``(B,)`` or ``(num_batches, B)``.
+        most: Upper bound of ``n_steps``: the steps kept per environment, or the steps of a sequence.
         sequence_length: Number of steps of a sequence; 0 for transitions.
-        future: Number of steps that follow each transition; 0 for none.
+        future: Number of steps of the future of each transition; 0 for no future.
     """
 
     shape: tuple[int, ...]
@@ -32,20 +32,20 @@ class Plan(NamedTuple):
 
 
 def size(state: HostReplay) -> int:
-    """Count the steps that can be drawn, over all lanes."""
+    """Number of steps that can be sampled, over all lanes."""
     return sum(state.num_valid.tolist())
 
 
 def rewards(state: HostReplay) -> npt.NDArray[np.float32]:
-    """Rewards of the steps that can be drawn, ``[R]``."""
+    """Rewards of the steps that can be sampled, ``[R]``."""
     found: npt.NDArray[np.float32] = state.reward[~state.boundary]
     return found
 
 
 def keyed_generator() -> KeyedGenerator:
-    """Make a function from a key to a generator at the beginning of the key's random numbers.
+    """Make a function from a key to a random number generator seeded with the key.
 
-    All keys share one generator, which is reset: a new one takes five times as long.
+    All keys share one generator, which is reset, because making a generator takes five times as long.
 
     >>> at = keyed_generator()
     >>> first, other, again = (at(np.uint32([7, step])).integers(100, size=3).tolist() for step in (0, 1, 0))
@@ -75,7 +75,7 @@ def sample(
     state: HostReplay,
     numbers: DrawNumbers,
 ) -> Sample:
-    """Draw transitions or sequences; see ``Replay.sample``."""
+    """Sample transitions or sequences; see ``Replay.sample``."""
     n = check_steps(numbers.n_steps, plan.most, in_sequence=plan.sequence_length > 0)
     discount = check_unit("discount", numbers.discount)
     exponent = check_unit("importance_exponent", numbers.importance_exponent)
@@ -95,10 +95,10 @@ def gather(
 
 
 def update_priorities(state: HostReplay, rows: Array, priorities: Array, *, exponent: float) -> HostReplay:
-    """Set the priorities of drawn steps; see ``Replay.update_priorities``."""
+    """Set the priorities of sampled steps; see ``Replay.update_priorities``."""
     if not state.priorities:
         raise ValueError(
-            "state: got a replay without priorities. Make it with priority_exponent=1.0, or with a lower exponent."
+            "state: got a replay without priorities; expected one. Make it with a priority_exponent, for example 1.0."
         )
     number = len(state.boundary)
     rows, values = check_priorities(rows, priorities, number)
@@ -116,38 +116,38 @@ def update_priorities(state: HostReplay, rows: Array, priorities: Array, *, expo
 def _draw(
     generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...], exponent: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Start rows and their weights, by priority if there is any."""
+    """Sample start rows and their importance weights: by priority if any priority is positive, else uniformly."""
     if state.priorities:
         sum_tree.refresh(state.priorities)
         if total := sum_tree.total(state.priorities):
-            # One number in each of the B slices that a batch divides the sum into.
+            # One number in each of B equal intervals of the sum.
             mass = generator.random(shape)
             mass += np.arange(shape[-1])
             mass *= total / shape[-1]
             rows, values = sum_tree.find(state.priorities, mass.reshape(-1))
-            # P is the priority by the sum of all; that sum and N are the same in all of a batch, and cancel.
+            # P is priority / sum. The sum and N are equal for all rows of a batch, so they cancel in the weights.
             values = values.reshape(shape)
             weights: npt.NDArray[np.floating] = (np.minimum.reduce(values, axis=-1, keepdims=True) / values) ** exponent
             return rows.reshape(shape), weights.astype(np.float32)
     weights = np.empty(shape, np.float32)
-    weights.fill(1.0)  # np.ones takes a microsecond more
+    weights.fill(1.0)  # a microsecond faster than np.ones
     if not len(state.sequence_start):
         return _uniform_rows(generator, state, shape), weights
     starts = state.sequence_start.nonzero()[0]
     if not len(starts):
-        raise ValueError("state: got a replay without a sequence to draw; expected at least one. Add steps first.")
+        raise ValueError("state: got a replay without sequences; expected at least one. Add steps first.")
     return starts[generator.integers(len(starts), size=shape)], weights
 
 
 def _uniform_rows(generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Start rows, uniform over all of them: uniform over all live rows, redrawn where it hit a boundary.
+    """Sample start rows uniformly, by rejection: sample uniformly over written rows, and resample boundaries.
 
-    Lanes may have different numbers of live rows; all are drawn up to the longest, where the others have boundaries.
-    Where lanes advance together, by one or two rows a step, at least a quarter of the hits are starts (C >= 3, and
-    more than that where rows are kept for the history of stacks).
+    Lanes may have different numbers of written rows. Rows are sampled up to the largest number, because the unwritten
+    rows of the other lanes are boundaries. If all lanes advance together, by one or two rows a step, at least a quarter
+    of the sampled rows are starts (for ``C >= 3``, and more than 3 if rows are kept for the history of stacks).
     """
     if size(state) == 0:
-        raise ValueError("state: got a replay without a step to draw; expected at least one. Add steps first.")
+        raise ValueError("state: got a replay without steps; expected at least one. Add steps first.")
     num_envs = len(state.head)
     per_lane = len(state.boundary) // num_envs
     span = min(max(state.written.tolist()), per_lane)

@@ -1,4 +1,4 @@
-"""Writes to the host replay: steps added, episodes closed."""
+"""Writes to the host replay: adding steps and closing episodes."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def add(state: HostReplay, step: Step, valid: npt.NDArray[np.bool_] | None = Non
 def _add_some(
     state: HostReplay, step: Step, extras: list[tuple[npt.NDArray[Any], Array]], lanes: npt.NDArray[np.bool_]
 ) -> HostReplay:
-    """``add`` for some of the lanes, as when a vector environment spends a step on resetting the others."""
+    """``add`` for some of the lanes, for example if a vector environment uses a step to reset the others."""
     starts = lane_starts(len(state.head), len(state.boundary) // len(state.head))
     at = (state.head + starts)[lanes]
     fields = (
@@ -73,17 +73,17 @@ def _add_some(
 
 
 def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
-    """Rows that the next ``count`` rows opened in each lane overwrite, of those that were written before.
+    """Written rows that will be overwritten when ``count`` more rows are opened in each lane.
 
-    With ``count`` at least the number of rows opened since, the observations of these rows at an earlier time bring the
-    file of the observations back to that time.
+    A copy of the observations in these rows can restore the file of the observations to its present content, as long as
+    at most ``count`` rows of each lane have been opened since.
 
     Args:
-        state: the replay; unchanged.
-        count: Number of rows to be opened in each lane; a step takes one, and one more where it ends an episode.
+        state: State of the replay; unchanged.
+        count: Number of rows to be opened in each lane. A step opens one row, and two if it ends an episode.
 
     Returns:
-        ``[R]`` int64, indices of the replay's flat arrays.
+        Indices ``[R]`` int64 into the flat arrays of the replay.
 
     >>> import jax
     >>> from polyak.replay import EnvironmentSpec, host
@@ -97,14 +97,14 @@ def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
 
 
 def rows_ahead(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
-    """Rows that the next ``count`` rows opened in each lane take, ``[R]`` int64; the open ones are among them."""
+    """Next ``count`` rows of each lane, beginning with the open row, ``[R]`` int64."""
     per_lane = len(state.boundary) // len(state.head)
     ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane
     return (ahead + lane_starts(len(state.head), per_lane)[:, None]).ravel()
 
 
 def is_written(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether each of some rows was ever written, ``[R]`` bool."""
+    """Return whether each row has been written, ``[R]`` bool."""
     lanes, places = np.divmod(rows, len(state.boundary) // len(state.head))
     written: npt.NDArray[np.bool_] = places < state.written[lanes]
     return written

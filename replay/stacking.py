@@ -1,4 +1,4 @@
-"""Stacks of frames for acting, as the replay draws them: ``(H, W, stack)``, the oldest frame first."""
+"""Frame stacks for acting, equal to those that the replay samples: ``(H, W, stack)``, oldest frame first."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from .types import Array
 
 
 def init(frame: Array, num_envs: int, stack: int) -> npt.NDArray[np.generic]:
-    """Make stacks of zeros, to be pushed to before they are read.
+    """Make frame stacks of zeros. Call ``push`` before reading them.
 
     Args:
-        frame: array or ``jax.ShapeDtypeStruct`` of one frame of one environment, ``(H, W)`` or ``(H, W, 1)``.
+        frame: Array or ``jax.ShapeDtypeStruct`` of one frame of one environment, ``(H, W)`` or ``(H, W, 1)``.
         num_envs: Number of environments, ``N``.
         stack: Number of frames.
 
     Returns:
-        ``[N, H, W, stack]`` in the frame's dtype.
+        Stacks ``[N, H, W, stack]`` in the dtype of the frame.
 
     Raises:
-        ValueError: if frames have another shape, or a count is not an integer of 1 or more.
+        ValueError: If frames have another shape, or a count is not an integer >= 1.
 
     >>> import jax
     >>> init(jax.ShapeDtypeStruct((84, 84, 1), np.uint8), num_envs=2, stack=4).shape
@@ -33,19 +33,19 @@ def init(frame: Array, num_envs: int, stack: int) -> npt.NDArray[np.generic]:
 
 
 def push(frames: Array, observation: Array, first: Array) -> Array:
-    """Append one frame to each stack; NumPy in, NumPy out; JAX in, JAX out.
+    """Append one frame to each stack. NumPy arrays give a NumPy array, JAX arrays a JAX array.
 
     Args:
-        frames: ``[N, H, W, stack]`` from ``init`` or from here; unchanged.
-        observation: ``[N, H, W]`` or ``[N, H, W, 1]``, newest frame of every environment.
-        first: ``[N]`` bool, whether the frame is the first of its episode, and is repeated before it.
+        frames: Stacks ``[N, H, W, stack]`` from ``init`` or ``push``; unchanged.
+        observation: Newest frame of every environment, ``[N, H, W]`` or ``[N, H, W, 1]``.
+        first: Whether each frame is the first of its episode, ``[N]`` bool. The first frame fills the whole stack.
 
     Returns:
-        ``[N, H, W, stack]``, a fresh array equal to the one the replay draws for the same step.
+        New array ``[N, H, W, stack]``, equal to the stacks that the replay samples for this step.
 
     Raises:
-        TypeError: if ``observation`` is no array, or its dtype is of another kind than that of the frames.
-        ValueError: if its shape differs from the frames'.
+        TypeError: If ``observation`` is not an array, or its dtype is not of the kind of the frames' dtype.
+        ValueError: If the shape of ``observation`` does not match the frames.
 
     >>> frames = init(np.zeros((1, 1), np.uint8), num_envs=1, stack=3)
     >>> for number, first in ((1, True), (2, False), (9, True), (10, False)):
@@ -63,7 +63,7 @@ def push(frames: Array, observation: Array, first: Array) -> Array:
         newest = jnp.asarray(observation, frames.dtype)[..., None]
         after = jnp.concatenate([frames[..., 1:], newest], axis=-1)
         return jnp.where(jnp.expand_dims(first, (1, 2, 3)), newest, after)
-    before = np.moveaxis(frames, -1, 1)  # in memory the frames of a stack lie one after the other
+    before = np.moveaxis(frames, -1, 1)  # the frames of a stack are contiguous in memory
     stacks: npt.NDArray[Any] = np.empty(before.shape, before.dtype)
     stacks[:, :-1] = before[:, 1:]
     stacks[:, -1] = observation

@@ -1,11 +1,11 @@
-"""Sums over many numbers that change, and draws in proportion to them: a wide tree in NumPy arrays.
+"""Sum tree over priorities with 16 children per node, in NumPy arrays, for prioritized sampling.
 
-Every sum is that of its 16 children, recomputed when one of them has changed, never by adding a difference: nothing
-drifts, however often leaves change. A leaf that is assigned only marks the sum above it as stale; ``refresh`` makes
-all stale sums at once, so that leaves may change many times between two draws.
+Every sum is recomputed from its 16 children and never updated by a difference, so rounding errors do not accumulate.
+Assigning a leaf only marks the sum above it as stale. ``refresh`` recomputes all stale sums, so leaves may change many
+times between two samples.
 
-A draw goes down from prefix sums of the topmost level, all draws of a batch together: a handful of NumPy calls a level,
-and two levels under the topmost for a million leaves.
+Sampling descends from the prefix sums of the top level, for all rows of a batch together. It takes a few NumPy calls
+for each level; a million leaves have two levels below the top.
 """
 
 import functools
@@ -16,22 +16,23 @@ import numpy.typing as npt
 
 _SHIFT = 4
 _BRANCHES = 1 << _SHIFT
-_UP_TO = np.triu(np.ones((_BRANCHES, _BRANCHES)))  # a row times this is its running sum
-_TOP = 1 << 12  # as many prefix sums as cost about what going down one more level does
+_UP_TO = np.triu(np.ones((_BRANCHES, _BRANCHES)))  # row @ _UP_TO is the cumulative sum of the row
+_TOP = 1 << 12  # prefix sums of so many entries cost about as much as a further level
 
-# NumPy's annotations of these refuse what they take.
+# The type annotations of these NumPy functions reject valid arguments.
 _sum: Any = np.add.reduce
 _least: Any = np.minimum.reduce
 
 
 class SumTree(NamedTuple):
-    """A pytree of arrays. Made by ``init``, written by ``assign``, brought up to date by ``refresh``.
+    """Sum tree, a pytree of arrays. Made by ``init``, written by ``assign``, recomputed by ``refresh``.
 
     Attributes:
-        leaves: float64, as many as were asked for, and zeros so that every sum has 16.
-        sums: level by level upwards, float64: sums of 16 leaves, of 16 of those, and so on.
-        prefix: float64, 0 and then sums over the topmost of these levels (leaves included) up to and with each entry.
-        stale: bool, one for 16 leaves, whether one of them was assigned since the last refresh.
+        leaves: Leaves, float64, padded with zeros so that every sum has 16 children.
+        sums: Sums of each level from bottom to top, float64: sums of 16 leaves, sums of 16 of these sums, and so on.
+        prefix: Cumulative sums of the top level, float64, beginning with 0. The leaves are the top level if there are
+            no sums.
+        stale: Whether a leaf of each group of 16 was assigned since the last refresh, bool.
     """
 
     leaves: npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ class SumTree(NamedTuple):
 
 
 def _sizes(number: int) -> list[int]:
-    """Entries of each level, leaves first: so many that every entry above them has all of its 16."""
+    """Number of entries of each level, leaves first, padded so that every entry above has 16 children."""
     levels, top = 0, number
     while top > _TOP:
         levels, top = levels + 1, -(-top // _BRANCHES)
@@ -51,7 +52,7 @@ def _sizes(number: int) -> list[int]:
 
 
 def nbytes(number: int) -> int:
-    """Bytes of a tree over ``number`` leaves.
+    """Number of bytes of a tree over ``number`` leaves.
 
     >>> nbytes(1_000_000)
     8626664
@@ -61,7 +62,7 @@ def nbytes(number: int) -> int:
 
 
 def init(number: int) -> SumTree:
-    """Make a tree over ``number`` leaves of 0, one or more.
+    """Make a tree over ``number`` >= 1 leaves, all 0.
 
     >>> tree = init(100)
     >>> tree.leaves.shape, tree.sums, total(tree)
@@ -73,12 +74,12 @@ def init(number: int) -> SumTree:
 
 
 def assign(tree: SumTree, index: int | npt.NDArray[np.int64], values: float | npt.NDArray[np.float64]) -> None:
-    """Set leaves, in place. Nothing is checked.
+    """Set leaves, in place, without checks.
 
     Args:
-        tree: consumed, as it is written in place.
-        index: which leaves; of one that is named twice the last value counts.
-        values: finite numbers of 0 or more, whose sum over all leaves is finite too.
+        tree: Tree, changed in place.
+        index: Indices of the leaves. If an index is repeated, its last value is used.
+        values: Finite numbers >= 0; the sum over all leaves must be finite too.
 
     >>> tree = init(100)
     >>> assign(tree, np.array([3, 5, 3]), np.array([1.0, 2.0, 4.0]))
@@ -91,7 +92,7 @@ def assign(tree: SumTree, index: int | npt.NDArray[np.int64], values: float | np
 
 
 def refresh(tree: SumTree) -> None:
-    """Bring the sums up to date, in place.
+    """Recompute all stale sums, in place.
 
     >>> tree = init(100)
     >>> assign(tree, 7, 0.5)
@@ -119,15 +120,15 @@ def total(tree: SumTree) -> float:
 
 
 def find(tree: SumTree, mass: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Find the leaves over which the running sum of all leaves passes ``mass``; never a leaf of 0.
+    """Find the leaf at which the cumulative sum of the leaves exceeds ``mass``; a leaf of 0 is never found.
 
     Args:
-        tree: refreshed, with a total above 0; not changed.
-        mass: ``[K]`` float64, from 0 to the total.
+        tree: Refreshed tree with a total above 0; unchanged.
+        mass: Numbers ``[K]`` float64, from 0 to the total.
 
     Returns:
-        ``[K]`` int64 which leaves, and ``[K]`` float64 their values. For ``mass`` uniform in [0, total) each leaf is
-        found in proportion to its value.
+        Indices of the leaves, ``[K]`` int64, and their values, ``[K]`` float64. If ``mass`` is uniform in [0, total),
+        the probability of a leaf is proportional to its value.
 
     >>> tree = init(100)
     >>> assign(tree, np.array([3, 5]), np.array([4.0, 2.0]))
@@ -139,15 +140,15 @@ def find(tree: SumTree, mass: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.i
     index = _descend(tree, mass)
     values = tree.leaves.take(index)
     if _least(values) == 0:
-        # What rounding left of a mass may be more than the node below has. Some 1e-16 of the total is lost so; it goes
-        # to the first leaf that is not 0, which is where the way of a mass of 0 ends.
+        # After rounding, the remaining mass can exceed the sum of a node, for about 1e-16 of the total. These entries
+        # are assigned to the first leaf that is not 0, which is the leaf of mass 0.
         index = np.where(values == 0, _descend(tree, np.zeros(1)), index)
         values = tree.leaves.take(index)
     return index, values
 
 
 def is_valid(tree: SumTree) -> bool:
-    """Whether every sum that is not stale is that of its parts, to the bit.
+    """Return whether every sum that is not stale equals the sum of its children, exact to the bit.
 
     >>> is_valid(init(100))
     True
@@ -157,7 +158,7 @@ def is_valid(tree: SumTree) -> bool:
         parts = _sum(below.reshape(-1, _BRANCHES), axis=1)
         if not np.array_equal(sums[current], parts[current]):
             return False
-        below, current = sums, np.ones(len(sums) // _BRANCHES, np.bool_)  # sums of sums are not put off
+        below, current = sums, np.ones(len(sums) // _BRANCHES, np.bool_)  # only the sums of leaves can be stale
     changed = not tree.sums and bool(tree.stale.any())
     return changed or np.array_equal(tree.prefix[1:], np.add.accumulate(below))
 
@@ -168,7 +169,7 @@ def _descend(tree: SumTree, mass: npt.NDArray[np.float64]) -> npt.NDArray[np.int
     before = tree.prefix.take(node)
     for level in (*tree.sums[-2::-1], tree.leaves) if tree.sums else ():
         mass = mass - before
-        running = level.reshape(-1, _BRANCHES).take(node, axis=0) @ _UP_TO  # in half the time of np.add.accumulate
+        running = level.reshape(-1, _BRANCHES).take(node, axis=0) @ _UP_TO  # twice as fast as np.add.accumulate
         child = (running > mass[:, None]).argmax(axis=1)
         node = (node << _SHIFT) + child
         if level is not tree.leaves:
@@ -178,5 +179,5 @@ def _descend(tree: SumTree, mass: npt.NDArray[np.float64]) -> npt.NDArray[np.int
 
 @functools.lru_cache(maxsize=16)
 def _row_starts(number: int) -> npt.NDArray[np.int64]:
-    """Where the rows of ``[number, 16]`` start, less one: the entry before a child is its start and the child."""
+    """Start of each row of a flat ``[number, 16]`` array minus 1, so that start + child is the entry before child."""
     return np.arange(number) * _BRANCHES - 1

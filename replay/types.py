@@ -1,7 +1,7 @@
 """Types shared by environments, agents and replays: NamedTuples of arrays, and the interface of a replay.
 
-In the shapes, ``N`` is the number of environments, ``A`` of actions, ``B`` the batch and ``...`` the shape of one
-observation. An action mask is True for each legal action; it is ``()`` where every action is always legal.
+In the shapes, ``N`` is the number of environments, ``A`` the number of actions, ``B`` the batch size and ``...`` the
+shape of one observation. An action mask is True for each legal action; it is ``()`` if every action is always legal.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, Protocol
 
 Array = Any  # np.ndarray on the host, jax.Array on the device and under a trace
 Tree = Any  # any pytree of arrays
-State = Any  # the state of a replay, a pytree of arrays
+State = Any  # state of a replay, a pytree of arrays
 
 
 class EnvironmentSpec(NamedTuple):
     """Description of an environment, from which agents and replays are made.
 
     Attributes:
-        observation: ``jax.ShapeDtypeStruct``, shape and dtype of one observation as it is stored, without a batch
-            axis: uint8 stays uint8, other numbers become float32, an element of a ``Discrete`` space a one-hot vector.
+        observation: Shape and dtype of one stored observation without a batch axis, a ``jax.ShapeDtypeStruct``. uint8
+            stays uint8, other numbers become float32, and an element of a ``Discrete`` space becomes a one-hot vector.
         num_actions: Number of actions; actions are counted from 0.
-        action_mask: Whether an action mask comes with every observation.
+        action_mask: Whether every observation has an action mask.
     """
 
     observation: Any
@@ -28,14 +28,14 @@ class EnvironmentSpec(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """Input of an agent that must act.
+    """Input of an agent's policy.
 
     Attributes:
-        observation: ``[N, ...]``, current observation, after a reset where an episode has just ended.
-        reward: ``[N]`` float32, reward that came with it; 0 at the first step of an episode.
-        first: ``[N]`` bool, whether the observation is the first of its episode (a recurrent agent resets there).
-        action_mask: ``[N, A]`` bool, actions that are legal now; ``()`` where the spec has none.
-        a_tm1: ``[N]`` int32, previous actions, arbitrary where ``first``; ``()`` for an agent without recurrent state.
+        observation: Current observation ``[N, ...]``; after the end of an episode, the observation of the reset.
+        reward: Reward before the observation, ``[N]`` float32; 0 at the first step of an episode.
+        first: Whether the observation is the first of its episode, ``[N]`` bool; a recurrent agent resets its state.
+        action_mask: Legal actions, ``[N, A]`` bool; ``()`` if the spec has no masks.
+        a_tm1: Previous action, ``[N]`` int32, arbitrary if ``first``; ``()`` for an agent without recurrent state.
     """
 
     observation: Array
@@ -46,18 +46,18 @@ class TimeStep(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of ``N`` environments, as it is added to a replay.
+    """One step of ``N`` environments, the input of ``Replay.add``.
 
     Attributes:
-        obs_tm1: ``[N, ...]``, observation before the action.
-        a_tm1: ``[N]`` int32, action, counted from 0.
-        r_t: ``[N]`` float32, reward.
-        discount_t: ``[N]`` float32, continuation of the environment: 0 at termination, else 1 (truncation included).
-        last: ``[N]`` bool, whether the episode ended with this step, by termination or by truncation.
-        obs_t: ``[N, ...]``, true next observation: at the end of an episode its last one, never that of a reset.
-        extras_tm1: tree of ``[N, ...]`` arrays that the agent keeps with the step, such as its recurrent state.
-        action_mask_tm1: ``[N, A]`` bool, actions that were legal at ``obs_tm1``; ``()`` without masks.
-        action_mask_t: ``[N, A]`` bool, actions that are legal at ``obs_t``; there may be none at a termination.
+        obs_tm1: Observation before the action, ``[N, ...]``.
+        a_tm1: Action, ``[N]`` int32, counted from 0.
+        r_t: Reward, ``[N]`` float32.
+        discount_t: Continuation of the environment, ``[N]`` float32: 0 at termination, else 1, also at truncation.
+        last: Whether the episode ended with this step, by termination or truncation, ``[N]`` bool.
+        obs_t: True next observation, ``[N, ...]``: at the end of an episode its last observation, not that of a reset.
+        extras_tm1: Tree of ``[N, ...]`` arrays that the agent stores with the step, for example its recurrent state.
+        action_mask_tm1: Legal actions at ``obs_tm1``, ``[N, A]`` bool; ``()`` without masks.
+        action_mask_t: Legal actions at ``obs_t``, ``[N, A]`` bool; all may be False at a termination.
     """
 
     obs_tm1: Array
@@ -72,22 +72,22 @@ class Step(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """n-step transition, as the losses read it (``[B, ...]``, or unbatched inside a ``vmap``).
+    """n-step transition, input of the losses (``[B, ...]``, or without ``B`` inside ``vmap``).
 
-    With ``k`` the number of steps from the drawn one to the end of its window, ``r_t = sum_i discount**i * r_i`` and
-    ``discount_t = discount**k * prod_i continuation_i`` (Sutton, 1988). A window has ``k = n`` steps unless its episode
-    ends before: at a truncation it bootstraps from the true last observation, at a termination ``discount_t`` is 0. A
-    window that reaches the newest step of its environment ends there and bootstraps from the newest observation.
+    For a window of ``k`` steps, ``r_t = sum_i discount**i * r_i`` and ``discount_t = discount**k * prod_i
+    continuation_i`` (Sutton, 1988). A window has ``k = n`` steps unless its episode ends earlier. At a truncation it
+    bootstraps from the true last observation; at a termination ``discount_t`` is 0. A window that reaches the newest
+    step of its environment ends there and bootstraps from the newest observation.
 
     Attributes:
-        obs_tm1: ``[B, ...]``, observation before the first action.
-        a_tm1: ``[B]`` int32, first action.
-        r_t: ``[B]`` float32, discounted sum of the rewards in the window.
-        discount_t: ``[B]`` float32, factor of the bootstrap value.
-        obs_t: ``[B, ...]``, observation to bootstrap from.
-        extras_tm1: tree of ``[B, ...]`` arrays, kept with the first step of the window.
-        action_mask_tm1: ``[B, A]`` bool, actions that are legal at ``obs_tm1``; ``()`` without masks.
-        action_mask_t: ``[B, A]`` bool, actions that are legal at ``obs_t``; only these may be bootstrapped from.
+        obs_tm1: Observation before the first action, ``[B, ...]``.
+        a_tm1: First action, ``[B]`` int32.
+        r_t: Discounted sum of the rewards in the window, ``[B]`` float32.
+        discount_t: Factor of the bootstrap value, ``[B]`` float32.
+        obs_t: Observation to bootstrap from, ``[B, ...]``.
+        extras_tm1: Tree of ``[B, ...]`` arrays, stored with the first step of the window.
+        action_mask_tm1: Legal actions at ``obs_tm1``, ``[B, A]`` bool; ``()`` without masks.
+        action_mask_t: Legal actions at ``obs_t``, ``[B, A]`` bool; the bootstrap value uses only these.
     """
 
     obs_tm1: Array
@@ -103,22 +103,23 @@ class Transition(NamedTuple):
 class Sequence(NamedTuple):
     """Up to ``T`` consecutive steps of one episode, padded to ``T``.
 
-    A step beyond the end of the episode, or beyond the newest step, is padding: ``valid`` is False, action, reward and
+    A step after the end of the episode, or after the newest step, is padding: ``valid`` is False, action, reward and
     discount are 0, and the last observation is repeated.
 
     Attributes:
-        obs: ``[B, T+1, ...]``, observation before each action, and the one after the last step.
-        a_tm1: ``[B, T]`` int32, action at each observation but the last.
-        r_t: ``[B, T]`` float32, reward of each step.
-        discount_t: ``[B, T]`` float32, discount of the agent; 0 for a step at which the environment terminated.
-        valid: ``[B, T]`` bool, whether each step was taken, not padded; the first always is.
-        first: ``[B]`` bool, whether the sequence begins with its episode (a recurrent agent resets there).
-        complete: ``[B]`` bool, whether the sequence has all ``T`` steps or ends with its episode; False where later
-            steps of the episode may still be added.
-        extras: tree of ``[B, ...]`` arrays, kept with the first step, such as the recurrent state.
-        action_mask: ``[B, T+1, A]`` bool, actions that are legal at each observation; ``()`` without masks.
-        n_steps: ``[B]`` int32, number of steps over which a loss sums rewards within the sequence; ``()`` where no
-            loss sums them.
+        obs: Observation before each action, and the observation after the last step, ``[B, T+1, ...]``.
+        a_tm1: Action at each observation except the last, ``[B, T]`` int32.
+        r_t: Reward of each step, ``[B, T]`` float32.
+        discount_t: Discount of the agent, ``[B, T]`` float32; 0 at a termination.
+        valid: Whether each step is a step of the episode and not padding, ``[B, T]`` bool; always True for the first.
+        first: Whether the sequence begins at the first step of its episode, ``[B]`` bool; a recurrent agent resets its
+            state.
+        complete: Whether the sequence has all ``T`` steps or ends with its episode, ``[B]`` bool; False if later steps
+            of the episode may still be added.
+        extras: Tree of ``[B, ...]`` arrays, stored with the first step, for example the recurrent state.
+        action_mask: Legal actions at each observation, ``[B, T+1, A]`` bool; ``()`` without masks.
+        n_steps: Number of steps of the n-step returns within the sequence, ``[B]`` int32; ``()`` if no loss computes
+            them.
     """
 
     obs: Array
@@ -134,14 +135,14 @@ class Sequence(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Batch that was drawn from a replay.
+    """Batch sampled from a replay.
 
     Attributes:
-        transition: drawn transitions, a ``Transition`` of ``[B, ...]``, or a ``Sequence``.
-        weights: ``[B]`` float32 importance weights; ones where draws are uniform.
-        rows: ``[B]`` integers that identify the drawn steps, for the update of their priorities.
-        future: ``Sequence`` of the next ``K`` steps from the same rows, without extras; its ``obs[:, 0]`` is the
-            observation that the transition starts from. ``()`` for a replay made with ``future=0``.
+        transition: Sampled transitions ``[B, ...]``, a ``Transition`` or a ``Sequence``.
+        weights: Importance weights ``[B]`` float32; ones if sampling is uniform.
+        rows: Integers ``[B]`` that identify the sampled steps, for ``Replay.update_priorities``.
+        future: Future, a ``Sequence`` of the next ``K`` steps from the same rows, without extras;
+            ``future.obs[:, 0]`` equals ``obs_tm1`` of the transition. ``()`` for a replay with ``future=0``.
     """
 
     transition: Any
@@ -151,10 +152,10 @@ class Sample(NamedTuple):
 
 
 class DrawNumbers(NamedTuple):
-    """Numbers of a draw that may change during a run: Python or NumPy numbers on the host, or traced ones.
+    """Numbers of one sample that may change during a run; Python or NumPy numbers on the host, or traced numbers.
 
     Attributes:
-        n_steps: Number of steps that a transition spans at most, or over which a loss sums within a sequence.
+        n_steps: Number of steps of an n-step transition, or of the n-step returns within a sequence.
         discount: Discount of the agent for one step, in [0, 1].
         importance_exponent: Exponent of the importance weights, in [0, 1]; not read by a uniform replay.
     """
@@ -169,7 +170,7 @@ class Nbytes(NamedTuple):
 
     Attributes:
         memory: Number of bytes in memory.
-        file: Number of bytes in the file of the observations; 0 without one.
+        file: Number of bytes in the file of the observations; 0 without a file.
     """
 
     memory: int
@@ -183,12 +184,15 @@ class Init(Protocol):
         """Make an empty replay.
 
         Args:
-            reopen: Whether to keep the observations in the file of an earlier replay of the same arguments; the caller
-                restores the other arrays.
+            reopen: Whether to keep the observations in the file of an earlier replay made with equal arguments; the
+                caller restores the other arrays.
+
+        Returns:
+            State of the replay.
 
         Raises:
-            ValueError: if the arrays exceed the memory that is available, or the observations the space on the disk; if
-                the file's folder does not exist, or the file to reopen is missing or of another size.
+            ValueError: If the arrays exceed the available memory, the observations exceed the free space on the disk,
+                the folder of the file does not exist, or the file to reopen is missing or of another size.
         """
 
 
@@ -198,21 +202,22 @@ class Add(Protocol):
     def __call__(self, state: State, step: Step, valid: Array | None = None) -> State:
         """Add one step of every environment; consumes ``state``.
 
-        Within an episode ``obs_tm1`` must be the ``obs_t`` of the step before, because both are stored once. Where an
-        environment was restarted in between, call ``end_episode`` first.
+        Within an episode, ``obs_tm1`` must equal ``obs_t`` of the previous step, because the two are stored once. If an
+        environment was restarted between two steps, call ``end_episode`` first.
 
         Args:
-            state: the replay.
-            step: one step of all ``N`` environments; numbers may be wider than stored (float64 rewards).
-            valid: ``[N]`` bool, whether each environment was stepped; other entries of ``step`` are ignored. None: all.
+            state: State of the replay.
+            step: One step of all ``N`` environments; dtypes may be wider than stored (float64 rewards).
+            valid: Whether each environment was stepped, ``[N]`` bool; other entries of ``step`` are ignored. None if
+                all were stepped.
 
         Returns:
-            The replay with the step; its ``obs_t`` can be drawn at once.
+            State of the replay with the step, whose ``obs_t`` can be sampled immediately.
 
         Raises:
-            TypeError: if a field is no array, or its dtype cannot be stored without changing its kind (float in uint8).
-            ValueError: if a field's shape or the structure of the extras differs from what the replay was made for.
-                Nothing has been written then.
+            TypeError: If a field is not an array, or storing it would change the kind of its dtype (float in uint8).
+            ValueError: If the shape of a field or the structure of the extras differs from that of the replay. The
+                state is unchanged.
         """
 
 
@@ -220,24 +225,24 @@ class Draw(Protocol):
     """Interface of ``Replay.sample``."""
 
     def __call__(self, key: Array, state: State, numbers: DrawNumbers) -> Sample:
-        """Draw a batch with replacement, as fresh arrays; a function of its arguments alone.
+        """Sample a batch with replacement, as new arrays; the result depends only on the arguments.
 
-        Draws are uniform, or proportional to priorities: ``P(i) = p_i / sum_j p_j``, one in each of ``B`` equal slices
-        of the sum, with weight ``(N * P(i)) ** -importance_exponent`` for ``N`` steps, divided by the largest weight of
-        its batch (Schaul et al., 2016, https://arxiv.org/abs/1511.05952, sections 3.3 and 3.4, appendix B.2.1). Where
-        every priority is 0, draws are uniform.
+        Sampling is uniform or proportional to priorities, ``P(i) = p_i / sum_j p_j``, with one sample in each of ``B``
+        equal intervals of the sum. The importance weight is ``(N * P(i)) ** -importance_exponent`` for ``N`` steps,
+        divided by the largest weight of the batch (Schaul et al., 2016, https://arxiv.org/abs/1511.05952, sections 3.3
+        and 3.4, appendix B.2.1). If every priority is 0, sampling is uniform.
 
         Args:
-            key: ``[2]`` to ``[4]`` uint32 words, such as the raw data of the run's key followed by the learner step.
-            state: the replay; unchanged, except that sums of priorities may be brought up to date in place.
-            numbers: numbers of this draw.
+            key: Words ``[2]`` to ``[4]`` uint32, for example the data of the run's key followed by the learner step.
+            state: State of the replay; unchanged, except that stale sums of priorities may be recomputed in place.
+            numbers: Numbers of this sample.
 
         Returns:
-            Transitions or sequences ``[B, ...]``, or ``[num_batches, B, ...]``.
+            Sample of transitions or sequences ``[B, ...]``, or ``[num_batches, B, ...]``.
 
         Raises:
-            TypeError: if ``key`` is no array of uint32.
-            ValueError: if the shape of ``key`` or a number is out of its range, or there is nothing to draw.
+            TypeError: If ``key`` is not an array of uint32.
+            ValueError: If ``key`` has another shape, a number is out of range, or the replay has no steps to sample.
         """
 
 
@@ -245,21 +250,25 @@ class UpdatePriorities(Protocol):
     """Interface of ``Replay.update_priorities``."""
 
     def __call__(self, state: State, rows: Array, priorities: Array) -> State:
-        """Set the priorities of drawn steps; consumes ``state``.
+        """Set the priorities of sampled steps; consumes ``state``.
 
         The stored value is ``priority ** priority_exponent`` (Schaul et al., 2016, equation 1; ``0 ** 0`` is 1). A step
-        that was overwritten since it was drawn is skipped. A step with priority 0 is not drawn any more, unless all
+        that was overwritten after it was sampled is skipped. A step with priority 0 is not sampled again, unless all
         priorities are 0.
 
         Args:
-            state: a prioritized replay.
-            rows: integers of any shape, ``Sample.rows`` of a draw.
-            priorities: numbers of the same shape, such as absolute TD errors. The last one of repeated rows counts.
+            state: State of a prioritized replay.
+            rows: Rows to update, ``Sample.rows``, integers of any shape.
+            priorities: Numbers of the shape of ``rows``, for example absolute TD errors. If a row is repeated, its last
+                priority is used.
+
+        Returns:
+            State of the replay with the priorities.
 
         Raises:
-            TypeError: if ``rows`` are no integers.
-            ValueError: if a priority is negative, not finite or too large to be summed, the shapes differ, or the
-                replay is not prioritized. Nothing has been changed then.
+            TypeError: If ``rows`` are not integers.
+            ValueError: If a priority is negative, not finite or too large to be summed, the shapes differ, or the
+                replay is not prioritized. The state is unchanged.
         """
 
 
@@ -269,34 +278,37 @@ class EndEpisode(Protocol):
     def __call__(self, state: State, lanes: Array) -> State:
         """Close the current episode of some environments as truncated; consumes ``state``.
 
-        For an environment that was restarted without an end of its episode: its newest observation becomes the true
-        last one. Environments without a step in their current episode are unchanged.
+        Call it for an environment that was restarted before its episode ended: the newest observation becomes the true
+        last observation. Environments without a step in their current episode are unchanged.
 
         Args:
-            state: the replay.
-            lanes: ``[N]`` bool, whether to close each environment's episode.
+            state: State of the replay.
+            lanes: Whether to close the episode of each environment, ``[N]`` bool.
+
+        Returns:
+            State of the replay with the closed episodes.
 
         Raises:
-            TypeError: if ``lanes`` is no bool array.
-            ValueError: if it has another shape.
+            TypeError: If ``lanes`` is not a bool array.
+            ValueError: If ``lanes`` has another shape.
         """
 
 
 class Replay(NamedTuple):
-    """Replay as a value: pure functions of a state, with the hyper-parameters bound by a maker such as ``host.make``.
+    """Functions of a replay state, with the hyper-parameters bound by a maker (``host.make``).
 
     Functions that consume a state may write into its arrays; use the state that they return.
 
     Attributes:
-        init: function ``(reopen=False) -> state``.
-        add: function ``(state, step, valid=None) -> state``.
-        sample: function ``(key, state, numbers) -> Sample``.
-        update_priorities: function ``(state, rows, priorities) -> state``.
-        end_episode: function ``(state, lanes) -> state``.
-        size: function ``(state) -> number of steps`` that can be drawn, over all environments.
-        rewards: function ``(state) -> [R] float32``, rewards of these steps in no particular order.
-        sample_spec: function ``() -> Sample`` of ``jax.ShapeDtypeStruct``, with the dtypes that a compiled program
-            receives: JAX turns int64 into int32 where 64-bit types are off.
+        init: Function ``(reopen=False) -> state``.
+        add: Function ``(state, step, valid=None) -> state``.
+        sample: Function ``(key, state, numbers) -> Sample``.
+        update_priorities: Function ``(state, rows, priorities) -> state``.
+        end_episode: Function ``(state, lanes) -> state``.
+        size: Function ``(state) -> number``, the number of steps that can be sampled, over all environments.
+        rewards: Function ``(state) -> [R] float32``, the rewards of these steps in no particular order.
+        sample_spec: Function ``() -> Sample`` of ``jax.ShapeDtypeStruct``, with the dtypes that a compiled program
+            receives: JAX converts int64 to int32 if 64-bit types are off.
         nbytes: Sizes of the state in bytes.
     """
 

@@ -1,7 +1,7 @@
-"""polyak.updates: what becomes of parameters.
+"""polyak.updates: parameter updates, which are optimizer steps and target networks.
 
-The target core: three verbs with optax's signatures, rules as data, slow copies as state, and the learner that moves
-them. It knows no network and no agent, and needs jax and optax alone.
+The package has three update functions with optax's signatures, target rules as data, target states as pytrees, and the
+learner, which updates parameters and targets. It depends on jax and optax only, and on no other package of polyak.
 """
 
 from . import diagnostics, target

@@ -1,4 +1,4 @@
-"""How far the slow copy is behind: what a run logs of its targets."""
+"""Diagnostics of target networks: parameter distance and learner steps since the last update."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from .target import TargetState
 
 
 def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
-    """The Euclidean norm of online minus target parameters, over all floating-point leaves: a float32 scalar.
+    """Euclidean norm of online minus target parameters over all floating-point leaves, a float32 scalar.
 
     >>> from polyak.updates import periodic
     >>> from polyak.updates.target import init
@@ -29,16 +29,16 @@ def target_distance(rule: Rule, params: Tree, target: TargetState) -> jax.Array:
 def distances(
     targets: Mapping[str, Target], params: Tree, target_states: Mapping[str, TargetState]
 ) -> dict[str, jax.Array]:
-    """The distance of every named target (:func:`target_distance`), and of every part of one.
+    """Distances (:func:`target_distance`) of every named target and of every part of a target.
 
     Args:
         targets: Mapping from name to target.
-        params: Online parameters of the learner, of which each target selects its own.
+        params: Online parameters of the learner, before the selection of each target.
         target_states: Mapping from name to the state of the target, as in ``LearnerState.targets``.
 
     Returns:
-        Mapping from ``name``, for all leaves of a target, and ``name/prefix``, for those of a part, to a float32
-        scalar. A part under ``none`` has distance 0.
+        Mapping to float32 scalars, with the keys ``name`` for all leaves of a target and ``name/prefix`` for the
+        leaves of a part. A part with the rule ``none`` has distance 0.
 
     >>> from polyak.updates import init_targets, none, partition, periodic
     >>> targets = {"q": Target(partition(periodic(500), {"head": periodic(100), "torso": none()}))}
@@ -61,9 +61,9 @@ def distances(
 
 
 def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
-    """Learner steps since the last multiple of the period (since the beginning, if frozen): a uint32 scalar.
+    """Number of learner steps since the last multiple of the period (since step 0 if frozen), a uint32 scalar.
 
-    That is when the rule last fired, where it is updated after every learner step.
+    If the target is updated after every learner step, the rule last fired at that multiple.
 
     >>> from polyak.updates import periodic
     >>> from polyak.updates.target import TargetState
@@ -77,15 +77,15 @@ def steps_since_update(rule: TargetRule, target: TargetState) -> jax.Array:
 def steps_since_updates(
     targets: Mapping[str, Target], target_states: Mapping[str, TargetState]
 ) -> dict[str, jax.Array]:
-    """The learner steps since the rule of every named target, and of every part of one, last fired.
+    """Numbers of learner steps since the rules of every named target and of every part of a target last fired.
 
     Args:
         targets: Mapping from name to target.
         target_states: Mapping from name to the state of the target, as in ``LearnerState.targets``.
 
     Returns:
-        Mapping from ``name``, for the main rule of a target, and ``name/prefix``, for the rule of a part, to a uint32
-        scalar (see :func:`steps_since_update`). It is 0 under ``none``.
+        Mapping to uint32 scalars (see :func:`steps_since_update`), with the keys ``name`` for the main rule of a
+        target and ``name/prefix`` for the rule of a part. The number is 0 for the rule ``none``.
 
     >>> from polyak.updates import none, partition, periodic
     >>> targets = {"q": Target(partition(periodic(500), {"head": periodic(100), "torso": none()}))}
@@ -101,7 +101,7 @@ def steps_since_updates(
 
 
 def gradient_norm(gradients: Tree) -> jax.Array:
-    """The Euclidean norm of a tree of gradients (``optax.tree.norm``).
+    """Euclidean norm of a tree of gradients (``optax.tree.norm``).
 
     >>> float(gradient_norm({"w": jnp.array([3.0, 4.0])}))
     5.0
@@ -110,7 +110,7 @@ def gradient_norm(gradients: Tree) -> jax.Array:
 
 
 def _gaps(rule: Rule, params: Tree, target: TargetState) -> list[jax.Array | None]:
-    """Online minus target of each leaf in float32; None for those that are copied and not averaged."""
+    """Online minus target leaves in float32; None for each leaf that is copied and not averaged."""
     slow, _ = target_module.read(rule, params, target)
     return [
         new.astype(jnp.float32) - old.astype(jnp.float32) if is_averaged(new) else None

@@ -1,4 +1,4 @@
-"""The learner: the one place where optimizer, parameters and targets move, in that order."""
+"""Learner: updates the optimizer state, then the parameters, then the targets."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,21 +16,21 @@ from .target import TargetState
 
 
 class Variables(NamedTuple):
-    """What a network is applied with: its parameters and its module state (empty for stateless networks)."""
+    """Parameters and module state of a network; the module state is empty for stateless networks."""
 
     params: Tree
     state: Tree = ()
 
 
 class LossOutput(NamedTuple):
-    """What a loss returns beside its value.
+    """Auxiliary output of a loss.
 
     Attributes:
-        state: the online module state after the forward pass; empty for stateless networks.
-        target_state: target name to its module state after the target's own forward pass, for targets whose module
-            state is ``"own"``.
-        priorities: ``[B]``, the new priorities of the batch's rows; empty for an agent that has none.
-        metrics: name to scalar.
+        state: Online module state after the forward pass; empty for stateless networks.
+        target_state: Mapping from the name of a target whose module state is ``"own"`` to its module state after its
+            own forward pass.
+        priorities: New priorities ``[B]`` of the rows in the batch; empty for an agent without priorities.
+        metrics: Mapping from name to scalar.
     """
 
     state: Tree = ()
@@ -40,12 +40,12 @@ class LossOutput(NamedTuple):
 
 
 class Loss(Protocol):
-    """A loss over a batch; called under ``jit`` and differentiated with respect to ``params``."""
+    """Loss over a batch; called under ``jit`` and differentiated with respect to ``params``."""
 
     def __call__(
         self, key: jax.Array, params: Tree, state: Tree, targets: Mapping[str, Variables], batch: Any
     ) -> tuple[jax.Array, LossOutput]:
-        """Returns the scalar loss and what goes with it; the key is consumed."""
+        """Return the scalar loss and its auxiliary output; the key is consumed."""
 
 
 def _everything(tree: Tree) -> Tree:
@@ -53,13 +53,14 @@ def _everything(tree: Tree) -> Tree:
 
 
 class Target(NamedTuple):
-    """A named target of a learner: a selection of the online tree, and the rule it moves under.
+    """Target of a learner: its rule, and the part of the online parameters that it copies.
 
     Attributes:
-        rule: the rule, or a :class:`Partition`.
-        select: picks the part of the online parameters (and of the module state) that the target is a copy of.
-        module_state: ``"copied"``: the online module state is copied whenever the rule fires (as SB3 does);
-            ``"own"``: it comes from the target's own forward pass, through ``LossOutput.target_state`` (as in BYOL).
+        rule: Rule of the target, a ``TargetRule`` or a :class:`Partition`.
+        select: Function from the online parameters (or the online module state) to the part that the target copies.
+        module_state: Source of the target's module state. ``"copied"``: the online module state, copied whenever the
+            rule fires (as in SB3). ``"own"``: the target's own forward pass, through ``LossOutput.target_state`` (as in
+            BYOL).
     """
 
     rule: Rule
@@ -68,13 +69,13 @@ class Target(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-    """All that a learner carries; a pytree, to be donated.
+    """State of a learner, a pytree that can be donated.
 
     Attributes:
-        params: the online parameters.
-        state: the online module state; empty for stateless networks.
-        optimizer_state: the state of the optax optimizer.
-        targets: name to target.
+        params: Online parameters.
+        state: Online module state; empty for stateless networks.
+        optimizer_state: State of the optax optimizer.
+        targets: Mapping from the name of a target to its state.
     """
 
     params: Tree
@@ -84,13 +85,13 @@ class LearnerState(NamedTuple):
 
 
 class LearnOutput(NamedTuple):
-    """What a learner step tells the loop.
+    """Output of a learner step, or of K learner steps in one call.
 
     Attributes:
-        priorities: ``[B]`` (``[K, B]`` after K steps in one call), or empty.
-        metrics: name to scalar (``[K]`` after K steps); ``loss`` and ``gradient_norm`` among them, and with
-            ``skip_nonfinite`` also ``skipped``, 1 where the step was undone and else 0. Those of a skipped step are as
-            they were measured: they may be NaN.
+        priorities: New priorities ``[B]`` (``[K, B]`` after K steps), or empty.
+        metrics: Mapping from name to scalar (``[K]`` after K steps), including ``loss`` and ``gradient_norm``. With
+            ``skip_nonfinite`` it also has ``skipped``, which is 1 if the step was undone and 0 otherwise. Metrics of a
+            skipped step keep their values and may be NaN.
     """
 
     priorities: Any
@@ -98,13 +99,13 @@ class LearnOutput(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Three pure functions, made by :func:`learner`; none of them is jitted.
+    """Pure functions of a learner, made by :func:`learner`. The functions are not jitted.
 
     Attributes:
-        init: ``(params, state=()) -> LearnerState``.
-        step: ``(key, LearnerState, batch) -> (LearnerState, LearnOutput)``; the key is consumed.
-        steps: the same over ``K`` batches ``[K, B, ...]`` in one scan; equal to K calls of ``step`` with
-            ``jax.random.split(key, K)``.
+        init: Function ``(params, state=()) -> LearnerState``.
+        step: Function ``(key, LearnerState, batch) -> (LearnerState, LearnOutput)``; the key is consumed.
+        steps: Function with the arguments of ``step`` but ``K`` batches ``[K, B, ...]``, in one scan. Equal to K calls
+            of ``step`` with the keys ``jax.random.split(key, K)``.
     """
 
     init: Callable[..., LearnerState]
@@ -118,23 +119,24 @@ def learner(
     targets: Mapping[str, Target],
     skip_nonfinite: bool = False,
 ) -> Learner:
-    """Makes a learner: gradient, ``optimizer.update``, ``apply_updates``, then every target's update.
+    """Make a learner, whose step is: gradient, ``optimizer.update``, ``apply_updates``, update of every target.
 
-    With ``skip_nonfinite``, a step whose loss, gradient norm, parameters or module state are NaN or infinite leaves
-    the whole state as it was, to the bit: parameters, module state, optimizer state, and of every target the copy and
-    the count, so that no target moves and a period counts the steps that were kept. The priorities of its batch are 0
-    where they are not finite. (``optax.apply_if_finite`` looks at the gradients and guards the optimizer alone: module
-    state and targets would go on, and after a number of such steps in a row it lets them through.)
+    With ``skip_nonfinite``, a step is undone if its loss, gradient norm, parameters or module state contain NaN or
+    infinity. Parameters, module state, optimizer state and the parameters and counts of all targets then keep their
+    values, exact to the bit, so a period counts only the steps that were kept. Priorities of the batch that are not
+    finite become 0. (``optax.apply_if_finite`` checks only the gradients and skips only the optimizer's update: module
+    state and targets are still updated. After a number of consecutive errors it applies the updates.)
 
     Args:
-        loss: ``loss(key, params, state, targets, batch) -> (loss, LossOutput)``.
-        optimizer: an optax optimizer.
-        targets: name to target; the loss gets them, under stop-gradient, as :class:`Variables` by the same names.
-        skip_nonfinite: whether a step that is not finite is undone, and counted in the metric ``skipped``.
+        loss: Function ``(key, params, state, targets, batch) -> (loss, LossOutput)``.
+        optimizer: Optax optimizer.
+        targets: Mapping from name to target. The loss receives a mapping from the same names to :class:`Variables`,
+            under stop-gradient.
+        skip_nonfinite: Whether to undo a step that is not finite, and to report it in the metric ``skipped``.
 
     Raises:
-        ValueError: a target's ``module_state`` is neither ``"copied"`` nor ``"own"``, or a rule is out of range; at
-            the first step, a module state that the loss did not return, or a loss that is no scalar.
+        ValueError: If the ``module_state`` of a target is neither ``"copied"`` nor ``"own"``, or a rule is out of
+            range. At the first step, if the loss does not return a module state, or is not a scalar.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from polyak.updates import LossOutput, Target, learner, periodic
@@ -180,7 +182,7 @@ def learner(
                 f"LossOutput.state: got {got}; expected the module state after the forward pass, {expected}."
             )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        # The barrier keeps XLA from computing the new parameters twice, for themselves and inside the targets' update.
+        # Without the barrier, XLA computes the new parameters twice: as a result and inside the update of the targets.
         params = jax.lax.optimization_barrier(verbs.apply_updates(params, updates))
         slow = {name: _move(name, named, params, slow[name], output) for name, named in targets.items()}
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **output.metrics}
@@ -188,7 +190,7 @@ def learner(
         if not skip_nonfinite:
             return after, LearnOutput(output.priorities, metrics)
         finite = _all_finite((value, metrics["gradient_norm"], params, output.state, output.target_state))
-        # where, not cond: see polyak.updates.verbs.move.
+        # where instead of cond: see polyak.updates.verbs.move.
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner_state)
         priorities = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), output.priorities)
         return kept, LearnOutput(priorities, {**metrics, "skipped": 1 - finite.astype(jnp.float32)})
@@ -197,15 +199,18 @@ def learner(
 
 
 def init_targets(targets: Mapping[str, Target], params: Tree, state: Tree = ()) -> dict[str, TargetState]:
-    """Makes every target, as a copy of its selection of the online tree; what a learner's ``init`` does.
+    """Initialize every target as a copy of the parameters that it selects; called by the ``init`` of a learner.
 
     Args:
-        targets: name to target.
-        params: the online parameters.
-        state: the online module state.
+        targets: Mapping from name to target.
+        params: Online parameters.
+        state: Online module state.
+
+    Returns:
+        Mapping from the name of a target to its state.
 
     Raises:
-        ValueError: a part of a target matches no parameter; the message names both and lists the modules.
+        ValueError: If a part of a target matches no parameter; the message names both and lists the modules.
 
     >>> import jax.numpy as jnp
     >>> from polyak.updates import periodic
@@ -219,14 +224,14 @@ def init_targets(targets: Mapping[str, Target], params: Tree, state: Tree = ()) 
 
 
 def repeat(step: Callable[[jax.Array, Any, Any], tuple[Any, Any]]) -> Callable[[jax.Array, Any, Any], tuple[Any, Any]]:
-    """Makes one call of ``K`` learner steps from one of a single step.
+    """Make a function that runs ``K`` learner steps in one scan.
 
     Args:
-        step: ``(key, state, batch) -> (state, output)``.
+        step: Function ``(key, state, batch) -> (state, output)``.
 
     Returns:
-        ``(key, state, batches)`` with batches ``[K, B, ...]`` to ``(state, outputs)`` with outputs ``[K, ...]``; step
-        ``k`` gets ``jax.random.split(key, K)[k]``.
+        Function ``(key, state, batches) -> (state, outputs)`` with batches ``[K, B, ...]`` and outputs ``[K, ...]``.
+        Step ``k`` gets the key ``jax.random.split(key, K)[k]``.
 
     >>> import jax, jax.numpy as jnp
     >>> total, seen = repeat(lambda key, total, x: (total + x, total))(jax.random.key(0), 0, jnp.arange(4))

@@ -1,19 +1,19 @@
-"""Named targets and the parts of a target: several rules in one text.
+"""Rules of named targets and of parts of a target, and their text.
 
-``periodic:500 q/torso=none encoder=incremental:0.01`` gives the first named target (``q``) one rule, the modules of it
-whose paths begin with ``torso`` another, and the target ``encoder`` a third.
+The text ``periodic:500 q/torso=none encoder=incremental:0.01`` holds three rules: for the first target ``q``, for the
+modules of ``q`` whose paths begin with ``torso``, and for the target ``encoder``.
 
 ========================  ==========================================================================
-words of a text           meaning
+text                      meaning
 ========================  ==========================================================================
-``RULE``                  the main rule of the first named target
-``NAME=RULE``             the main rule of the target ``NAME``
-``NAME/PREFIX=RULE``      the rule of its leaves whose path is ``PREFIX`` or continues it
-``/PREFIX=RULE``          the same for the first named target
+``RULE``                  main rule of the first target
+``NAME=RULE``             main rule of the target ``NAME``
+``NAME/PREFIX=RULE``      rule of the leaves of ``NAME`` whose paths begin with ``PREFIX``
+``/PREFIX=RULE``          rule of the leaves of the first target whose paths begin with ``PREFIX``
 ========================  ==========================================================================
 
-A prefix consists of whole path components: ``torso`` matches ``torso/mlp/~/linear_0/w``, and not ``torso2/linear/w``.
-Where several prefixes match a leaf, the longest wins; where none does, the main rule holds.
+A prefix consists of whole path components: ``torso`` matches ``torso/mlp/~/linear_0/w`` but not ``torso2/linear/w``.
+If several prefixes match a leaf, the longest applies. If no prefix matches, the main rule applies.
 """
 
 import difflib
@@ -29,13 +29,13 @@ _PREFIX = re.compile(r"[^\s/=:@()]+(/[^\s/=:@()]+)*")
 
 
 class Partition(NamedTuple):
-    """A main rule and the rules of parts of the tree; it stands wherever a rule stands.
+    """Main rule and rules of parts of a tree; accepted by every function that takes a rule.
 
-    It is data, as a rule is: a pytree whose numbers may be traced. ``str(partition)`` is its text.
+    A partition is a pytree whose numbers may be traced. ``str(partition)`` is its text.
 
     Attributes:
-        main: Rule of all leaves that no part holds.
-        parts: Mapping from a prefix of the leaves' paths to their rule.
+        main: Rule of the leaves that belong to no part.
+        parts: Mapping from a prefix of leaf paths to the rule of these leaves.
     """
 
     main: TargetRule
@@ -49,15 +49,15 @@ Rule = TargetRule | Partition
 
 
 def partition(main: TargetRule, parts: Mapping[str, TargetRule]) -> Partition:
-    """Give parts of a tree rules of their own.
+    """Make a rule with separate rules for parts of a tree.
 
     Args:
-        main: Rule of all leaves that no part holds.
+        main: Rule of the leaves that belong to no part.
         parts: Mapping from a prefix of leaf paths, in whole path components (``torso/mlp``), to a rule.
 
     Raises:
-        ValueError: there are no parts, a prefix is malformed, or a rule is out of range.
-        TypeError: a rule is no ``TargetRule``.
+        ValueError: If there are no parts, a prefix is malformed, or a rule is out of range.
+        TypeError: If a rule is not a ``TargetRule``.
 
     >>> from polyak.updates import none, periodic
     >>> rule = partition(periodic(2000), {"torso": none()})
@@ -67,7 +67,9 @@ def partition(main: TargetRule, parts: Mapping[str, TargetRule]) -> Partition:
     True
     """
     if not parts:
-        raise ValueError("parts: got no rules; expected at least one. Use the main rule alone if that is meant.")
+        raise ValueError(
+            "parts: got no rules; expected at least one. For one rule for all leaves, pass the main rule alone."
+        )
     for prefix in parts:
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(
@@ -80,7 +82,7 @@ def partition(main: TargetRule, parts: Mapping[str, TargetRule]) -> Partition:
 
 
 def rules_by_part(rules: Mapping[str, Rule]) -> dict[str, TargetRule]:
-    """Flatten named rules: ``name`` for a main rule and ``name/prefix`` for the rule of a part.
+    """Flatten named rules to one mapping: key ``name`` for a main rule, ``name/prefix`` for the rule of a part.
 
     Args:
         rules: Mapping from a target's name to its rule or partition.
@@ -98,13 +100,13 @@ def rules_by_part(rules: Mapping[str, Rule]) -> dict[str, TargetRule]:
 
 
 def text_named(rules: Mapping[str, Rule]) -> str:
-    """Write the text of named targets and their parts; :func:`parse_named` leads back to the same rules.
+    """Text of the rules of named targets and their parts; :func:`parse_named` parses it to equal rules.
 
     Args:
         rules: Mapping from a target's name to its rule or partition, with concrete fields.
 
     Raises:
-        TypeError: a field is traced.
+        TypeError: If a field is traced.
 
     >>> from polyak.updates import incremental, none, periodic
     >>> text_named({"q": partition(periodic(500), {"torso": none()}), "encoder": incremental(0.01)})
@@ -114,19 +116,19 @@ def text_named(rules: Mapping[str, Rule]) -> str:
 
 
 def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -> dict[str, Rule]:
-    """Read the rules of several named targets and of their parts (see the table above), with spaces between them.
+    """Parse the rules of named targets and of their parts, separated by spaces (see the table above).
 
     Args:
         targets_text: Text of the rules.
-        names: Names of the targets there are; a rule without a name is the first one's.
+        names: Names of the targets; a rule without a name belongs to the first.
         **parse_options: Options of :func:`parse`, for every rule.
 
     Returns:
-        Mapping from each name in the text to its ``TargetRule``, or to a :class:`Partition` where it has parts.
+        Mapping from each name in the text to its ``TargetRule``, or to a :class:`Partition` if the target has parts.
 
     Raises:
-        ValueError: an unknown name, a name or part given twice, a part of a target without a main rule, a malformed
-            prefix, or a rule that does not parse. Whether a part matches any parameter is known only to
+        ValueError: If a name is unknown, a name or part is given twice, a target has parts but no main rule, a prefix
+            is malformed, or a rule does not parse. A part that matches no parameter is detected later, by
             :func:`polyak.updates.target.init`.
 
     >>> rules = parse_named("periodic:500 q/torso=none encoder=incremental:0.01", names=("q", "encoder"))
@@ -135,7 +137,7 @@ def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -
     """
     mains: dict[str, TargetRule] = {}
     parts: dict[str, dict[str, TargetRule]] = {}
-    # A space inside parentheses or beside a sign parts nothing.
+    # Spaces inside parentheses and next to the signs :, @ and = do not separate rules.
     for word in re.sub(r"\s+(?=[^(]*\))|(?<=[:@=])\s+|\s+(?=[:@=])", "", targets_text).split():
         key, equals, rule_text = word.rpartition("=")
         name, slash, prefix = key.partition("/")
@@ -155,22 +157,22 @@ def parse_named(targets_text: str, names: Sequence[str], **parse_options: Any) -
     for name in parts:
         if name not in mains:
             raise ValueError(
-                f"target: {targets_text!r} has rules of parts of {name!r} and none of the rest of it. "
+                f"target: {targets_text!r} has rules for parts of {name!r} but no main rule for {name!r}. "
                 f"Write '{name}=RULE {targets_text.strip()}'."
             )
     return {name: partition(main, parts[name]) if name in parts else main for name, main in mains.items()}
 
 
 def parts_of_leaves(rule: Rule, params: Tree, name: str = "") -> list[str]:
-    """The prefix that gives each leaf of ``params`` its rule, in the order of the leaves; empty for the main rule.
+    """Prefix of the part of each leaf of ``params``, in the order of the leaves; empty if the main rule applies.
 
     Args:
         rule: Rule or partition.
         params: Tree of arrays.
-        name: Name of the target, for messages.
+        name: Name of the target in error messages.
 
     Raises:
-        ValueError: no leaf follows one of the parts; the message lists the modules that exist.
+        ValueError: If a part matches no leaf; the message lists the modules.
 
     >>> from polyak.updates import none, periodic
     >>> parts_of_leaves(partition(periodic(5), {"torso": none()}), {"head": {"w": 0.0}, "torso": {"b": 0.0, "w": 0.0}})
@@ -187,7 +189,7 @@ def parts_of_leaves(rule: Rule, params: Tree, name: str = "") -> list[str]:
 
 
 def begins_with(path: str, prefixes: Iterable[str]) -> bool:
-    """Whether a path is one of the prefixes or continues it, in whole path components."""
+    """Return whether a path begins with one of the prefixes, in whole path components."""
     return any(f"{path}/".startswith(f"{prefix}/") for prefix in prefixes)
 
 
@@ -196,9 +198,9 @@ def _longest_prefix(prefixes: Iterable[str], path: str) -> str:
 
 
 def unmatched_message(field: str, name: str, prefix: str, paths: list[str]) -> str:
-    """Message about a prefix, written ``name`` and then the prefix, that no parameter follows."""
+    """Error message for a prefix that matches no parameter; ``name`` is written before the prefix."""
     modules = list(dict.fromkeys(path.rpartition("/")[0] or path for path in paths))
     beginnings = {"/".join(parts) for path in paths for parts in itertools.accumulate([c] for c in path.split("/"))}
     close = difflib.get_close_matches(prefix, sorted(beginnings - {prefix}), n=1)
     hint = f" Did you mean '{name}{close[0]}'?" if close else ""
-    return f"{field}: no parameter follows '{name}{prefix}'; the modules are {some(modules, limit=30)}.{hint}"
+    return f"{field}: no parameter matches '{name}{prefix}'; the modules are {some(modules, limit=30)}.{hint}"

@@ -1,18 +1,18 @@
-"""A target rule is data: how far the slow copy moves, how often, and the text that says so.
+"""Target rules: the step size and the period of target network updates, as data with a text.
 
 ======================================  ==================================================================
 text                                    meaning, in learner steps
 ======================================  ==================================================================
-``periodic:500``                        every 500 steps a copy (hard target; DQN)
-``incremental:0.005``                   every step, 0.005 of the way (soft target; DDPG, BYOL)
-``incremental:0.005@4``                 the same, every 4 steps
-``incremental:cosine(0.004)``           the step size falls from 0.004 to 0 over the run, as a half cosine (BYOL)
-``incremental:cosine(0.004,20000)``     the same over 20 000 steps
-``frozen``                              never
+``periodic:500``                        copy every 500 steps (hard target; DQN)
+``incremental:0.005``                   average with step size 0.005 at every step (soft target; DDPG, BYOL)
+``incremental:0.005@4``                 average with step size 0.005 every 4 steps
+``incremental:cosine(0.004)``           half-cosine decay of the step size from 0.004 to 0 over the run (BYOL)
+``incremental:cosine(0.004,20000)``     half-cosine decay from 0.004 to 0 over 20 000 steps
+``frozen``                              no update
 ``none``                                no copy: bootstrap from the current online parameters
 ======================================  ==================================================================
 
-A period followed by ``env`` (``periodic:500env``) is in environment steps, and becomes learner steps when it is parsed.
+A period followed by ``env`` (``periodic:500env``) is in environment steps; parsing converts it to learner steps.
 """
 
 import difflib
@@ -30,14 +30,15 @@ FORMS = "periodic:K, incremental:T, incremental:T@K, incremental:cosine(T), froz
 
 
 class TargetRule(NamedTuple):
-    """Every ``period`` learner steps the target moves by ``step_size`` towards the online parameters.
+    """Update rule: ``target = step_size * online + (1 - step_size) * target`` every ``period`` learner steps.
 
-    All three may be traced arrays, so that one compiled program serves every rule. ``str(rule)`` is its text.
+    The fields may be traced arrays, so that one compiled program runs any rule. ``str(rule)`` is its text.
 
     Attributes:
-        step_size: the weight of the online parameters, in [0, 1]; 1 is a copy to the bit, 0 never moves.
-        period: learner steps between two updates; 0 stands for no copy at all (``none``).
-        horizon: the learner steps over which ``step_size`` falls to 0 as a half cosine; 0 keeps it constant.
+        step_size: Weight of the online parameters, in [0, 1]; 1 copies them exact to the bit, 0 keeps the target.
+        period: Number of learner steps between two updates; 0 for no copy (``none``).
+        horizon: Number of learner steps over which ``step_size`` decays to 0 on a half cosine; 0 for a constant step
+            size.
 
     >>> str(TargetRule(step_size=1.0, period=500))
     'periodic:500'
@@ -52,11 +53,11 @@ class TargetRule(NamedTuple):
 
 
 def periodic(period: Scalar) -> TargetRule:
-    """A hard target: a copy every ``period`` learner steps (Mnih et al., 2015).
+    """Rule of a hard target: copy the online parameters every ``period`` learner steps (Mnih et al., 2015).
 
     Raises:
-        ValueError: a period below 1.
-        TypeError: a period that is no integer.
+        ValueError: If the period is below 1.
+        TypeError: If the period is not an integer.
 
     >>> str(periodic(500))
     'periodic:500'
@@ -66,11 +67,11 @@ def periodic(period: Scalar) -> TargetRule:
 
 
 def incremental(step_size: Scalar, period: Scalar = 1) -> TargetRule:
-    """A soft target: ``step_size`` of the way every ``period`` learner steps (Lillicrap et al., 2015).
+    """Rule of a soft target: average with ``step_size`` every ``period`` learner steps (Lillicrap et al., 2015).
 
     Raises:
-        ValueError: a step size outside (0, 1] (a target that never moves is :func:`frozen`), a period below 1.
-        TypeError: not a number, or a period that is no integer.
+        ValueError: If the step size is outside (0, 1] (use :func:`frozen` for 0) or the period is below 1.
+        TypeError: If the step size is not a number or the period is not an integer.
 
     >>> str(incremental(0.005)), str(incremental(0.01, period=4))
     ('incremental:0.005', 'incremental:0.01@4')
@@ -79,13 +80,13 @@ def incremental(step_size: Scalar, period: Scalar = 1) -> TargetRule:
 
 
 def incremental_cosine(step_size: Scalar, horizon: Scalar, period: Scalar = 1) -> TargetRule:
-    """A soft target whose step size falls as ``step_size * (cos(pi * k / horizon) + 1) / 2`` at learner step ``k``.
+    """Rule of a soft target with step size ``step_size * (cos(pi * k / horizon) + 1) / 2`` at learner step ``k``.
 
-    BYOL's schedule (Grill et al., 2020, section 3.3), whose base decay 0.996 is a ``step_size`` of 0.004 here.
+    This is BYOL's schedule (Grill et al., 2020, section 3.3); its base decay 0.996 is a ``step_size`` of 0.004 here.
 
     Raises:
-        ValueError: a step size outside (0, 1], a period below 1, a negative horizon.
-        TypeError: not a number, or a period or horizon that is no integer.
+        ValueError: If the step size is outside (0, 1], the period is below 1 or the horizon is negative.
+        TypeError: If the step size is not a number, or the period or the horizon is not an integer.
 
     >>> str(incremental_cosine(0.004, horizon=20_000))
     'incremental:cosine(0.004,20000)'
@@ -94,12 +95,12 @@ def incremental_cosine(step_size: Scalar, horizon: Scalar, period: Scalar = 1) -
     check_period(period, lowest=1)
     check_integer(horizon, "horizon", lowest=0)
     if isinstance(step_size, int | float) and step_size == 0:
-        raise ValueError("step_size: got 0; the target would never move. Use frozen() if that is meant.")
+        raise ValueError("step_size: got 0; the target would never change. To keep it constant, use frozen().")
     return TargetRule(step_size, period, horizon)
 
 
 def frozen() -> TargetRule:
-    """A target that keeps the parameters it began with.
+    """Rule of a target that keeps its initial parameters.
 
     >>> str(frozen())
     'frozen'
@@ -108,7 +109,7 @@ def frozen() -> TargetRule:
 
 
 def none() -> TargetRule:
-    """No copy: the bootstrap reads the current online parameters, under stop-gradient.
+    """Rule without a copy: the target is the current online parameters under stop-gradient.
 
     >>> str(none())
     'none'
@@ -117,12 +118,12 @@ def none() -> TargetRule:
 
 
 def is_none(rule: Any) -> bool:
-    """Whether ``rule`` is ``none``; False for a traced period, whose copy then follows every step."""
+    """Return whether ``rule`` is ``none``; False if the period is traced, when the target is copied at every step."""
     return isinstance(rule, TargetRule) and isinstance(rule.period, int | np.integer) and int(rule.period) == 0
 
 
 def check_rule(rule: Any) -> None:
-    """Raises ValueError or TypeError unless the fields of ``rule`` are in range (where they are Python numbers)."""
+    """Raise ValueError or TypeError if a field of ``rule`` is out of range; JAX arrays are not checked."""
     if not isinstance(rule, TargetRule):
         hint = f" Did you mean polyak.updates.parse({rule!r})?" if isinstance(rule, str) else ""
         raise TypeError(f"rule: got {rule!r} ({type(rule).__name__}); expected a TargetRule.{hint}")
@@ -132,7 +133,7 @@ def check_rule(rule: Any) -> None:
 
 
 def step_size_at(rule: TargetRule, count: Any) -> jax.Array:
-    """The step size of ``rule`` for the update that follows ``count`` learner steps: a float32 scalar.
+    """Step size of ``rule`` for the update after ``count`` learner steps, a float32 scalar.
 
     >>> rule = incremental_cosine(0.004, horizon=100)
     >>> [round(float(step_size_at(rule, count)), 6) for count in (0, 50, 100)]
@@ -145,16 +146,16 @@ def step_size_at(rule: TargetRule, count: Any) -> jax.Array:
 
 
 def text(rule: TargetRule) -> str:
-    """The text of a rule whose fields are concrete; :func:`parse` leads back to the same rule.
+    """Text of a rule with concrete fields; :func:`parse` parses it to an equal rule.
 
     Raises:
-        TypeError: a field is traced.
+        TypeError: If a field is traced.
 
     >>> text(TargetRule(0.005, 4))
     'incremental:0.005@4'
     """
     if any(isinstance(field, jax.core.Tracer) for field in rule):
-        raise TypeError("rule: a traced rule has no text; take the text outside jit.")
+        raise TypeError("rule: got a traced rule; expected concrete fields. Call text() or str() outside jit.")
     step_size, period, horizon = _shortest(rule.step_size), int(rule.period), int(rule.horizon)
     if period == 0:
         return "none"
@@ -169,16 +170,17 @@ def text(rule: TargetRule) -> str:
 def parse(
     rule_text: str, *, horizon: int | None = None, environment_steps_per_learner_step: Fraction | None = None
 ) -> TargetRule:
-    """Reads a rule from its text (see the table above).
+    """Parse a rule from its text (see the table above).
 
     Args:
-        rule_text: the text.
-        horizon: what ``cosine(T)`` without a number falls over: the learner steps of the run.
-        environment_steps_per_learner_step: converts a period given in environment steps (``500env``).
+        rule_text: Text of the rule.
+        horizon: Number of learner steps of the run, over which ``cosine(T)`` decays if the text has no number of steps.
+        environment_steps_per_learner_step: Ratio that converts a period in environment steps (``500env``).
 
     Raises:
-        ValueError: the text does not parse, means the wrong thing (``periodic:0.005``), or has a period in
-            environment steps that is no whole number of learner steps; the message says what would do.
+        ValueError: If the text does not parse, a number is out of range (``periodic:0.005``), or a period in
+            environment steps is not a whole number of learner steps; the message suggests a valid text.
+        TypeError: If ``rule_text`` is not a string.
 
     >>> parse("incremental:0.005@4")
     TargetRule(step_size=0.005, period=4, horizon=0)
@@ -200,15 +202,17 @@ def parse(
         if cosine is None:
             return incremental(_parse_step_size(rule_text, size_text), period)
         if cosine[2] is not None:
-            horizon = _parse_count(rule_text, cosine[2], "the steps of cosine(T,STEPS)")
+            horizon = _parse_count(rule_text, cosine[2], "the number of steps in cosine(T,STEPS)")
         if not horizon:
-            raise ValueError(f"target: {rule_text!r} needs the steps it falls over. Write cosine({cosine[1]},STEPS).")
+            raise ValueError(
+                f"target: {rule_text!r} needs the number of steps of its decay. Write cosine({cosine[1]},STEPS)."
+            )
         return incremental_cosine(_parse_step_size(rule_text, cosine[1]), horizon, period)
     raise ValueError(f"target: got {rule_text!r}; expected one of {FORMS}.{_did_you_mean(name, argument)}")
 
 
 def _shortest(value: Any) -> str:
-    # Python floats print themselves; an array prints the shortest decimal of its own precision.
+    # repr of a Python float is its shortest decimal; str of a NumPy scalar is the shortest decimal of its precision.
     return repr(float(value)) if isinstance(value, int | float) else str(np.asarray(value)[()])
 
 
@@ -217,14 +221,14 @@ def _parse_step_size(rule_text: str, number: str) -> float:
         step_size = float(number)
     except ValueError:
         raise ValueError(
-            f"target: got {rule_text!r}; {number!r} is no step size. Example: incremental:0.005."
+            f"target: got {rule_text!r}; {number!r} is not a step size. Example: incremental:0.005."
         ) from None
     if step_size > 1 and step_size.is_integer():
         raise ValueError(
             f"target: got {rule_text!r}; a step size is in (0, 1]. Did you mean 'periodic:{int(step_size)}'?"
         )
     if step_size == 0:
-        raise ValueError(f"target: got {rule_text!r}; the target would never move. Did you mean 'frozen'?")
+        raise ValueError(f"target: got {rule_text!r}; the target would never change. Did you mean 'frozen'?")
     if not 0 < step_size <= 1:
         raise ValueError(f"target: got {rule_text!r}; expected a step size in (0, 1].")
     return step_size
@@ -250,8 +254,8 @@ def _parse_period(rule_text: str, number: str, environment_steps_per_learner_ste
         return count
     if environment_steps_per_learner_step is None:
         raise ValueError(
-            f"target: {rule_text!r} is in environment steps, which only a run knows. Give learner steps, or "
-            "environment_steps_per_learner_step."
+            f"target: {rule_text!r} is in environment steps, but the ratio to learner steps is not known here. Give "
+            "learner steps, or environment_steps_per_learner_step."
         )
     period = Fraction(count) / environment_steps_per_learner_step
     if period.denominator != 1:
@@ -259,8 +263,8 @@ def _parse_period(rule_text: str, number: str, environment_steps_per_learner_ste
         nearest = [steps for k in (int(period), int(period) + 1) if k and (steps := k * unit).denominator == 1]
         ways = " or ".join(f"{steps}env" for steps in nearest) or f"a multiple of {unit}"
         raise ValueError(
-            f"target: got {rule_text!r}; with {unit} environment steps per learner step that is no whole number of "
-            f"learner steps. The nearest that are: {ways}."
+            f"target: got {rule_text!r}; with {unit} environment steps per learner step, the period is not a whole "
+            f"number of learner steps. The nearest valid periods: {ways}."
         )
     return int(period)
 

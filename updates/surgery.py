@@ -1,8 +1,8 @@
-"""Surgery on the state of a learner: fresh values for some of its leaves, now and then.
+"""Resets of parts of a learner state: reinitialization, and shrink and perturb.
 
-Networks that are trained for long lose plasticity; initialising their last layers again, and moving the others a part
-of the way back, restores it (Nikishin et al., 2022; D'Oro et al., 2023; Schwarzer et al., 2023). Leaves are chosen as
-parts of a target are: by prefixes of their paths, in whole path components.
+Networks lose plasticity during long training. Reinitializing the last layers, and interpolating the other layers
+towards newly initialized ones, restores it (Nikishin et al., 2022; D'Oro et al., 2023; Schwarzer et al., 2023). Leaves
+are chosen by prefixes of their paths, in whole path components, like the parts of a target.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ _NAMES = ("state", "fresh")
 
 
 class Periodic(NamedTuple):
-    """Operation on the state of a learner that fires where a number of learner steps crosses a multiple of its period.
+    """Operation on the learner state that fires when the count of learner steps crosses a multiple of its period.
 
-    It fires as a target rule does: never at 0, and once where one call crosses several multiples.
+    Like a target rule, it does not fire at 0, and fires once if a call crosses several multiples.
 
     Attributes:
-        period: Number of learner steps.
-        apply: ``(key, LearnerState) -> LearnerState``; the key is consumed.
-        last: Number of learner steps after which it fires no more; None for no end.
+        period: Number of learner steps between two firings.
+        apply: Function ``(key, LearnerState) -> LearnerState``; the key is consumed.
+        last: Number of learner steps after which the operation does not fire; None for no end.
     """
 
     period: int
@@ -34,7 +34,7 @@ class Periodic(NamedTuple):
     last: int | None = None
 
     def count(self, learner_steps: int) -> int:
-        """Number of multiples of the period up to ``learner_steps``, those after ``last`` left out.
+        """Number of multiples of the period up to ``learner_steps``, without those after ``last``.
 
         >>> resets = Periodic(100, lambda key, state: state, last=200)
         >>> [resets.count(steps) for steps in (0, 99, 100, 199, 200, 1000)]
@@ -43,7 +43,7 @@ class Periodic(NamedTuple):
         return min(learner_steps, learner_steps if self.last is None else self.last) // self.period
 
     def steps_since(self, learner_steps: int) -> int:
-        """Number of learner steps since the last multiple of the period at which it fired, or since 0.
+        """Number of learner steps since the operation last fired, or since step 0.
 
         >>> resets = Periodic(100, lambda key, state: state, last=200)
         >>> [resets.steps_since(steps) for steps in (0, 99, 100, 199, 200, 1000)]
@@ -53,19 +53,19 @@ class Periodic(NamedTuple):
 
 
 def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> LearnerState:
-    """Initialise some leaves again: parameters, every target's copy of them, and the optimizer's state of them.
+    """Reinitialize the chosen leaves of the parameters, of every target and of the optimizer state.
 
-    All else is kept to the bit: other leaves, module state, and what the optimizer and the targets count.
+    Other leaves, module state, and the counts of the optimizer and the targets keep their values, exact to the bit.
 
     Args:
         state: State of the learner.
-        fresh: State that the same learner begins with, under another key. Where its targets come from a third one, the
-            targets begin apart from the online parameters.
-        parts: Prefixes of the leaves' paths, in whole path components (``head``).
+        fresh: Initial state of the same learner, made with another key. If its targets were initialized with a third
+            key, targets and online parameters differ after the reset.
+        parts: Prefixes of leaf paths, in whole path components (``head``).
 
     Raises:
-        ValueError: there are no parts, one matches no parameter (the message lists the modules), or the states do not
-            line up (it names the leaf).
+        ValueError: If there are no parts, a part matches no parameter (the message lists the modules), or the two
+            states do not match (the message names the leaf).
 
     >>> import optax
     >>> from polyak.updates import LossOutput, learner
@@ -80,20 +80,20 @@ def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> Lea
 
 
 def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence[str], shrink: Any) -> LearnerState:
-    """Move some leaves a part of the way back: ``shrink * old + (1 - shrink) * fresh``, in parameters and targets.
+    """Replace the chosen leaves of parameters and targets by ``shrink * old + (1 - shrink) * fresh``.
 
-    Ash and Adams, 2020, with a newly initialised network for the noise (D'Oro et al., 2023). The optimizer's state is
-    kept, and so are integers, booleans and all else.
+    Shrink and perturb (Ash and Adams, 2020), with a newly initialized network as the noise (D'Oro et al., 2023). The
+    optimizer state, integer and boolean leaves and all other leaves are kept.
 
     Args:
         state: State of the learner.
-        fresh: State that the same learner begins with, under another key.
-        parts: Prefixes of the leaves' paths, in whole path components (``torso``).
+        fresh: Initial state of the same learner, made with another key.
+        parts: Prefixes of leaf paths, in whole path components (``torso``).
         shrink: Weight of the old leaves, in [0, 1].
 
     Raises:
-        ValueError: ``shrink`` is out of range, there are no parts, one matches no parameter (the message lists the
-            modules), or the states do not line up (it names the leaf).
+        ValueError: If ``shrink`` is out of range, there are no parts, a part matches no parameter (the message lists
+            the modules), or the two states do not match (the message names the leaf).
 
     >>> import optax
     >>> from polyak.updates import LossOutput, learner
@@ -119,7 +119,7 @@ def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence
 def _map_parts(
     function: Callable[[Any, Any], Any], state: LearnerState, fresh: LearnerState, parts: Sequence[str]
 ) -> LearnerState:
-    """State with ``function(old, fresh)`` of the leaves under ``parts``, in parameters and targets."""
+    """Apply ``function(old, fresh)`` to the leaves of ``parts`` in parameters and targets."""
     check_parts(parts, state.params)
 
     def mapped(old: Tree, new: Tree) -> Tree:
@@ -133,7 +133,7 @@ def _map_parts(
 
 
 def _reset_optimizer(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> Tree:
-    """Optimizer state with fresh leaves for the parameters under ``parts``; their paths end as the parameters' do."""
+    """Replace the optimizer state of the parameters of ``parts``, whose paths end with the paths of the parameters."""
     paths = leaf_paths(state.params)
 
     def is_reset(path: str) -> bool:
@@ -149,22 +149,22 @@ def _reset_optimizer(state: LearnerState, fresh: LearnerState, parts: Sequence[s
 
 
 def check_parts(parts: Sequence[str], params: Tree, field: str = "parts") -> None:
-    """Checks that parts are prefixes of paths of parameters.
+    """Check that every part is a prefix of the path of a parameter.
 
     Args:
-        parts: Prefixes of the leaves' paths, in whole path components.
+        parts: Prefixes of leaf paths, in whole path components.
         params: Parameters, or their shapes.
-        field: Name of the field, with which the message begins.
+        field: Name of the field, which begins the error message.
 
     Raises:
-        ValueError: there are no parts, or one matches no parameter; the message lists the modules.
+        ValueError: If there are no parts, or a part matches no parameter; the message lists the modules.
 
     >>> check_parts(["heat"], {"head": {"w": 0.0}})
     Traceback (most recent call last):
-    ValueError: parts: no parameter follows 'heat'; the modules are head. Did you mean 'head'?
+    ValueError: parts: no parameter matches 'heat'; the modules are head. Did you mean 'head'?
     """
     if isinstance(parts, str) or not parts:
-        raise ValueError(f"{field}: got {parts!r}; expected a list of prefixes of module paths, such as ['head'].")
+        raise ValueError(f"{field}: got {parts!r}; expected a list of prefixes of module paths, for example ['head'].")
     paths = leaf_paths(params)
     for prefix in parts:
         if not any(begins_with(path, [prefix]) for path in paths):

@@ -1,7 +1,6 @@
-"""The slow copy: made, moved under a rule, and read.
+"""Target network: ``init`` copies the online parameters, ``update`` applies the rule, ``read`` returns the variables.
 
-``init`` copies, ``update`` moves, ``read`` gives what a loss or a policy should use. The state is a pytree; nothing
-here knows what network the parameters belong to.
+A loss or a policy uses the variables that ``read`` returns. The state is a pytree, independent of the kind of network.
 """
 
 from typing import Any, NamedTuple
@@ -17,13 +16,13 @@ from .verbs import check_integer, move
 
 
 class TargetState(NamedTuple):
-    """A target.
+    """State of a target network.
 
     Attributes:
-        params: the slow copy; leaves of 16 bits are kept in float32, so that small steps are not rounded away.
-            None in the place of each leaf under the rule ``none``.
-        count: ``[]`` uint32, the learner steps so far. The only counter of a target.
-        state: the module state (BatchNorm statistics) that goes with ``params``; empty for stateless networks.
+        params: Target parameters. Floating-point leaves of 16 bits or fewer are kept in float32, so that small updates
+            are not rounded away. None in the place of each leaf with the rule ``none``.
+        count: Number of learner steps so far, ``[]`` uint32; the only counter of a target.
+        state: Module state (BatchNorm statistics) of the target; empty for stateless networks.
     """
 
     params: Tree
@@ -32,18 +31,18 @@ class TargetState(NamedTuple):
 
 
 def init(rule: Rule, params: Tree, state: Tree = (), *, name: str = "") -> TargetState:
-    """Makes a target that starts as a copy of the online parameters and never shares an array with them.
+    """Initialize a target as a copy of the online parameters that shares no array with them.
 
     Args:
-        rule: the rule it will move under; a rule that is traced later must be traced here too, since ``none`` keeps
-            no copy only where it is known to be ``none``.
-        params: the online parameters.
-        state: the online module state.
-        name: Name of the target, for messages.
+        rule: Rule of the target. A rule that is traced in later calls must be traced here too, because a target with
+            the rule ``none`` keeps no copy if the rule is concrete, and keeps one if it is traced.
+        params: Online parameters.
+        state: Online module state.
+        name: Name of the target in error messages.
 
     Raises:
-        ValueError: the rule is out of range, or a part matches no parameter; the message lists the modules.
-        TypeError: a leaf is no array.
+        ValueError: If the rule is out of range, or a part matches no parameter; the message lists the modules.
+        TypeError: If a leaf is not an array.
 
     >>> import jax.numpy as jnp
     >>> init(rules.periodic(500), {"w": jnp.array([1.0, 2.0])}).params
@@ -63,23 +62,23 @@ def update(
     state: Tree = (),
     donate: bool = False,
 ) -> TargetState:
-    """Counts ``increment`` learner steps, and moves the target if its rule's period was crossed by them.
+    """Add ``increment`` to the count of learner steps; update the target if the count crosses a multiple of the period.
 
-    A rule never fires at count 0. Period 500 fires at 500, 1000, ...; with increments of 12 at 504, 1008, 1500, ...:
-    once at each crossing. Integers, booleans, PRNG keys and the module state are copied when the rule fires with a
-    step size above 0. A ``Partition`` does not split the module state: it is copied when any of its rules fires,
-    and ``none`` does at every step.
+    A rule does not fire at count 0. Period 500 fires at 500, 1000, ...; with increments of 12 it fires at 504, 1008,
+    1500, ..., once for each crossing. Integers, booleans, PRNG keys and the module state are copied if the rule fires
+    with a step size above 0. A ``Partition`` does not split the module state: it is copied if any of the rules fires,
+    and the rule ``none`` fires at every step.
 
     Args:
-        rule: the rule.
-        params: the online parameters, after the optimizer's update.
-        target: the target; consumed when ``donate``.
-        increment: number of learner steps since the last call, an integer of at least 0.
-        state: the online module state, copied when the rule fires. Leave it out to keep the target's own.
-        donate: whether the memory of ``target`` may be reused.
+        rule: Rule of the target.
+        params: Online parameters after the optimizer step.
+        target: State of the target; consumed if ``donate`` is True.
+        increment: Number of learner steps since the last call, an integer >= 0.
+        state: Online module state, copied if the rule fires. Leave it out to keep the target's module state.
+        donate: Whether the memory of ``target`` may be reused.
 
     Raises:
-        ValueError: the rule is out of range, or ``params`` and ``target`` do not line up; the message names the leaf.
+        ValueError: If the rule is out of range, or ``params`` and ``target`` do not match; the message names the leaf.
 
     >>> import jax.numpy as jnp
     >>> online, target = {"w": jnp.array(1.0)}, init(rules.incremental(0.1), {"w": jnp.array(0.0)})
@@ -98,16 +97,16 @@ def update(
 
 
 def read(rule: Rule, params: Tree, target: TargetState, state: Tree = ()) -> tuple[Tree, Tree]:
-    """The target's parameters and module state as a loss should use them, under ``stop_gradient``.
+    """Target parameters and module state for a loss or a policy, under ``stop_gradient``.
 
     Args:
-        rule: the rule.
-        params: the online parameters: they give the leaves under the rule ``none``, and the dtypes of the others.
-        target: the target.
-        state: the online module state, read under the rule ``none``.
+        rule: Rule of the target.
+        params: Online parameters; they provide the leaves with the rule ``none``, and the dtypes of the other leaves.
+        target: State of the target.
+        state: Online module state; returned if the rule is ``none``.
 
     Returns:
-        ``(params, state)``, each in the structure of the target, in the dtypes of the online trees.
+        ``(params, state)``, in the structure and dtypes of the online trees.
 
     >>> import jax.numpy as jnp
     >>> online = {"w": jnp.array([1.0], jnp.bfloat16)}
@@ -126,9 +125,9 @@ def _stop_gradient(leaf: jax.Array) -> jax.Array:
 
 
 def _kept(rule: Rule, params: Tree, name: str = "") -> tuple[Tree, tuple[TargetRule, ...], tuple[int, ...] | None]:
-    """The leaves that a target holds (None in the place of those under ``none``), the rules, and each held leaf's.
+    """Leaves that a target keeps, its rules, and the index of the rule of each kept leaf.
 
-    The last are numbers of rules, or None where one rule holds everywhere.
+    Leaves with the rule ``none`` are None. The indices are None if one rule applies to all leaves.
     """
     distinct = tuple(rules_by_part({"": rule}).values())
     for each in distinct:
@@ -185,7 +184,7 @@ def _update(
 
 
 def _fires(rule: TargetRule, count: jax.Array, increment: jax.Array) -> jax.Array:
-    # By the phase within a period, so that a counter that wraps after 2**32 steps still fires.
+    # The phase within a period is compared, so that the rule still fires after the counter wraps at 2**32 steps.
     period = jnp.maximum(jnp.asarray(rule.period), 1).astype(jnp.uint32)
     return (count % period) + increment >= period
 

@@ -1,8 +1,8 @@
-"""The three verbs of a target network: apply, average, copy.
+"""Update functions with optax's signatures: apply optimizer updates, average parameters, copy parameters.
 
-Each has optax's signature and optax's result wherever optax is defined and finite; ``docs/updates.md`` lists where
-they go further (integer and key leaves, dtypes, a step size of 1 over NaN, errors). Outside ``jit`` a call is one
-compiled program, whatever the number of leaves, and ``donate=True`` lets it reuse the memory of the old tree.
+If the result of optax is defined and finite, the result here is equal. ``docs/updates.md`` lists the other cases
+(integer and key leaves, dtypes, a step size of 1 with NaN, errors). Outside ``jit``, a call runs one compiled program
+for any number of leaves, and ``donate=True`` reuses the memory of the old tree.
 """
 
 import warnings
@@ -21,19 +21,20 @@ _LOW_PRECISION = frozenset(map(np.dtype, (jnp.bfloat16, jnp.float16, jnp.float8_
 
 
 def apply_updates(params: Tree, updates: Tree, *, donate: bool = False) -> Tree:
-    """Adds an optimizer's updates to the parameters, in the dtype of the parameters.
+    """Add an optimizer's updates to the parameters, in the dtype of the parameters.
 
     Args:
-        params: a tree of arrays.
-        updates: a tree of the same structure and shapes; ``float0`` leaves and those of PRNG keys change nothing.
-        donate: whether the memory of ``params`` may be reused for the result.
+        params: Tree of arrays.
+        updates: Tree of the structure and shapes of ``params``. ``float0`` leaves leave a parameter unchanged; PRNG
+            keys in ``params`` are unchanged too.
+        donate: Whether the memory of ``params`` may be reused for the result.
 
     Returns:
-        ``params + updates``, leaf by leaf.
+        Tree of ``params + updates``, leaf by leaf.
 
     Raises:
-        ValueError: structures or shapes differ; the message names the leaf.
-        TypeError: a leaf is no array.
+        ValueError: If structures or shapes differ; the message names the leaf.
+        TypeError: If a leaf is not an array.
 
     >>> import jax.numpy as jnp
     >>> apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([0.5, -0.5])})
@@ -50,25 +51,25 @@ def incremental_update(
     cast: Literal["target"] | None = None,
     donate: bool = False,
 ) -> Tree:
-    """Moves the old tree towards the new one: ``step_size * new + (1 - step_size) * old`` (Polyak averaging).
+    """Average two trees: ``step_size * new + (1 - step_size) * old`` (Polyak averaging).
 
-    Floating-point leaves are averaged (those of 16 bits and fewer in float32, then rounded); integers, booleans and
-    PRNG keys are copied from the new tree when ``step_size > 0``. Step size 1 is a copy to the bit, 0 changes nothing,
-    whatever either tree holds.
+    Floating-point leaves are averaged (leaves of 16 bits or fewer in float32, then rounded). Integers, booleans and
+    PRNG keys are copied from the new tree if ``step_size > 0``. Step size 1 returns the new tree and step size 0 the
+    old tree, exact to the bit for all values, including NaN.
 
     Args:
-        new_tensors: the online parameters.
-        old_tensors: the slow copy, of the same structure, shapes and dtypes.
-        step_size: the weight of the new tree, in [0, 1]; checked when it is a Python or NumPy number.
-        cast: ``"target"`` allows dtypes to differ and keeps those of ``old_tensors``.
-        donate: whether the memory of ``old_tensors`` may be reused for the result.
+        new_tensors: Online parameters.
+        old_tensors: Target parameters, with the structure, shapes and dtypes of ``new_tensors``.
+        step_size: Weight of the new tree, in [0, 1]; checked if it is a Python or NumPy number.
+        cast: None, or ``"target"`` to allow different dtypes and keep those of ``old_tensors``.
+        donate: Whether the memory of ``old_tensors`` may be reused for the result.
 
     Returns:
-        the moved copy, in the dtypes of ``old_tensors``.
+        Averaged tree, in the dtypes of ``old_tensors``.
 
     Raises:
-        ValueError: a step size outside [0, 1], or trees that do not line up; the message names the leaf.
-        TypeError: a step size that is no number, or a leaf that is no array.
+        ValueError: If the step size is outside [0, 1], or the trees do not match; the message names the leaf.
+        TypeError: If the step size is not a number, or a leaf is not an array.
 
     References:
         Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992.
@@ -92,24 +93,25 @@ def periodic_update(
     cast: Literal["target"] | None = None,
     donate: bool = False,
 ) -> Tree:
-    """Copies the new tree when ``steps`` is a multiple of ``update_period``, else keeps the old one.
+    """Copy the new tree if ``steps`` is a multiple of ``update_period``, else keep the old tree.
 
-    As in optax it copies at ``steps == 0`` too; :class:`polyak.updates.TargetRule` never does.
+    Like optax, this function copies at ``steps == 0``; a :class:`polyak.updates.TargetRule` does not fire there.
 
     Args:
-        new_tensors: the online parameters.
-        old_tensors: the slow copy, of the same structure, shapes and dtypes.
-        steps: the number of learner steps so far, an integer; checked when it is a Python or NumPy number.
-        update_period: Number of steps between copies, an integer of at least 1; checked in the same way.
-        cast: ``"target"`` allows dtypes to differ and keeps those of ``old_tensors``.
-        donate: whether the memory of ``old_tensors`` may be reused for the result.
+        new_tensors: Online parameters.
+        old_tensors: Target parameters, with the structure, shapes and dtypes of ``new_tensors``.
+        steps: Number of learner steps so far, an integer; checked if it is a Python or NumPy number.
+        update_period: Number of steps between copies, an integer >= 1; checked if it is a Python or NumPy number.
+        cast: None, or ``"target"`` to allow different dtypes and keep those of ``old_tensors``.
+        donate: Whether the memory of ``old_tensors`` may be reused for the result.
 
     Returns:
-        a copy of one of the two trees, in the dtypes of ``old_tensors``.
+        Copy of one of the two trees, in the dtypes of ``old_tensors``.
 
     Raises:
-        ValueError: a period below 1, negative steps, or trees that do not line up; the message names the leaf.
-        TypeError: a period or steps that are no integers, or a leaf that is no array.
+        ValueError: If the period is below 1, ``steps`` is negative, or the trees do not match; the message names the
+            leaf.
+        TypeError: If the period or ``steps`` is not an integer, or a leaf is not an array.
 
     References:
         Mnih et al., Human-level control through deep reinforcement learning, 2015.
@@ -125,10 +127,10 @@ def periodic_update(
 
 
 def move(new: jax.Array, old: jax.Array, step_size: jax.Array, fired: Any = True) -> jax.Array:
-    """Moves one leaf by ``step_size`` where ``fired``; the arithmetic under every rule.
+    """Average one leaf with ``step_size`` if ``fired``; used by every rule.
 
-    ``where`` instead of ``lax.cond``: inside ``scan`` a pass-through branch of ``cond`` makes XLA copy every carried
-    buffer, and under ``vmap`` both branches run in any case.
+    This function uses ``where`` instead of ``lax.cond``: inside ``scan``, a branch of ``cond`` that returns its inputs
+    makes XLA copy every carried buffer, and under ``vmap`` both branches run.
     """
     new = as_sharded(new, old)
     if not is_averaged(old):
@@ -154,7 +156,7 @@ def _apply(params: Tree, updates: Tree) -> Tree:
                 "jax_numpy_dtype_promotion. Convert the updates to the dtype of the parameters."
             ) from error
 
-    # The dtypes of updates are optax's business: float32 updates of bfloat16 parameters are usual.
+    # optax casts the sum to the dtype of the parameters: float32 updates of bfloat16 parameters are usual.
     return map_aligned(add, params, updates, ("params", "updates"), dtypes="any")
 
 
@@ -183,7 +185,7 @@ _PERIODIC = compiled(_periodic, donate=1, static=("dtypes",))
 
 
 def _is_concrete(value: Any) -> bool:
-    # A jax.Array is never looked at: reading it would wait for the device.
+    # The value of a jax.Array is not read, because reading it waits for the device.
     return not isinstance(value, jax.Array | jax.core.Tracer)
 
 
@@ -193,12 +195,12 @@ def _check_scalar(value: Any, name: str) -> None:
 
 
 def check_step_size(value: Any, name: str = "step_size") -> None:
-    """Raises unless ``value`` is a number in [0, 1] (checked where it can be read without waiting)."""
+    """Raise unless ``value`` is a number in [0, 1]; JAX arrays are not checked, because reading them waits."""
     if not _is_concrete(value):
         return
     if isinstance(value, bool | np.bool_ | str) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name}: got {value!r} ({type(value).__name__}); expected a number in [0, 1].")
-    if not 0 <= value <= 1:  # false for NaN as well
+    if not 0 <= value <= 1:  # also true for NaN
         hint = (
             f" Did you mean a period of {value}: periodic({int(value)})?"
             if value > 1 and float(value).is_integer()
@@ -208,7 +210,7 @@ def check_step_size(value: Any, name: str = "step_size") -> None:
 
 
 def check_integer(value: Any, name: str, lowest: int) -> None:
-    """Raises unless ``value`` is an integer of at least ``lowest`` (checked where it can be read without waiting)."""
+    """Raise unless ``value`` is an integer >= ``lowest``; of a JAX array only the dtype is checked."""
     if not _is_concrete(value):
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise TypeError(f"{name}: got dtype {value.dtype}; expected an integer dtype.")
@@ -220,7 +222,7 @@ def check_integer(value: Any, name: str, lowest: int) -> None:
 
 
 def check_period(value: Any, name: str = "period", lowest: int = 0) -> None:
-    """Raises unless ``value`` is a whole number of steps; a fraction is taken for a mistaken step size."""
+    """Raise unless ``value`` is an integer >= ``lowest``; for a value in (0, 1), the message suggests a step size."""
     if isinstance(value, float | np.floating) and 0 < value < 1:
         raise ValueError(f"{name}: got {value}; expected an integer >= {lowest}. Did you mean incremental({value})?")
     check_integer(value, name, lowest)
@@ -233,16 +235,16 @@ def _dtypes(cast: Any) -> Dtypes:
 
 
 def _warn_if_stalling(step_size: Any, old: Tree) -> None:
-    # In 16 bits or 8 a small step is rounded away: at 0.005, seven weights in ten of a bfloat16 copy never move.
+    # In 16 or 8 bits a small update is rounded away: at 0.005, about 70 % of the weights in bfloat16 never change.
     if not _is_concrete(step_size) or step_size == 0:
         return
-    # One look at all dtypes: in a tree of many small leaves, more than that costs as much as the update itself.
+    # One pass over the dtypes: for a tree of many small leaves, more would cost as much as the update itself.
     found = _LOW_PRECISION.intersection(getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(old))
     for dtype in sorted(found, key=str):
         if step_size < float(jnp.finfo(dtype).eps):
             warnings.warn(
                 f"step_size {step_size} is below {float(jnp.finfo(dtype).eps)}, the resolution of {dtype}: most "
-                "weights of this copy will never move. Use polyak.updates.target, which keeps a float32 accumulator.",
+                "weights of this target will never change. Use polyak.updates.target, which keeps them in float32.",
                 stacklevel=3,
             )
             return

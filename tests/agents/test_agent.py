@@ -256,7 +256,7 @@ def test_a_part_of_a_target_that_matches_nothing():
 def test_a_period_in_environment_steps():
     options = {"environment_steps_per_learner_step": Fraction(2)}
     assert str(make(options=options, target="periodic:500env").targets["q"].rule) == "periodic:250"
-    with pytest.raises(ValueError, match=r"The nearest that are: 2env or 4env"):
+    with pytest.raises(ValueError, match=r"The nearest valid periods: 2env or 4env"):
         make(options=options, target="periodic:3env")
 
 

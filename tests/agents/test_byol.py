@@ -233,7 +233,7 @@ def test_the_config_is_written_and_read():
         ({"stop_gradient": False}, "^stop_gradient: got False with the target 'incremental:cosine.*Try --target none"),
         ({"target": "often"}, "^target: got 'often'; expected one of"),
         ({"target": "q=periodic:5"}, "^target: got the name 'q'; this agent's targets are target"),
-        ({"target": "frozen target/head=none"}, "^target: no parameter follows 'target/head'"),
+        ({"target": "frozen target/head=none"}, "^target: no parameter matches 'target/head'"),
         ({"learning_rate": 0}, "^learning_rate: got 0, with which nothing is learnt"),
         ({"predictor": "none", "predictor_hidden": 3}, "^predictor_hidden: got 3, but predictor is 'none'"),
         ({"momentum": 0.5}, "^momentum: got 0.5, but optimizer is 'adamw'; only lars has it. Try --optimizer lars"),

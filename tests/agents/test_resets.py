@@ -90,10 +90,13 @@ def test_the_period_is_in_learner_or_environment_steps_and_the_last_one_of_a_run
         ({"reset_period": "0.5"}, r"reset_period: got '0.5'; expected a number of learner steps, such as 40000"),
         ({"reset_period": "0"}, r"reset_period: got 'periodic:0'; '0' is not a period"),
         ({"reset_period": "periodic:5"}, r"reset_period: got 'periodic:5'; expected a number of learner steps"),
-        ({"reset_period": "5env"}, r"reset_period: .* is in environment steps, which only a run knows"),
+        (
+            {"reset_period": "5env"},
+            r"reset_period: .* is in environment steps, but the ratio to learner steps is not known",
+        ),
         ({"reset_parts": "", "shrink_parts": ""}, r"reset_parts: got '', and shrink_parts is empty too"),
-        ({"reset_parts": "haed"}, r"reset_parts: no parameter follows 'haed'; the modules are .*Did you mean 'head'\?"),
-        ({"shrink_parts": "torso core"}, r"shrink_parts: no parameter follows 'core'"),
+        ({"reset_parts": "haed"}, r"reset_parts: no parameter matches 'haed'; the modules are .*Did you mean 'head'\?"),
+        ({"shrink_parts": "torso core"}, r"shrink_parts: no parameter matches 'core'"),
         ({"shrink": 1.5}, r"shrink: got 1.5; expected 0 <= shrink <= 1"),
         (
             {"head": "ensemble", "reset_parts": "head prior"},

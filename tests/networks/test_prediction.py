@@ -121,7 +121,7 @@ def test_a_wider_torso_has_more_filters():
     ("arguments", "message"),
     [
         ({"feature_map": None}, r"feature_map: got None with transition='conv'"),
-        ({"feature_map": (2, 2, 16)}, r"features: got 192 of an observation; expected a map of \(2, 2, 16\)"),
+        ({"feature_map": (2, 2, 16)}, r"features: got 192 features; expected 64, a map of shape \(2, 2, 16\)"),
         ({"dueling": False}, r"projection: got 'streams' with dueling=False"),
         ({"projection": "both"}, r"projection: got 'both'; expected one of 'none', 'shared', 'streams'"),
         ({"torso_width": 0}, r"width: got 0; expected an integer >= 1"),

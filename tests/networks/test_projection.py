@@ -66,7 +66,7 @@ def test_a_batch_of_one_is_refused_in_training_alone():
         features = jax.ShapeDtypeStruct((1, 5), jnp.float32)
         return jax.eval_shape(lambda *trees: network.project(*trees, is_training), params, state, features)
 
-    with pytest.raises(ValueError, match=r"^batch_size: got a batch of one, and BatchNorm makes"):
+    with pytest.raises(ValueError, match=r"^batch_size: got one row, for which BatchNorm maps every feature to 0"):
         project(True)
     assert project(False)[0].shape == (1, 3)
 

@@ -219,7 +219,7 @@ def test_rejects_shapes_that_do_not_go_together() -> None:
     net = build()
     drawn = sequences()
     params = random_params(net, drawn["observation"][:, 0])
-    with pytest.raises(ValueError, match=r"r_tm1: got shape \(2, 5\); expected \[B, T\], \(2, 6\), as the features"):
+    with pytest.raises(ValueError, match=r"r_tm1: got shape \(2, 5\); expected \[B, T\], \(2, 6\), like the features"):
         unroll(net, params, *(drawn | {"r_tm1": drawn["r_tm1"][:, 1:]}).values(), some_state())
     with pytest.raises(ValueError, match=r"recurrent_state: got shape \(1, 7\); expected \[B, lstm_size\], \(2, 7\)"):
         unroll(net, params, *drawn.values(), net.initial_recurrent_state(1))

@@ -59,14 +59,14 @@ class Rebuilt:
                 if "zeros after the input" in self.words:
                     x = around(x, np.array(x.shape[:2]) % 2, 1, 0.0)
                 x = self.convolve(x, prefix + name)[:: int(stride), :: int(stride)]
-                if "layer normalisation" in self.words:
+                if "layer normalization" in self.words:
                     (added,) = found(rf"sqrt\(v \+ {NUMBER}\)", self.words)
                     norm = self.arrays[(prefix + name).replace("conv2_d", "layer_norm")]
                     x = (x - x.mean()) / np.sqrt(x.var() + added) * norm["scale"] + norm["offset"]
                 x = relu(x)
         x = self.stack(x.ravel(), "torso/mlp", prefix, last=True)
-        if "smallest number of this vector" in self.words:
-            (small,) = found(rf"smallest number \(as they were before\) plus {NUMBER}", self.words)
+        if "min(x)" in self.words:
+            (small,) = found(rf"max\(x\) - min\(x\) \+ {NUMBER}", self.words)
             x = (x - x.min()) / (x.max() - x.min() + small)
         return x
 
@@ -117,7 +117,7 @@ class Rebuilt:
             return probabilities @ atoms
         if "mean over the members" in words:
             if "prior/" in words:
-                (scale,) = found(rf"added {NUMBER} times", words)
+                (scale,) = found(rf"added: {NUMBER} times", words)
                 numbers = numbers + scale * self.numbers(self.features(x, "prior/"), "prior/")
             return numbers.mean(axis=0)
         return numbers

@@ -327,7 +327,9 @@ def test_priorities_that_cannot_be(rows: Any, priorities: Any, exponent: Any, er
 
 def test_a_uniform_replay_has_no_priorities() -> None:
     _, replay, state = filled(1, 10, 3)
-    with pytest.raises(ValueError, match=r"^state: got a replay without priorities.*priority_exponent=1.0"):
+    with pytest.raises(
+        ValueError, match=r"^state: got a replay without priorities; .*priority_exponent, for example 1\.0"
+    ):
         replay.update_priorities(state, np.array([0]), np.array([1.0]))
 
 

@@ -209,7 +209,7 @@ def test_what_is_counted_is_what_is_allocated(num_envs: int) -> None:
 @pytest.mark.parametrize("shape", [(), (4,), (84, 84, 3), (84, 84, 4), (2, 84, 84, 1)])
 def test_only_frames_are_stacked(shape: tuple[int, ...]) -> None:
     spec = jax.ShapeDtypeStruct(shape, np.uint8)
-    message = r"^observation: got shape .*; expected one frame, \(H, W\) or \(H, W, 1\), to make a stack of 4"
+    message = r"^observation: got shape .*; expected one frame, \(H, W\) or \(H, W, 1\), for a stack of 4"
     with pytest.raises(ValueError, match=message):
         plain(spec, num_envs=1, capacity=10, stack=4)
     plain(spec, num_envs=1, capacity=10, stack=1)

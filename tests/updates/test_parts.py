@@ -72,7 +72,7 @@ def test_parts_have_environment_steps_and_the_cosine_of_the_run():
         TargetRule(1.0, 200),
         {"head": TargetRule(1.0, 20), "torso": TargetRule(0.1, 2, 7), "gate": TargetRule(0.2, 1, 1000)},
     )
-    with pytest.raises(ValueError, match=r"periodic:50env.*only a run knows"):
+    with pytest.raises(ValueError, match=r"periodic:50env.*the ratio to learner steps is not known"):
         updates.parse_named("periodic:500 q/head=periodic:50env", ("q",))
 
 
@@ -82,8 +82,8 @@ def test_parts_have_environment_steps_and_the_cosine_of_the_run():
         ("periodic:5 q/torso=none q/torso=frozen", "'q/torso' has two rules in 'periodic:5 q/torso=none q/torso="),
         ("periodic:5 q/torso=none /torso=frozen", "'q/torso' has two rules"),
         ("periodic:5 p/torso=none", "got the name 'p'; this agent's targets are q, encoder"),
-        ("q/torso=none", "has rules of parts of 'q' and none of the rest of it. Write 'q=RULE q/torso=none'"),
-        ("periodic:5 encoder/torso=none", "has rules of parts of 'encoder' and none of the rest"),
+        ("q/torso=none", "has rules for parts of 'q' but no main rule for 'q'. Write 'q=RULE q/torso=none'"),
+        ("periodic:5 encoder/torso=none", "has rules for parts of 'encoder' but no main rule for 'encoder'"),
         ("periodic:5 q/=none", "got 'q/'; expected NAME/PREFIX, as in 'q/torso'"),
         ("periodic:5 q/torso/=none", "got 'q/torso/'; expected NAME/PREFIX"),
         ("periodic:5 q//torso=none", "got 'q//torso'; expected NAME/PREFIX"),
@@ -129,14 +129,14 @@ def test_a_prefix_matches_whole_components_and_the_longest_wins(text, wanted):
 def test_a_part_that_matches_nothing_lists_the_modules():
     rule = updates.parse_named("periodic:5 q/tors=none", ("q",))["q"]
     modules = "head/~/linear, torso/mlp/~/linear_0, torso/mlp/~/linear_1, torso2/linear"
-    message = re.escape(f"target: no parameter follows 'q/tors'; the modules are {modules}. Did you mean 'q/torso'?")
+    message = re.escape(f"target: no parameter matches 'q/tors'; the modules are {modules}. Did you mean 'q/torso'?")
     with pytest.raises(ValueError, match=message):
         target.init(rule, PARAMS, name="q")
     made = learner(lambda *_: (jnp.zeros(()), LossOutput()), optax.sgd(0.1), {"q": Target(rule)})
     with pytest.raises(ValueError, match=message):
         made.init(PARAMS)
     covered = updates.parse_named("periodic:5 q/head=none q/head/~/linear=frozen", ("q",))["q"]
-    with pytest.raises(ValueError, match="no parameter follows '/head'"):
+    with pytest.raises(ValueError, match="no parameter matches '/head'"):
         target.init(covered, PARAMS)
 
 

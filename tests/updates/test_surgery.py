@@ -140,8 +140,8 @@ def test_under_jit_it_is_what_it_is_outside():
     [
         ([], r"parts: got \[\]; expected a list"),
         ("head", "parts: got 'head'; expected a list"),
-        (["heat"], "no parameter follows 'heat'; the modules are .*torso2.* Did you mean 'head'"),
-        (["tor"], "no parameter follows 'tor'; the modules are"),
+        (["heat"], "no parameter matches 'heat'; the modules are .*torso2.* Did you mean 'head'"),
+        (["tor"], "no parameter matches 'tor'; the modules are"),
     ],
 )
 def test_parts_that_are_none(parts, message):

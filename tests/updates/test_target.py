@@ -125,7 +125,7 @@ def test_init_copies_every_leaf_and_the_second_donated_step_succeeds():
     state = target.update(rule, online, state, donate=True)
     assert state.params["w"].unsafe_buffer_pointer() != online["w"].unsafe_buffer_pointer()
     target.update(rule, online, state, donate=True)
-    with pytest.raises(ValueError, match="donated at an earlier call"):
+    with pytest.raises(ValueError, match="donated to an earlier call"):
         target.update(rule, online, state)
 
 
@@ -193,7 +193,7 @@ def test_partition_gives_parts_rules_of_their_own():
     state = jax.jit(lambda state: target.update(rule, online, state))(state)
     assert [float(state.params[name]["w"][0]) for name in ("torso", "head", "gate")] == [0.4375, 1, 0]
     wrong = updates.partition(updates.frozen(), {"fast": updates.none()})
-    with pytest.raises(ValueError, match="no parameter follows '/fast'; the modules are gate, head, torso"):
+    with pytest.raises(ValueError, match="no parameter matches '/fast'; the modules are gate, head, torso"):
         target.init(wrong, online)
 
 

@@ -93,7 +93,7 @@ def test_apply_updates_adds_float32_updates_to_bfloat16_parameters():
     assert got["n"].tolist() == optax.apply_updates(params, changes)["n"].tolist() == [1, 2, 3]
 
 
-# The table "optax does / polyak.updates also" of docs/updates.md, row by row.
+# The table of differences from optax in docs/updates.md, row by row.
 
 
 def test_integers_booleans_and_keys_are_copied_not_averaged():
@@ -149,7 +149,7 @@ def test_a_dtype_is_kept_with_cast_target_and_an_error_without():
 
 def test_a_step_too_small_for_sixteen_bits_is_warned_of():
     old = jnp.zeros(2, jnp.bfloat16)
-    with pytest.warns(UserWarning, match=r"below 0.0078125, the resolution of bfloat16.*float32 accumulator"):
+    with pytest.warns(UserWarning, match=r"below 0.0078125, the resolution of bfloat16.*keeps them in float32"):
         updates.incremental_update(old, old, 0.005)
     updates.incremental_update(old, old, 0.01)  # warnings are errors
 
@@ -202,7 +202,7 @@ def test_bad_periods_and_counters(steps, period, error, message):
         ({"m": {"w": 1.0, "b": 1.0}}, {"m": {"w": 1.0}}, ValueError, r"only in \w+: m/b; only in \w+: nothing"),
         ({"w": jnp.ones(3)}, {"w": jnp.ones(1)}, ValueError, r"w: \w+ has shape \(3,\) and \w+ has shape \(1,\)"),
         ({"w": jnp.ones(3)}, {"w": {"x": jnp.ones(3)}}, ValueError, r"only in \w+: w; only in \w+: w/x"),
-        ((1.0, 2.0), [1.0, 2.0], ValueError, r"containers of different kinds"),
+        ((1.0, 2.0), [1.0, 2.0], ValueError, r"containers of different types"),
         ({"w": 1.0}, {"w": None}, ValueError, r"only in \w+: w; only in \w+: nothing"),
         ({"w": "relu"}, {"w": 1.0}, TypeError, r"w: got str; expected an array"),
         ({"w": jnp.tanh}, {"w": 1.0}, TypeError, r"w: got \w+; expected an array"),
@@ -242,7 +242,7 @@ def test_donation_reuses_the_old_tree_and_says_so_when_it_is_used_again():
     moved = updates.incremental_update(new, old, 0.5, donate=True)
     assert moved["w"].unsafe_buffer_pointer() == address
     assert not new["w"].is_deleted()
-    with pytest.raises(ValueError, match=r"w: the array was donated at an earlier call.*Use the tree"):
+    with pytest.raises(ValueError, match=r"w: the array was donated to an earlier call.*Use the tree"):
         updates.incremental_update(new, old, 0.5)
     with pytest.raises(ValueError, match=r"shares an array.*`target = online`"):
         updates.incremental_update(new, new, 0.5, donate=True)
