@@ -18,7 +18,7 @@ from quickstart import ROOT, train_all
 RULES = ("none", "periodic:50", "periodic:500", "incremental:0.005")
 SEEDS = range(5)
 AGENT = ("dqn", "--steps", "100000", "--learning-rate", "0.001")
-COMPARE = ("--window", "20", "--threshold", "475", "--format", "markdown")
+COMPARE = ("--size", "7", "4", "--format", "markdown")
 
 
 def main():
