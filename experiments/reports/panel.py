@@ -88,7 +88,7 @@ def panel(
         found = _training_numbers(config, resolved, record, left, speed)
     pairs, two = found.pairs, width >= TWO_COLUMNS
     columns = (width - 4) // 2 if two else width - 4 - NAMES
-    drawn = Text(scaled_sparkline(curve, columns, found.form), "cyan")
+    drawn = Text(sparkline(curve, columns, found.form), "cyan")
     if two:
         half, value = len(pairs) // 2, (width - 4) // 2 - NAMES
         rows = [_line(*_cells(found.headline), drawn, widths=[NAMES, value, None])]
@@ -147,38 +147,26 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
 
 
-def sparkline(values: Sequence[float | None]) -> str:
-    """Values as blocks of eight heights, the lowest to the highest; None as a space.
-
-    >>> sparkline([None, 1.0, 2.0, 8.0])
-    ' ▁▂█'
-    """
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    lowest, span = min(known), max(known) - min(known) or 1.0
-    heights = [None if value is None else round((value - lowest) / span * (len(_BLOCKS) - 1)) for value in values]
-    return "".join(" " if height is None else _BLOCKS[height] for height in heights)
-
-
-def scaled_sparkline(values: Sequence[float | None], columns: int, form: str = ".1f") -> str:
-    """Values as blocks between their lowest and their highest number; empty without values.
+def sparkline(values: Sequence[float | None], columns: int, form: str = ".1f") -> str:
+    """Values as blocks of eight heights, between their lowest and their highest number; empty without values.
 
     Args:
-        values: Values; None for a space.
-        columns: Number of columns for at most ``CURVE`` values and the two numbers.
+        values: At most ``CURVE`` values; None for a space.
+        columns: Number of columns for ``CURVE`` values and the two numbers; with fewer than 54, values are left out.
         form: Format of the two numbers.
 
-    >>> scaled_sparkline([None, 1.0, 2.0, 8.0], columns=54)
+    >>> sparkline([None, 1.0, 2.0, 8.0], columns=54)
     '1.0 ▁▂█ 8.0'
     """
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    low, high = _short(min(known), form), _short(max(known), form)
-    blocks = max(min(columns - 2 * _SCALE - 2, CURVE), 1)
-    drawn = [values[number * CURVE // blocks] for number in range(-(-len(values) * blocks // CURVE))]
-    return f"{low} {sparkline([*drawn[:-1], values[-1]]).lstrip()} {high}"
+    lowest, highest = min(known), max(known)
+    count = max(min(columns - 2 * _SCALE - 2, CURVE), 1)  # blocks of a whole run
+    kept = [values[number * CURVE // count] for number in range(-(-len(values) * count // CURVE))]
+    scale = (len(_BLOCKS) - 1) / (highest - lowest or 1.0)
+    blocks = [" " if value is None else _BLOCKS[round((value - lowest) * scale)] for value in (*kept[:-1], values[-1])]
+    return f"{_short(lowest, form)} {''.join(blocks).lstrip()} {_short(highest, form)}"
 
 
 def _training_numbers(
