@@ -15,7 +15,7 @@ from ...agents.settings import PRESETS
 from ..environments.objects import imported_module, read_kwargs
 
 FORMAT = 2  # of the JSON; version 0.1.0 wrote none
-LoggerName = Literal["csv", "tensorboard", "wandb"]
+LoggerName = Literal["csv", "tensorboard", "wandb", "trackio"]
 _DEFAULT = make_configs()
 _BEGINS_WITH = ("agent", "loop", "agent_name", "preset")
 
@@ -76,8 +76,9 @@ class RunConfig(Part):
             the initial parameters of the network and of its targets. None draws them with the seed.
         initial_part: Part of the network that starts from initial: all, or encoder, the modules below the head, which
             come from a run of polyak pretrain too.
-        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
-            (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
+        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv, episodes.csv), tensorboard
+            (tensorboard/), wandb (Weights & Biases, offline unless WANDB_MODE is set), trackio (a local database);
+            none is allowed.
     """
 
     agent: AgentConfig = _DEFAULT.agent

@@ -1,10 +1,12 @@
-"""Loggers: copies of the records as CSV, TensorBoard or Weights & Biases.
+"""Loggers: copies of the records as CSV, TensorBoard, Weights & Biases or trackio.
 
 ``metrics.jsonl`` has all records. A logger that fails is reported once and closed; the run continues without it.
 """
 
 import contextlib
 import csv
+import importlib
+import io
 import json
 import os
 import pathlib
@@ -15,6 +17,9 @@ from typing import Any, Protocol, TextIO
 from .records import TIMES, episodes, read_jsonl
 
 Record = Mapping[str, Any]
+
+
+_PACKAGES = ("wandb", "trackio")  # loggers that need a package of the same name
 
 
 class Logger(Protocol):
@@ -35,13 +40,13 @@ def check_installed(names: Sequence[str]) -> None:
 
     >>> check_installed(["csv", "tensorboard"])
     """
-    if "wandb" in names:
+    for name in [name for name in names if name in _PACKAGES]:
         try:
-            from wandb import init  # noqa: F401  # a folder "wandb" can be imported as a module, but has no init
+            _ = importlib.import_module(name).init  # a folder "wandb" can be imported as a module, but has no init
         except Exception as error:
             raise ValueError(
-                f"loggers: 'wandb' needs the package wandb, which cannot be imported ({error}). Install it with "
-                "`pip install wandb`, or leave it out."
+                f"loggers: {name!r} needs the package {name}, which cannot be imported ({error}). Install it with "
+                f"`pip install {name}`, or leave it out."
             ) from error
 
 
@@ -109,7 +114,7 @@ _GROUPS = dict.fromkeys(_CHARTS, "charts") | dict.fromkeys(_TARGETS, "targets") 
 
 
 def tag(name: str) -> str:
-    """Tag of a field of a record in TensorBoard and Weights & Biases, ``GROUP/FIELD``.
+    """Tag of a field of a record in TensorBoard, Weights & Biases and trackio, ``GROUP/FIELD``.
 
     >>> tag("return_mean"), tag("loss"), tag("target_distance/q"), tag("steps_per_second")
     ('charts/return_mean', 'losses/loss', 'targets/target_distance/q', 'time/steps_per_second')
@@ -279,8 +284,38 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
+class _Trackio:
+    """Run of trackio for each time that the run was begun or resumed, grouped by the folder's name.
+
+    trackio writes a database in a folder of its own, ``TRACKIO_DIR``; it starts no server.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int, config: Mapping[str, Any]) -> None:
+        import trackio
+
+        with contextlib.redirect_stdout(io.StringIO()):  # trackio prints instructions
+            self._run = trackio.init(
+                project="polyak",
+                group=folder.name,
+                name=f"{folder.name} from step {step}",
+                config=dict(config),
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+
+    def write(self, record: Record) -> None:
+        for step, numbers in points(record):
+            self._run.log(numbers, step=step)
+
+    def close(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run.finish()
+
+
 _OPEN: Mapping[str, Callable[[pathlib.Path, int, Mapping[str, Any]], Logger]] = {
     "csv": _Csv,
     "tensorboard": _TensorBoard,
     "wandb": _WeightsAndBiases,
+    "trackio": _Trackio,
 }

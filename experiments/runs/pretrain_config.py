@@ -30,8 +30,9 @@ class PretrainConfig(Part):
         log_every: Number of gradient steps between two lines of metrics.
         probe_every: Number of gradient steps between two probes of the features, where images have labels.
         checkpoint_every: Number of gradient steps between two checkpoints.
-        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/), wandb
-            (Weights & Biases, offline unless WANDB_MODE is set); none is allowed.
+        loggers: Writers of the metrics besides metrics.jsonl: csv (metrics.csv, episodes.csv), tensorboard
+            (tensorboard/), wandb (Weights & Biases, offline unless WANDB_MODE is set), trackio (a local database);
+            none is allowed.
     """
 
     byol: BYOLConfig = BYOLConfig()

@@ -246,11 +246,11 @@ def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finishe
 
 
 class StandIn(types.ModuleType):
-    """A module in the place of wandb that keeps its arguments, and fails on request."""
+    """Module in the place of wandb or trackio that keeps its arguments, and fails on request."""
 
-    def __init__(self, fails_at=None):
-        super().__init__("wandb")
-        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    def __init__(self, fails_at=None, name="wandb"):
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
         self.fails_at, self.logged, self.finished = fails_at, [], 0
 
     def Settings(self, **settings):  # noqa: N802
@@ -286,6 +286,27 @@ def test_weights_and_biases_is_offline_unless_the_user_says_otherwise(tmp_path, 
         assert wandb.logged[-1] == (15, {"losses/loss": 0.125, "losses/q": -1e-7, "losses/skipped": 2})
         assert (14, {"charts/episode_return": 4.0, "charts/episode_length": 9}) in wandb.logged
         assert wandb.finished == 1
+
+
+def test_trackio_gets_the_same_points_and_prints_nothing(tmp_path, monkeypatch, capsys):
+    class Printing(StandIn):
+        def init(self, **options):
+            print("View dashboard by running in your terminal")
+            return super().init(**options)
+
+        def finish(self):
+            print("Run finished")
+            super().finish()
+
+    monkeypatch.setitem(sys.modules, "trackio", trackio := Printing(name="trackio"))
+    loggers.check_installed(["trackio"])
+    assert write_all(["trackio"], tmp_path, RECORDS, step=20) == []
+    assert trackio.options["config"] == {"config": {"seed": 7}}
+    assert trackio.options["name"] == f"{tmp_path.name} from step 20"
+    assert not trackio.options["embed"]  # shows no page in a notebook
+    assert trackio.logged == [point for record in RECORDS for point in loggers.points(record)]
+    assert trackio.finished == 1
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
@@ -334,6 +355,9 @@ def test_a_logger_whose_package_is_missing_is_an_error_before_the_first_step(tmp
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
     with pytest.raises(ValueError, match="pip install wandb"):
         loggers.check_installed(["csv", "wandb"])
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(ValueError, match="loggers: 'trackio' needs the package trackio.*pip install trackio"):
+        loggers.check_installed(["csv", "trackio"])
 
 
 def test_which_loggers_a_config_takes():
