@@ -293,6 +293,7 @@ class _Trackio:
     def __init__(self, folder: pathlib.Path, step: int, config: Mapping[str, Any]) -> None:
         import trackio
 
+        self._trackio = trackio
         with contextlib.redirect_stdout(io.StringIO()):  # trackio prints instructions
             self._run = trackio.init(
                 project="polyak",
@@ -310,7 +311,7 @@ class _Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._trackio.finish()  # that of the run alone would print once more when the process ends
 
 
 _OPEN: Mapping[str, Callable[[pathlib.Path, int, Mapping[str, Any]], Logger]] = {
