@@ -36,8 +36,8 @@ class Display(Protocol):
 def make_display(stream: "Unfailing") -> Display | None:
     """Display on ``stream``, a terminal, or in a notebook; None where only lines can be written.
 
-    A terminal with ``TERM=dumb`` has lines only. The kind of the stream decides, because rich takes FORCE_COLOR for a
-    terminal.
+    A terminal with ``TERM=dumb`` has lines only. The stream itself is asked, because rich reports a terminal with
+    FORCE_COLOR.
     """
     if "IPython" not in sys.modules and not is_terminal(cast(TextIO, stream)):
         return None
@@ -52,15 +52,15 @@ def make_display(stream: "Unfailing") -> Display | None:
 class TerminalDisplay:
     """Text in place at the end of a terminal.
 
-    A message stands below the text. The next text moves it above, so that the messages at the end of a run, as after
-    Ctrl-C, stand below the last text.
+    A message is shown below the text until the next text, which moves it above. The messages at the end of a run, for
+    example after Ctrl-C, therefore stay below the last text.
     """
 
     def __init__(self, console: "Console") -> None:
         """Start without output."""
         from rich.live import Live
 
-        # No thread draws beside the training. What others print goes above the text, unless it goes elsewhere.
+        # No thread draws during training. Other output goes above the text, unless stdout is a file or a pipe.
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=is_terminal(sys.stdout))
         self._console = console
         self._text: RenderableType = ""
@@ -105,7 +105,7 @@ class TerminalDisplay:
             self._print(message)
 
     def _print(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _update(self) -> None:
         from rich.console import Group

@@ -46,7 +46,7 @@ class Progress:
         self._curve: list[float | None] = []  # return or probe at each CURVE-th part of the run so far
 
     def begin(self, folder: os.PathLike[str], resolved: Mapping[str, Any]) -> None:
-        """Show the begin of the run in ``folder`` with the resolved config."""
+        """Show the beginning of the run in ``folder``, with the resolved config."""
         self._resolved = {**resolved, "folder": folder}
         if self._display is not None:
             self._display.draw(self._panel(self._display, "compiling"))
@@ -97,7 +97,7 @@ class Progress:
         return {**record, **self._measured}
 
     def _panel(self, display: Display, left: str) -> "RenderableType":
-        width = min(max(display.width - 2, 20), WIDTH)  # the ^C that a terminal echoes must not wrap: rich counts lines
+        width = min(max(display.width - 2, 20), WIDTH)  # so that the ^C that a terminal echoes does not wrap
         speed = self._speed() if self._moments else None
         curve = [] if display.ascii_only else self._curve
         return panel(self._config, self._resolved, self._record, width=width, left=left, speed=speed, curve=curve)
@@ -107,7 +107,7 @@ class Progress:
         (before, first), (seconds, step) = self._moments[0], self._moments[-1]
         if seconds > before:
             return max((step - first) / (seconds - before), 1e-9)
-        speed = float(self._record["steps_per_second"])  # from the begin of this process
+        speed = float(self._record["steps_per_second"])  # since this process began or resumed the run
         if seconds > 0:
             speed *= self._record["seconds"] / seconds
         return max(speed, 1e-9)

@@ -273,7 +273,7 @@ class _WeightsAndBiases:
             config=dict(config),
             mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",
-            settings=wandb.Settings(console="off"),  # wandb would capture what the run prints
+            settings=wandb.Settings(console="off"),  # otherwise wandb captures what the run prints
         )
 
     def write(self, record: Record) -> None:
@@ -311,7 +311,7 @@ class _Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self._trackio.finish()  # that of the run alone would print once more when the process ends
+            self._trackio.finish()  # run.finish() prints again when the process ends
 
 
 _OPEN: Mapping[str, Callable[[pathlib.Path, int, Mapping[str, Any]], Logger]] = {

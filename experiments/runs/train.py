@@ -3,7 +3,7 @@
 Files of a run: ``config.json`` (the config, resolved, with versions), ``metrics.jsonl`` (the records),
 ``checkpoints/`` (the carry), ``replay.bin`` (the observations of a replay in a file), ``parameters.npz`` (those
 evaluated), ``evaluation.json`` and ``learning_curve.png``, and copies of the records by the loggers: ``metrics.csv``,
-``tensorboard/``.
+``episodes.csv``, ``tensorboard/``.
 """
 
 import contextlib

@@ -356,7 +356,7 @@ def test_a_logger_whose_package_is_missing_is_an_error_before_the_first_step(tmp
     with pytest.raises(ValueError, match="pip install wandb"):
         loggers.check_installed(["csv", "wandb"])
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ValueError, match="loggers: 'trackio' needs the package trackio.*pip install trackio"):
+    with pytest.raises(ValueError, match=r"loggers: 'trackio' needs the package trackio.*pip install trackio"):
         loggers.check_installed(["csv", "trackio"])
 
 
