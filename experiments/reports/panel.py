@@ -70,7 +70,7 @@ def panel(
     ╭─ n_step_double_dqn on CartPole-v1, seed 0 ───────────────────────────────╮
     │ ━━━━━━━━━━━                                    25 %    500 / 2,000 steps │
     │ return    15.2 (last 20 episodes)   9.0 ▁▂█ 15.2                         │
-    │ window    - (last 200 steps)        episodes  -                          │
+    │ window    - (last 5,000 steps)      episodes  -                          │
     │ time      1 min 30 s                length    15 steps (last 20)         │
     │ left      -                         epsilon   -                          │
     │ speed     -                         loss      from step 1,000 on         │
@@ -179,7 +179,7 @@ def _training_numbers(
     replay += [decimal(resolved["replay_bytes"])] if "replay_bytes" in resolved else []
     starts, length = config.loop.cadence.learning_starts, _number(record, "length_mean_20", ",.0f")
     pairs = [
-        ("window", f"{_number(record, 'return_mean_window', '.1f')} (last {_count(config.steps // WINDOW)} steps)"),
+        ("window", f"{_number(record, 'return_mean_window', '.1f')} (last {_count(WINDOW * config.log_every)} steps)"),
         *_times(record, left, speed, ",.0f"),
         ("episodes", _number(record, "episodes", ",")),
         ("length", f"{length} steps (last 20)" if record.get("length_mean_20") is not None else "-"),

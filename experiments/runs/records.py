@@ -13,7 +13,7 @@ import numpy as np
 
 GREEDY = "greedy_return"  # field with the mean return of an evaluation within the run
 NEWEST = 20  # episodes of return_mean_20 and length_mean_20
-WINDOW = 10  # part of a run's steps, 1 / 10, that return_mean_window covers
+WINDOW = 10  # log intervals of return_mean_window; a part of the run's steps would differ once a run is extended
 # Fields that may differ between two runs of one seed.
 TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 

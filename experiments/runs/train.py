@@ -222,7 +222,7 @@ def _run(
     config, evaluate = parts.config, make_evaluation(parts)
     written = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
     earlier = [record for record in written if record["step"] <= carry.steps]
-    best, means = best_of(iter(earlier)), EpisodeMeans(max(config.steps // WINDOW, 1), earlier)
+    best, means = best_of(iter(earlier)), EpisodeMeans(WINDOW * config.log_every, earlier)
     mapped = _mapped_rows(config)
     for text in _settings_warnings(parts):
         report(f"warning: {text}")
