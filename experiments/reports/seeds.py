@@ -9,13 +9,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..loops.learning import Record
 from ..runs import train as runs
 from ..runs.config import RunConfig
 from ..runs.folders import prepare_folder
-from .progress import EVERY_PLAIN, Unfailing, is_terminal, live_display
+from .display import Unfailing, make_display
+from .progress import EVERY_PLAIN
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # processes beside each other
 POLL = 0.5  # seconds between two looks at processes that have said nothing
@@ -134,46 +138,52 @@ def _interrupt(pid: int | None) -> None:
 
 
 class SeedsProgress:
-    """Progress of several seeds: their lines in place on a terminal, and every few seconds elsewhere."""
+    """Progress of several seeds: a line for each, in place where that is possible, and every few seconds elsewhere."""
 
     def __init__(self, config: RunConfig, seeds: int, *, quiet: bool) -> None:
         """Start without output."""
         self._config, self._seeds, self._quiet = config, range(config.seed, config.seed + seeds), quiet
         self._stream = Unfailing(sys.stderr)
-        self._live = live_display(self._stream) if not quiet and is_terminal(sys.stderr) else None
-        self._shown = -EVERY_PLAIN
+        self._display = None if quiet else make_display(self._stream)
+        self._shown, self._text = -EVERY_PLAIN, ""
 
     def show(self, newest: Mapping[int, Record], ends: Ends) -> None:
         """Show a line for each seed, unless they were shown a moment ago."""
         if self._quiet:
             return
         text = "\n".join(lines(self._config, newest, ends, self._seeds))
-        if self._live is not None:
-            self._live.start()
-            self._live.update(text, refresh=True)
-        elif time.monotonic() - self._shown >= EVERY_PLAIN or len(ends) == len(self._seeds):
+        if self._display is not None and text != self._text:
+            self._display.draw(_unwrapped(text))
+        elif self._display is None and (time.monotonic() - self._shown >= EVERY_PLAIN or len(ends) == len(self._seeds)):
             self._shown = time.monotonic()
             self.say(text)
+        self._text = text
 
     def say(self, message: str) -> None:
-        """Show a message, above the lines where they are in place."""
-        if self._live is not None and self._live.is_started:
-            self._live.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        else:
+        """Show a message: below the lines where they are in place, and above them once they change."""
+        if self._display is None:
             self._stream.write(f"{message}\n")
             self._stream.flush()
+        else:
+            self._display.say(message)
 
     def close(self) -> None:
-        """Leave the last lines standing."""
-        if self._live is not None:
-            self._live.stop()
+        """Leave the last lines in place."""
+        if self._display is not None:
+            self._display.close(_unwrapped(self._text))
+
+
+def _unwrapped(text: str) -> "Text":
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def lines(config: RunConfig, newest: Mapping[int, Record], ends: Ends, seeds: Sequence[int]) -> list[str]:
-    """One line of progress for each seed.
+    """Line of progress for each seed: steps and mean return of the last 20 episodes, or its end.
 
-    >>> lines(RunConfig(steps=2000), {0: {"step": 500, "return_mean": 20.0}}, {1: "no"}, [0, 1, 2])
-    ['seed 0         500 / 2,000 steps   return 20.0', 'seed 1   failed: no', 'seed 2   waiting']
+    >>> lines(RunConfig(steps=2000), {0: {"step": 500, "return_mean_20": 20.0}}, {1: "no"}, [0, 1, 2])
+    ['seed 0         500 / 2,000 steps   return 20.0 (last 20)', 'seed 1   failed: no', 'seed 2   waiting']
     """
     found = []
     for seed in seeds:
@@ -185,7 +195,7 @@ def lines(config: RunConfig, newest: Mapping[int, Record], ends: Ends, seeds: Se
         elif record is None:
             text = "waiting"
         else:
-            mean = "-" if record["return_mean"] is None else f"{record['return_mean']:.1f}"
-            text = f"{record['step']:>9,} / {config.steps:,} steps   return {mean}"
+            mean = "-" if record["return_mean_20"] is None else f"{record['return_mean_20']:.1f}"
+            text = f"{record['step']:>9,} / {config.steps:,} steps   return {mean} (last 20)"
         found.append(f"seed {seed}   {text}")
     return found

@@ -16,7 +16,7 @@ from ...agents.settings import PRESETS
 from ..environments.objects import imported_module, read_kwargs
 
 FORMAT = 2  # format of the JSON; version 0.1.0 wrote none
-LoggerName = Literal["csv", "tensorboard", "wandb"]
+LoggerName = Literal["csv", "tensorboard", "wandb", "trackio"]
 _DEFAULT = make_configs()
 _BEGINS_WITH = ("agent", "loop", "agent_name", "preset")
 
@@ -77,8 +77,9 @@ class RunConfig(Part):
             parameters initialize the network and its targets. None initializes them randomly with the seed.
         initial_part: Part of the network that starts from initial: all, or encoder for the modules below the head,
             which a run of polyak pretrain can provide too.
-        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
-            wandb (Weights & Biases, offline unless WANDB_MODE is set); may be empty.
+        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv, episodes.csv), tensorboard
+            (tensorboard/), wandb (Weights & Biases, offline unless WANDB_MODE is set), trackio (a local database); may
+            be empty.
     """
 
     agent: AgentConfig = _DEFAULT.agent

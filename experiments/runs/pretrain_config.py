@@ -31,8 +31,9 @@ class PretrainConfig(Part):
         log_every: Number of gradient steps between two lines of metrics.
         probe_every: Number of gradient steps between two probes of the features, for images with labels.
         checkpoint_every: Number of gradient steps between two checkpoints.
-        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv), tensorboard (tensorboard/),
-            wandb (Weights & Biases, offline unless WANDB_MODE is set); may be empty.
+        loggers: Writers of the metrics in addition to metrics.jsonl: csv (metrics.csv, episodes.csv), tensorboard
+            (tensorboard/), wandb (Weights & Biases, offline unless WANDB_MODE is set), trackio (a local database); may
+            be empty.
     """
 
     byol: BYOLConfig = BYOLConfig()

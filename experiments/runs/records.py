@@ -1,17 +1,20 @@
-"""Records of a run: one JSON object a line, from which figures and tables are made."""
+"""Records of a run: one JSON object per line; figures and tables are made from them."""
 
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-GREEDY = "greedy_return"  # the field of the mean return of an evaluation within the run
-# The fields that may differ between two runs of one seed.
+GREEDY = "greedy_return"  # field with the mean return of an evaluation within the run
+NEWEST = 20  # episodes of return_mean_20 and length_mean_20
+WINDOW = 10  # log intervals of return_mean_window; a part of the run's steps would differ once a run is extended
+# Fields that may differ between two runs of one seed.
 TIMES = ("seconds", "steps_per_second", "compile_seconds", "compilations")
 
 
@@ -56,13 +59,13 @@ class JsonlWriter:
     ) -> None:
         try:
             self._file.close()
-        except OSError:  # what write could not write; it has said so
+        except OSError:  # write has raised it already
             if error is None:
                 raise
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Record in JSON's own types: arrays (on a device too) as numbers and lists, None for what is not finite.
+    """Convert a record to JSON's types: arrays (on a device too) to numbers and lists, not finite numbers to None.
 
     >>> import numpy as np
     >>> plain({"step": 5, "loss": float("nan"), "q": np.float32(0.5), "returns": [1.0, float("inf")]})
@@ -79,10 +82,10 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Records of a file, oldest first; a last line that a killed run left half-written is passed over.
+    """Records of a file, oldest first; a last line that a killed run left incomplete is ignored.
 
     Raises:
-        ValueError: if a line before the last is no JSON.
+        ValueError: if a line before the last is not JSON.
     """
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -92,11 +95,68 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: no JSON ({error}); the file was changed by hand?") from None
+                raise ValueError(f"{path}, line {number}: not JSON ({error}). Was the file changed by hand?") from None
+
+
+class EpisodeMeans:
+    """Means over the newest training episodes: fields of a record.
+
+    Example:
+        >>> means = EpisodeMeans(window=1000)
+        >>> means.of({"step": 500, "returns": [10.0], "lengths": [8], "ended_at": [400]})
+        {'return_mean_20': 10.0, 'length_mean_20': 8.0, 'return_mean_window': 10.0}
+        >>> means.of({"step": 1500, "returns": [20.0], "lengths": [10], "ended_at": [1200]})
+        {'return_mean_20': 15.0, 'length_mean_20': 9.0, 'return_mean_window': 20.0}
+    """
+
+    def __init__(self, window: int, records: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Start with the episodes of earlier records.
+
+        Args:
+            window: Number of environment steps before a record; ``return_mean_window`` is the mean over the episodes
+                that ended in them.
+            records: Records of the run so far, oldest first, so that a resumed run has the means of one that never
+                stopped.
+        """
+        self._window = window
+        self._newest: deque[tuple[float, int]] = deque(maxlen=NEWEST)  # return and length
+        self._in_window: deque[tuple[int, float]] = deque()  # step and return
+        for record in records:
+            self._add(record)
+
+    def of(self, record: Mapping[str, Any]) -> dict[str, float | None]:
+        """Add the episodes of a record, and return its fields; None where no episode has ended."""
+        self._add(record)
+        return {
+            "return_mean_20": _mean([episode_return for episode_return, _ in self._newest]),
+            "length_mean_20": _mean([length for _, length in self._newest]),
+            "return_mean_window": _mean([episode_return for _, episode_return in self._in_window]),
+        }
+
+    def _add(self, record: Mapping[str, Any]) -> None:
+        for step, episode_return, length in episodes(record):
+            number = math.nan if episode_return is None else episode_return  # JSON has null where it was not finite
+            self._newest.append((number, length))
+            self._in_window.append((step, number))
+        while self._in_window and self._in_window[0][0] <= record["step"] - self._window:
+            self._in_window.popleft()
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def episodes(record: Mapping[str, Any]) -> Iterator[tuple[int, float | None, int]]:
+    """Episodes of a record: the environment step at which each ended, its return and its length.
+
+    >>> list(episodes({"step": 9, "ended_at": [7], "returns": [3.0], "lengths": [4]})), list(episodes({"step": 9}))
+    ([(7, 3.0, 4)], [])
+    """
+    return zip(*(record.get(name, ()) for name in ("ended_at", "returns", "lengths")), strict=True)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Running mean ``[E]`` float64, the mean of each value and of the up to ``window - 1`` before it.
+    """Running mean ``[E]`` float64, the mean of each value and up to ``window - 1`` values before it.
 
     >>> running_mean(np.array([1.0, 3.0, 8.0]), window=2)
     array([1. , 2. , 5.5])

@@ -3,7 +3,7 @@
 Files of a run: ``config.json`` (config, derived values and versions), ``metrics.jsonl`` (records), ``checkpoints/``
 (carries), ``replay.bin`` (observations of a memory-mapped replay), ``parameters.npz`` (evaluation parameters),
 ``evaluation.json``, ``learning_curve.png``, and copies of the records written by the loggers: ``metrics.csv``,
-``tensorboard/``.
+``episodes.csv``, ``tensorboard/``.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from .folders import prepare_folder, read_config_to_resume, resume_command
 from .learning_curve import learning_curve
 from .loggers import check_installed
 from .mapped import MappedRows
-from .records import GREEDY, read_jsonl
+from .records import GREEDY, WINDOW, EpisodeMeans, read_jsonl
 from .saving import restore_carry, save_carry
 
 OnRecord = Callable[[Record], None]
@@ -220,8 +220,9 @@ def _run(
     run_id: str,
 ) -> dict[str, Any] | None:
     config, evaluate = parts.config, make_evaluation(parts)
-    learnt = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
-    best = best_of(record for record in learnt if record["step"] <= carry.steps)
+    written = read_jsonl(folder / METRICS) if (folder / METRICS).is_file() else ()
+    earlier = [record for record in written if record["step"] <= carry.steps]
+    best, means = best_of(iter(earlier)), EpisodeMeans(WINDOW * config.log_every, earlier)
     mapped = _mapped_rows(config)
     for text in _settings_warnings(parts):
         report(f"warning: {text}")
@@ -244,7 +245,7 @@ def _run(
             carry,
             folder,
             metrics_bytes,
-            loop=lambda carry, stop: evaluated(_loop(parts, carry, stop), parts, evaluate),
+            loop=lambda carry, stop: evaluated(_loop(parts, carry, stop, means), parts, evaluate),
             save=save,
             watch=health.Watch(parts.replay, config.loop.draw.discount.extremes[1], carry.steps),
             on_record=on_record,
@@ -279,9 +280,9 @@ def _settings_warnings(parts: Parts) -> Iterator[str]:
     yield from health.of_exploration(config.agent, config.loop)
 
 
-def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tuple[Carry, Record]]:
+def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool], means: EpisodeMeans) -> Iterator[tuple[Carry, Record]]:
     config = parts.config
-    return host_loop(
+    found = host_loop(
         parts.agent,
         parts.environment,
         parts.replay,
@@ -292,6 +293,8 @@ def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool]) -> Iterator[tupl
         yield_every=config.checkpoint_every,
         stop=stop,
     )
+    for carry, record in found:
+        yield carry, record | means.of(record) if record else record
 
 
 def _finish(

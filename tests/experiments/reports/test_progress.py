@@ -1,14 +1,17 @@
-"""What a person sees while a run goes on: the panel, plain lines, and what happens where nobody looks."""
+"""Progress of a run: the panel on a terminal and in a notebook, plain lines, and streams that cannot be written to."""
 
+import builtins
 import io
 import re
 import sys
+import types
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from polyak.experiments.reports import progress as progress_module
-from polyak.experiments.reports.panel import panel
+from polyak.experiments.reports.panel import CURVE, panel, sparkline
 from polyak.experiments.reports.progress import Progress, tell
 from polyak.experiments.runs.config import RunConfig
 from polyak.experiments.runs.pretrain_config import PretrainConfig
@@ -27,7 +30,10 @@ def record_at(step, seconds, **changed):
         "epsilon": 0.0512,
         "replay_size": 5000,
         "episodes": 4321,
-        "return_mean": 187.34,
+        "return_mean": 120.5,
+        "return_mean_20": 187.34,
+        "return_mean_window": 201.25,
+        "length_mean_20": 187.4,
         "return_last": 231.0,
         "loss": 0.012345,
         "target_distance/q": 0.2134,
@@ -40,25 +46,34 @@ def record_at(step, seconds, **changed):
     return record | changed
 
 
+EVALUATION = {"greedy_return": 480.25, "greedy_standard_error": 3.25, "evaluated_at": 30_000}
+
+
 def drawn(width, **options):
     file = io.StringIO()
     console = Console(width=width, file=file)
-    console.print(panel(RunConfig(), RESOLVED, record_at(31_000, 100.0), width=width, **options))
+    record = record_at(31_000, 100.0) | EVALUATION
+    console.print(panel(RunConfig(evaluate_every=5_000), RESOLVED, record, width=width, **options))
     return file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [78, 80, 100])
 def test_the_panel_has_every_number_and_fits(width):
-    lines = drawn(width, left="1 min 01 s left", curve=[None, 9.0, 10.0, 100.0])
+    lines = drawn(width, left="1 min 01 s", speed=333.0, curve=[None, 9.0, 9.0, 10.0, 10.0, 100.0])
     assert {len(line) for line in lines} == {width}
     text = "\n".join(lines)
     for told in (
         "dqn on CartPole-v1, seed 0",
         " 62 %  31,000 / 50,000 steps",
-        "return    last 231.0, mean 187.3",
-        " ▁▁█",
-        "time      1 min 40 s, 1 min 01 s left",
-        "speed     310 steps/s",
+        "return    187.3 (last 20 episodes)",
+        " 9.0 ▁",
+        "█ 100.0 ",
+        "window    201.2 (last 5,000 steps)",
+        "length    187 steps (last 20)",
+        "time      1 min 40 s",
+        "left      1 min 01 s",
+        "speed     333 steps/s",
+        "evaluated 480.2 ± 3.2 at step 30,000",
         "compile   8.3 s, 12 programs",
         "replay    25 % of 20,000, 580.1 kB",
         "loss      0.0123",
@@ -75,7 +90,7 @@ def test_the_panel_has_every_number_and_fits(width):
 
 def test_the_columns_do_not_move_with_the_numbers():
     begun = io.StringIO()
-    Console(width=78, file=begun).print(panel(RunConfig(), RESOLVED, {}, width=78))
+    Console(width=78, file=begun).print(panel(RunConfig(evaluate_every=5_000), RESOLVED, {}, width=78))
     before, after = begun.getvalue().splitlines(), drawn(78)
     assert len(before) == len(after)
     for name in ("time", "loss", "learner", "target", " %  ", " / 50,000 steps"):
@@ -90,6 +105,26 @@ def test_a_narrow_panel_has_one_column():
     assert {len(line) for line in lines} == {50}
     assert sum("loss      0.0123" in line for line in lines) == 1
     assert sum("time      1 min 40 s" in line for line in lines) == 1
+
+
+def test_a_panel_of_forty_columns_loses_no_number():
+    lines = drawn(38, left="1 min 01 s", curve=[9.0] * 18 + [100.0])
+    assert {len(line) for line in lines} == {38}
+    assert lines[0].endswith("… ─╮")  # the title alone is cut
+    assert "…" not in "\n".join(lines[1:]).replace("incremental:cosine(0.00…", "")
+    assert [line.strip("│ ") for line in lines if "distance" in line] == ["distance 0.213", "distance 1.25e-05"]
+    assert any("9.0 ▁" in line and "█ 100.0" in line for line in lines)
+
+
+def test_the_curve_is_drawn_between_its_lowest_and_highest_number():
+    values = [None, *np.linspace(-1.5, 1234.5, CURVE - 1)]
+    for columns in (16, 26, 36, 48, 54):
+        low, blocks, high = sparkline(values, columns).split(" ")
+        assert (low, high) == ("-1.5", "1234.5")
+        assert blocks[-1] == "█"
+        assert columns < 20 or (blocks[0] in "▁▂" and len(f"{low} {blocks} {high}") <= columns)
+    assert sparkline([-1_234_567.0, 7.0], 54) == "-1.2e+06 ▁█ 7.0"
+    assert sparkline([None], 54) == ""
 
 
 def test_brackets_are_no_markup():
@@ -132,13 +167,19 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_terminal_gets_a_panel_and_messages_above_it(monkeypatch, clock, capsys):
+def plain_text(written):
+    """Text without escape sequences, one line for each that was written."""
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written.replace("\r", "\n"))
+
+
+def test_a_terminal_gets_a_panel_and_messages(monkeypatch, clock, capsys):
     terminal = terminal_of(monkeypatch)
     with Progress(RunConfig(), quiet=False) as progress:
         progress.begin("runs/here", RESOLVED)
         assert "compiling" in terminal.getvalue()
         progress.show(record_at(1000, 10.0, loss=0.5))
         progress.say("a message [of mine]")
+        assert "a message [of mine]" in terminal.getvalue()
         print("a warning", file=sys.stderr)
         print("for a pipe")
         clock[0] += 0.1
@@ -147,30 +188,59 @@ def test_a_terminal_gets_a_panel_and_messages_above_it(monkeypatch, clock, capsy
         clock[0] += 1.0
         progress.show(record_at(3000, 20.0, loss=0.75))
         text = terminal.getvalue()
-    assert "a message [of mine]" in text
     assert "a warning" in text
-    assert "200 steps/s" in text  # 2000 steps in 10 seconds; what came before the first drawing has worn off
-    assert "20 s, 3 min 55 s left" in text
+    assert "200 steps/s" in text  # 2000 steps in 10 seconds, as all were compiled before
+    assert "3 min 55 s" in text
     assert "0.75" in text
     assert capsys.readouterr().out == "for a pipe\n"
-    standing = terminal.getvalue().removeprefix(text)
-    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", standing.replace("\r", "\n")).splitlines()
-    assert max(len(line) for line in lines) == 88  # of 90: there is room for the ^C that a terminal echoes
-    assert "0.75" in standing
-    assert "left" not in standing
+    last = plain_text(terminal.getvalue().removeprefix(text))
+    assert max(len(line) for line in last.splitlines()) == 88  # of 90: there is room for the ^C that a terminal echoes
+    assert "0.75" in last
+    assert "3 min 55 s" not in last
+    assert "a message" not in last  # it has moved above
     assert sys.stderr is terminal
 
 
-def test_what_was_said_last_stands_at_the_end(monkeypatch, clock):
+def test_the_panel_stays_at_the_end_with_the_newest_messages_below(monkeypatch, clock):
     terminal = terminal_of(monkeypatch)
     with Progress(RunConfig(), quiet=False) as progress:
         progress.begin("runs/here", RESOLVED)
         progress.show(record_at(1000, 10.0, loss=0.5))
-        progress.say("interrupted at step 1234, saved")
-        said = terminal.getvalue().rindex("interrupted at step 1234")
-        assert "loss" in terminal.getvalue()[said:]  # the panel below it, as long as the run goes on
-    text = terminal.getvalue()
-    assert "loss" not in text[text.rindex("\x1b[2K") :]  # at the end it is erased, and not drawn again
+        command = f"interrupted at step 1234, saved; continue with: polyak resume {'x' * 100}"
+        progress.say(command)
+    lines = plain_text(terminal.getvalue()).splitlines()
+    lines = lines[max(number for number, line in enumerate(lines) if line.startswith("╭")) :]
+    assert any("loss      0.5" in line for line in lines)
+    end = next(number for number, line in enumerate(lines) if line.startswith("╰"))
+    assert [line for line in lines[end + 1 :] if line] == [command]  # unbroken, to be copied
+
+
+def rows_above(written):
+    """Number of rows that output moves the cursor up."""
+    return written.count("\x1b[1A")
+
+
+@pytest.mark.parametrize(("columns", "rows"), [("90", 1), ("60", 2), ("40", 3), ("120", 1)])
+def test_a_resized_terminal_gets_the_panel_in_the_place_of_the_old_one(monkeypatch, clock, columns, rows):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        lines = plain_text(terminal.getvalue()).count("\n") + 1
+        before = terminal.getvalue()
+        monkeypatch.setenv("COLUMNS", columns)  # a line of 88 columns is wrapped now
+        resized(progress, int(columns))
+        progress.show(record_at(1000, 10.0))
+        written = terminal.getvalue().removeprefix(before)
+        assert rows_above(written) == rows * lines - 1
+        drawn = [line for line in plain_text(written).splitlines() if line]
+        assert {len(line) for line in drawn} == {min(int(columns) - 2, 100)}
+
+
+def resized(progress, columns):
+    """What rich reads of a terminal that has another width now."""
+    console = progress._display._console
+    console._environ = {**console._environ, "COLUMNS": str(columns)}
+    console.width = columns
 
 
 def test_the_end_of_a_run_is_always_drawn(monkeypatch, clock):
@@ -189,7 +259,8 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(monkeypatch, term):
     with Progress(RunConfig(), quiet=False) as progress:
         progress.begin("runs/here", RESOLVED)
         progress.show(record_at(1000, 10.0))
-    assert terminal.getvalue().startswith("    1,000 / 50,000 steps  100/s  8 min 10 s left  return 187.3 (last 100)")
+    # 1,000 steps in 10 seconds, 8.34 of which were spent compiling.
+    assert terminal.getvalue().startswith("    1,000 / 50,000 steps  602/s  1 min 21 s left  return 187.3 (last 20)")
     assert "\x1b" not in terminal.getvalue()
 
 
@@ -232,10 +303,10 @@ def test_quiet_shows_nothing_and_says_what_matters(monkeypatch):
 
 
 def test_before_the_first_learner_step(capsys):
-    record = record_at(500, 1.0, learner_steps=0, loss=None, return_mean=None, return_last=None)
+    record = record_at(500, 1.0, learner_steps=0, loss=None, return_mean_20=None, return_last=None)
     with Progress(RunConfig(), quiet=False) as progress:
         progress.show(record | {"target_distance/q": None})
-    assert capsys.readouterr().err.endswith("return - (last 100)  epsilon 0.05  not learning yet\n")
+    assert capsys.readouterr().err.endswith("return - (last 20)  epsilon 0.05  not learning yet\n")
 
 
 def use(progress):
@@ -279,7 +350,14 @@ PROBES = {"probe/few_labels": 0.8534, "probe/linear": 0.95, "probe/knn": 0.93}
 def test_the_panel_of_pretraining_has_its_own_numbers(width):
     resolved = {"targets": {"target": {"rule": "incremental:cosine(0.01,1000)"}}, "training_images": 4000}
     file = io.StringIO()
-    drawing = panel(PretrainConfig(seed=3), resolved, PRETRAINING | PROBES, width=width, left="2 min 00 s left")
+    drawing = panel(
+        PretrainConfig(seed=3),
+        resolved,
+        PRETRAINING | PROBES,
+        width=width,
+        left="2 min 00 s",
+        curve=[0.4, 0.4, 0.4, 0.8534],
+    )
     Console(width=width, file=file).print(drawing)
     text = file.getvalue()
     assert {len(line) for line in text.splitlines()} == {width}
@@ -287,14 +365,18 @@ def test_the_panel_of_pretraining_has_its_own_numbers(width):
         "byol on mnist5k, seed 3",
         "40 %    400 / 1,000 steps",
         "probe     10 labels 0.853, all 0.950",
-        "time      1 min 20 s, 2 min 00 s left",
+        "time      1 min 20 s",
+        "left      2 min 00 s",
+        "0.400 ▁",
+        "█ 0.853 ",
         "speed     5.0 steps/s",
         "images    4,000",
         "loss      0.25",
         "cosine    0.875",
         "spread    0.871",
         "rank      93",
-        "target    incremental:cosine(0.01,1000), distance 1.5",
+        "target    incremental:cosine(0.01,1000)",
+        "distance 1.5",
     ):
         assert told in text, text
 
@@ -306,7 +388,90 @@ def test_plain_lines_of_pretraining_keep_the_newest_probe(capsys, clock):
             clock[0] += 20
             progress.show(PRETRAINING | probes | {"step": step})
     first, second = capsys.readouterr().err.splitlines()
-    told = "200 / 1,000 steps 5.0/s 2 min 40 s left probe 0.853 (10 labels a class) spread 0.87 loss 0.25"
+    told = "200 / 1,000 steps 5.6/s 2 min 23 s left probe 0.853 (10 labels a class) spread 0.87 loss 0.25"
     assert " ".join(first.split()) == told
     assert "220 / 1,000 steps" in second
     assert "probe 0.853 (10 labels a class)" in second
+
+
+def test_lines_and_panel_keep_the_newest_evaluation_and_its_step(capsys, clock, monkeypatch):
+    config = RunConfig(evaluate_every=1000)
+    with Progress(config, quiet=False) as progress:
+        progress.show(record_at(1000, 10.0, greedy_return=480.25, greedy_standard_error=3.25))
+        clock[0] += 20
+        progress.show(record_at(2000, 20.0))
+    assert [line.count("evaluation 480.2") for line in capsys.readouterr().err.splitlines()] == [1, 1]
+    terminal = terminal_of(monkeypatch)
+    with Progress(config, quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0, greedy_return=480.25, greedy_standard_error=None))
+        clock[0] += 20
+        before = len(terminal.getvalue())
+        progress.show(record_at(2000, 20.0))
+    assert "evaluated 480.2 at step 1,000" in plain_text(terminal.getvalue()[before:])
+
+
+def test_the_speed_leaves_out_compilation(monkeypatch, clock):
+    terminal = terminal_of(monkeypatch)
+    with Progress(RunConfig(steps=10_000), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        for step, seconds, compiled in ((1000, 12.0, 2.0), (2000, 30.0, 10.0), (3000, 45.0, 15.0)):
+            clock[0] += 20
+            progress.show(record_at(step, seconds, compile_seconds=compiled))
+            before = len(terminal.getvalue())
+        last = terminal.getvalue()[:before]
+    assert last.count("100 steps/s") == 3  # each 1,000 steps took 10 seconds beside those of compiling
+    assert "1 min 10 s" in last[last.rindex("left ") :]
+
+
+class Notebook:
+    """Stand-in for the display of a notebook: MIME bundles in the order in which they are shown."""
+
+    def __init__(self):
+        self.shown, self.updates = [], []
+
+    def display(self, bundle, *, raw, display_id):
+        assert raw
+        assert display_id
+        self.shown.append(bundle)
+        return self
+
+    def update(self, bundle, *, raw):
+        assert raw
+        self.updates.append(bundle)
+
+
+class ZMQInteractiveShell:
+    """Class by whose name rich knows a notebook."""
+
+
+def test_a_notebook_gets_a_panel_that_is_updated_in_place(monkeypatch, clock, capsys):
+    notebook, module = Notebook(), types.ModuleType("IPython.display")
+    module.display = notebook.display
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    with Progress(RunConfig(env="<b>Odd-v0"), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0))
+        progress.say("a message")
+        clock[0] += 1.0
+        progress.show(record_at(2000, 20.0, loss=0.75))
+    assert len(notebook.shown) == 1
+    assert "compiling" in notebook.shown[0]["text/plain"]
+    assert len(notebook.updates) == 3  # two records and the last state
+    for bundle in notebook.updates[1:]:
+        assert "loss      0.75" in bundle["text/plain"]
+        assert "0.75" in bundle["text/html"]
+        assert bundle["text/html"].startswith("<pre style=")
+        assert "&lt;b&gt;Odd-v0" in bundle["text/html"]  # no markup of others
+    assert "\x1b" not in notebook.updates[0]["text/plain"]
+    assert capsys.readouterr().out == "a message\n"
+
+
+def test_ipython_in_a_terminal_is_no_notebook(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    with Progress(RunConfig(), quiet=False) as progress:
+        progress.begin("runs/here", RESOLVED)
+        progress.show(record_at(1000, 10.0))
+    assert capsys.readouterr().err.startswith("    1,000 / 50,000 steps")

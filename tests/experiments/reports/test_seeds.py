@@ -14,10 +14,10 @@ from small_runs import arguments, assert_same_run, config_of, silent
 
 def test_a_line_for_each_seed():
     config = RunConfig(steps=2000, seed=3)
-    newest = {3: {"step": 500, "return_mean": None}, 4: {"step": 1000, "return_mean": 20.0}}
+    newest = {3: {"step": 500, "return_mean_20": None}, 4: {"step": 1000, "return_mean_20": 20.0}}
     ends = {4: {"mean": 31.25}, 5: None, 6: "ValueError: no"}
     assert lines(config, newest, ends, range(3, 8)) == [
-        "seed 3         500 / 2,000 steps   return -",
+        "seed 3         500 / 2,000 steps   return - (last 20)",
         "seed 4   return 31.2 (greedy)",
         "seed 5   interrupted, saved",
         "seed 6   failed: ValueError: no",

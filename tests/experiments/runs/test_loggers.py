@@ -18,8 +18,9 @@ from polyak.experiments import cli
 from polyak.experiments.runs import loggers
 from polyak.experiments.runs import train as runs
 from polyak.experiments.runs.config import RunConfig, from_json
+from polyak.experiments.runs.pretrain import pretrain
 from polyak.experiments.runs.records import TIMES, JsonlWriter, plain, read_jsonl
-from small_runs import arguments, config_of
+from small_runs import arguments, config_of, pretrain_config_of, silent, write_images
 
 RECORDS = [
     {"step": 5, "loss": None, "q": 0.5, "returns": [1.0, 2.0], "lengths": [3, 2], "ended_at": [3, 5]},
@@ -50,6 +51,18 @@ def read_csv(folder):
         return [{name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(file)]
 
 
+def read_episodes(folder):
+    """Rows of ``episodes.csv``: step, return and length."""
+    with (folder / "episodes.csv").open(newline="") as file:
+        names, *rows = csv.reader(file)
+    assert names == ["step", "return", "length"]
+    return [(int(step), float(episode_return), int(length)) for step, episode_return, length in rows]
+
+
+def all_episodes(records):
+    return [episode for record in records for episode in loggers.episodes(record)]
+
+
 def read_tensorboard(folder):
     """Tag to ``[(step, value), ...]`` as TensorBoard shows it: what a later start purges is left out."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -63,7 +76,27 @@ def read_tensorboard(folder):
             if event.session_log.status == SessionLog.START:
                 found = {tag: [point for point in curve if point[0] < event.step] for tag, curve in found.items()}
             for value in event.summary.value:
+                if value.HasField("tensor"):
+                    continue
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def read_settings(folder):
+    """Texts of the settings in TensorBoard's files, by step."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            found += [
+                (event.step, value.tag, value.tensor.string_val[0].decode())
+                for value in event.summary.value
+                if value.metadata.plugin_data.plugin_name == "text"
+            ]
     return found
 
 
@@ -71,11 +104,12 @@ def curves(records):
     """Curves of records for TensorBoard: every number by its step, in single precision, and every episode."""
     found = {}
     for record in records:
-        for name, values in (("episode/return", record["returns"]), ("episode/length", record["lengths"])):
+        episode_numbers = (("charts/episode_return", "returns"), ("charts/episode_length", "lengths"))
+        for name, values in ((name, record[field]) for name, field in episode_numbers):
             found.setdefault(name, []).extend(zip(record["ended_at"], np.float32(values).tolist(), strict=True))
         for name, value in record.items():
             if name != "step" and value is not None and not isinstance(value, list):
-                found.setdefault(name, []).append((record["step"], float(np.float32(value))))
+                found.setdefault(loggers.tag(name), []).append((record["step"], float(np.float32(value))))
     return found
 
 
@@ -89,6 +123,51 @@ def test_a_run_leaves_its_records_in_every_form(finished):
     assert sum(len(record["returns"]) for record in records) == records[-1]["episodes"] > 5
     assert read_csv(finished) == numbers(records)
     assert read_tensorboard(finished) == curves(records)
+    assert read_episodes(finished) == all_episodes(records)
+    ((step, name, table),) = read_settings(finished)
+    assert (step, name) == (0, "settings/text_summary")
+    lines = table.splitlines()
+    assert lines[:2] == ["| setting | value |", "|---|---|"]
+    assert "| config.loop.draw.batch_size | `8` |" in lines
+    assert '| config.agent.head.kind | `"scalar"` |' in lines
+    assert any(line.startswith("| versions.jax | ") for line in lines)
+
+
+# Group to the fields of records in it, by the part of their names before the first "/".
+PLACES = {
+    "charts": """learner_steps episodes env_restarts replay_size epsilon resets reward_scale n_steps importance_exponent
+    return_last return_mean return_mean_20 return_mean_window length_mean_20 greedy_return greedy_standard_error probe
+    feature_rank dormant_units""",
+    "losses": """loss gradient_norm q td_error clipped_targets skipped priority importance_weight v_min v_max
+    prediction_loss prediction_cosine isotropy_penalty feature_spread projection_spread""",
+    "targets": "target_distance target_churn target_agreement policy_churn steps_since_update",
+    "time": "seconds steps_per_second compile_seconds compilations",
+}
+EVERYTHING = {
+    "head": "categorical",
+    "sampling": "prioritized",
+    "average": "incremental:0.01",
+    "skip_nonfinite": True,
+    "normalize_rewards": True,
+    "resets": "periodic",
+    "reset_period": "100",
+    "n_steps": "linear(5,1,50%)",
+    "evaluate_every": 200,
+    "target": "periodic:50 q/head=periodic:10",
+    "isotropy": 0.1,
+}
+
+
+def test_every_field_of_every_run_has_its_group_of_tags(tmp_path, finished):
+    runs.train(config_of("byol_pi", loggers=(), steps=300, **EVERYTHING), tmp_path / "everything", silent, silent)
+    images = write_images(tmp_path / "images.npz")
+    pretrain(pretrain_config_of(images), tmp_path / "pretraining", silent, silent)
+    folders = (finished, tmp_path / "everything", tmp_path / "pretraining")
+    found = [record for folder in folders for record in read_jsonl(folder / "metrics.jsonl")]
+    names = {name for record in found for name in numbers([record])[0]} - {"step"}
+    groups = {name: group for group, text in PLACES.items() for name in text.split()}
+    assert {name.split("/")[0] for name in names} == groups.keys()
+    assert {loggers.tag(name) for name in names} == {f"{groups[name.split('/')[0]]}/{name}" for name in names}
 
 
 def test_compiling_is_in_the_records(finished):
@@ -103,8 +182,23 @@ def test_new_columns_in_mid_run_and_nothing_measured(tmp_path):
     assert lines == ["step,loss,q,skipped", "5,,0.5,", "10,0.25,0.75,", "15,0.125,-1e-07,2"]
     found = read_tensorboard(tmp_path)
     assert found == curves(RECORDS)
-    assert found["loss"] == [(10, 0.25), (15, 0.125)]
-    assert found["episode/return"] == [(3, 1.0), (5, 2.0), (14, 4.0)]
+    assert found["losses/loss"] == [(10, 0.25), (15, 0.125)]
+    assert found["charts/episode_return"] == [(3, 1.0), (5, 2.0), (14, 4.0)]
+    assert (tmp_path / "episodes.csv").read_text() == "step,return,length\n3,1.0,3\n5,2.0,2\n14,4.0,9\n"
+    assert read_settings(tmp_path) == [
+        (0, "settings/text_summary", "| setting | value |\n|---|---|\n| config.seed | `7` |")
+    ]
+
+
+def test_records_without_episodes_make_no_table_of_episodes(tmp_path):
+    assert write_all(["csv"], tmp_path, [{"step": 5, "loss": 0.5}]) == []
+    assert not (tmp_path / "episodes.csv").exists()
+
+
+def test_an_episode_whose_return_is_not_finite_has_an_empty_cell(tmp_path):
+    record = plain({"step": 5, "returns": [np.inf], "lengths": [3], "ended_at": [4]})
+    assert write_all(["csv"], tmp_path, [record]) == []
+    assert (tmp_path / "episodes.csv").read_text() == "step,return,length\n4,,3\n"
 
 
 def test_a_metric_that_is_not_finite_or_on_the_device_is_recorded(tmp_path):
@@ -116,12 +210,12 @@ def test_a_metric_that_is_not_finite_or_on_the_device_is_recorded(tmp_path):
     (tmp_path / "metrics.jsonl").unlink()
     assert write_all(["csv", "tensorboard"], tmp_path, [record]) == []
     assert read_csv(tmp_path) == [{"step": 5.0, "loss": None, "q": None, "td": 0.5}]
-    assert read_tensorboard(tmp_path) == {"td": [(5, 0.5)]}
+    assert read_tensorboard(tmp_path) == {"losses/td": [(5, 0.5)]}
 
 
 @pytest.mark.slow
 def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finished):
-    silent, said, folder = (lambda _: None), [], tmp_path / "run"
+    said, folder = [], tmp_path / "run"
 
     def interrupt(record):
         if record["step"] == 300:
@@ -131,8 +225,9 @@ def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finishe
     # As if it had been killed later on: more was written than the checkpoint knows.
     with loggers.open_loggers(["tensorboard"], folder, 300, {}, said.append) as log:
         log({"step": 400, "loss": 9.0, "odd": 1.0, "returns": [9.0], "lengths": [9], "ended_at": [350]})
-    with (folder / "metrics.csv").open("a") as file:
-        file.write("400,1,2")
+    for name in ("metrics.csv", "episodes.csv"):
+        with (folder / name).open("a") as file:
+            file.write("400,1,2")
     assert runs.resume(folder, silent, said.append) is not None
     assert len(said) == 2  # interrupted, resuming
 
@@ -141,17 +236,21 @@ def test_a_resumed_run_has_the_files_of_one_that_never_stopped(tmp_path, finishe
 
     assert untimed(read_csv(folder)) == untimed(read_csv(finished))
     assert read_csv(folder) == numbers(read_jsonl(folder / "metrics.jsonl"))
+    assert read_episodes(folder) == read_episodes(finished)
     ours, theirs = (read_tensorboard(path) for path in (folder, finished))
-    assert ours.pop("odd") == []
-    assert untimed([ours]) == untimed([theirs])
+    assert ours.pop("losses/odd") == []
+    ours, theirs = (
+        {name: curve for name, curve in found.items() if not name.startswith("time/")} for found in (ours, theirs)
+    )
+    assert ours == theirs
 
 
 class StandIn(types.ModuleType):
-    """A module in the place of wandb that keeps its arguments, and fails on request."""
+    """Module in the place of wandb or trackio that keeps its arguments, and fails on request."""
 
-    def __init__(self, fails_at=None):
-        super().__init__("wandb")
-        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    def __init__(self, fails_at=None, name="wandb"):
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
         self.fails_at, self.logged, self.finished = fails_at, [], 0
 
     def Settings(self, **settings):  # noqa: N802
@@ -184,9 +283,30 @@ def test_weights_and_biases_is_offline_unless_the_user_says_otherwise(tmp_path, 
         assert wandb.options["name"] == f"{tmp_path.name} from step 20"
         steps = [step for step, _ in wandb.logged]
         assert steps == sorted(steps)  # it drops what goes back
-        assert wandb.logged[-1] == (15, {"loss": 0.125, "q": -1e-7, "skipped": 2})
-        assert (14, {"episode/return": 4.0, "episode/length": 9}) in wandb.logged
+        assert wandb.logged[-1] == (15, {"losses/loss": 0.125, "losses/q": -1e-7, "losses/skipped": 2})
+        assert (14, {"charts/episode_return": 4.0, "charts/episode_length": 9}) in wandb.logged
         assert wandb.finished == 1
+
+
+def test_trackio_gets_the_same_points_and_prints_nothing(tmp_path, monkeypatch, capsys):
+    class Printing(StandIn):
+        def init(self, **options):
+            print("View dashboard by running in your terminal")
+            return super().init(**options)
+
+        def finish(self):
+            print("Run finished")
+            super().finish()
+
+    monkeypatch.setitem(sys.modules, "trackio", trackio := Printing(name="trackio"))
+    loggers.check_installed(["trackio"])
+    assert write_all(["trackio"], tmp_path, RECORDS, step=20) == []
+    assert trackio.options["config"] == {"config": {"seed": 7}}
+    assert trackio.options["name"] == f"{tmp_path.name} from step 20"
+    assert not trackio.options["embed"]  # shows no page in a notebook
+    assert trackio.logged == [point for record in RECORDS for point in loggers.points(record)]
+    assert trackio.finished == 1
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
@@ -235,6 +355,9 @@ def test_a_logger_whose_package_is_missing_is_an_error_before_the_first_step(tmp
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
     with pytest.raises(ValueError, match="pip install wandb"):
         loggers.check_installed(["csv", "wandb"])
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(ValueError, match=r"loggers: 'trackio' needs the package trackio.*pip install trackio"):
+        loggers.check_installed(["csv", "trackio"])
 
 
 def test_which_loggers_a_config_takes():
