@@ -177,7 +177,7 @@ def resume(
 
 
 def load_pretrained(folder: Folder) -> Pretrained:
-    """Read a finished pretraining run; its images must still be where they were.
+    """Read a finished pretraining run; its images are not read.
 
     Raises:
         ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.
