@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-class Picture(Figure):  # type: ignore[misc]  # matplotlib is untyped in mypy's settings
+class Picture(Figure):
     """Figure of matplotlib, which draws with Agg and has its own PNG for Jupyter.
 
     Args:
