@@ -27,6 +27,8 @@ html_css_files = ["site.css"]
 
 def setup(app):
     """Leaves out the fields of NamedTuples as members of their own: the docstrings say what they are."""
+    for function in (polyak.train, polyak.pretrain):  # the reference shows **fields, and not a hundred keywords
+        del function.__signature__
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
 
 

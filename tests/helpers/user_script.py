@@ -56,7 +56,7 @@ def calm(key: jax.Array, views: Any) -> TermOutput:
 
 
 def stop_early(carry: Any, record: dict[str, Any]) -> bool:
-    return record["step"] >= 400
+    return bool(record["step"] >= 400)
 
 
 def runs(folder: pathlib.Path) -> Run:
@@ -97,7 +97,7 @@ def pretraining(folder: pathlib.Path) -> Pretrained:
     return run
 
 
-def targets() -> jax.Array:
+def targets() -> Any:
     online, slow = {"w": jnp.ones(3)}, {"w": jnp.zeros(3)}
     slow = updates.incremental_update(online, slow, step_size=0.005)
     rule = updates.parse("periodic:500")
