@@ -38,6 +38,8 @@ LATEX = math_core.LatexToMathML()
 def setup(app):
     """Register the renderer of equations, and leave out the fields of NamedTuples: the docstrings describe them."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
+    for function in (polyak.train, polyak.pretrain):  # the reference shows **fields instead of a hundred keywords
+        del function.__signature__
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
 
 

@@ -1,23 +1,28 @@
-"""Writes the tables of options and of agents in docs/ and the README, from where the program has them.
+"""Writes the tables of options and of agents in docs/ and the README, and the keywords of polyak.train for editors.
 
 Run it after a change of options, of their docstrings, or of the table of agents: ``python docs/options.py``.
 """
 
 import dataclasses
+import json
 import pathlib
 import re
+import textwrap
+import types
 import typing
 
 import tyro
 
 from polyak.agents import AGENTS, PRESETS, Configs, make_configs
-from polyak.agents.fields import Part, kinds_of
+from polyak.agents.fields import Part, annotations_of, is_part_type, kinds_of
 from polyak.agents.parts import leaves
+from polyak.agents.schedules import Schedule
 from polyak.agents_table import head_column, links, loss_column, replay_column
 from polyak.experiments import cli
+from polyak.experiments.runs.config import RUN_LEAVES, RunConfig
 from polyak.experiments.runs.flag_help import attributes
 from polyak.experiments.runs.flags import pretrain_flags, run_flags
-from polyak.experiments.runs.pretrain_config import PretrainConfig
+from polyak.experiments.runs.pretrain_config import PRETRAIN_LEAVES, PretrainConfig
 
 FOLDER = pathlib.Path(__file__).parent
 MARKED = re.compile(r"(<!-- options of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -180,9 +185,118 @@ def _meaning(description, annotation):
     return text.replace("a schedule", "a [schedule](#schedules)")
 
 
+# Types of the fields that polyak.train and polyak.pretrain take as more than their configs hold.
+TAKEN = {
+    "env": "str | Callable[..., Any] | gymnasium.Env[Any, Any]",
+    "env_kwargs": "str | Mapping[str, Any]",
+    "wrappers": "Sequence[str | Callable[[Any], Any]]",
+    "network": "str | Network | hk.Transformed | hk.TransformedWithState | Callable[[Any], Any] | None",
+    "terms": "Mapping[str, tuple[float, str | Callable[..., Any]]]",
+    "initial": "str | pathlib.Path | Run | Pretrained | None",
+    "data": "str | pathlib.Path",
+}
+KEYWORDS = '''"""Keywords of ``polyak.train`` and ``polyak.pretrain``, for editors; written by docs/options.py."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import gymnasium
+import haiku as hk
+
+{imports}
+from ...agents.schedules import Schedule
+from ...networks import Network
+from .finished import Pretrained, Run
+
+
+{classes}
+'''
+
+
+def keywords():
+    """The text of the module with the fields of polyak.train and polyak.pretrain as a TypedDict each."""
+    parts = set()
+    run = [*_leaf_fields(RunConfig, RUN_LEAVES), *_leaf_fields(Configs)]
+    pretraining = [*_leaf_fields(PretrainConfig, PRETRAIN_LEAVES), *_leaf_fields(PretrainConfig, ("byol",))]
+    classes = _typed_dict("TrainFields", "polyak.train", run, parts)
+    classes += "\n\n\n" + _typed_dict("PretrainFields", "polyak.pretrain", pretraining, parts)
+    modules = {}
+    for part in sorted(parts, key=lambda part: (part.__name__.isupper() is False, part.__name__)):
+        modules.setdefault(part.__module__.removeprefix("polyak."), []).append(part.__name__)
+    imports = "\n".join(_import(module, names) for module, names in sorted(modules.items()))
+    return KEYWORDS.format(imports=imports, classes=classes)
+
+
+def _import(module, names):
+    line = f"from ...{module} import {', '.join(names)}"
+    if len(line) <= 120:
+        return line
+    return "\n".join([f"from ...{module} import (", *(f"    {name}," for name in names), ")"])
+
+
+def _leaf_fields(config, names=None):
+    """Each leaf and each union in a type of parts, in the parts of all kinds: its dataclass, its field, its type."""
+    for field in dataclasses.fields(config):
+        annotation = annotations_of(config)[field.name]
+        if names is not None and field.name not in names:
+            continue
+        if is_part_type(annotation):
+            yield from _leaf_fields(annotation)
+            continue
+        yield config, field, annotation
+        for kind in kinds_of(field).values():
+            if kind is not None:
+                yield from _leaf_fields(kind)
+
+
+def _typed_dict(name, function, fields, parts):
+    lines, seen = [f"class {name}(TypedDict, total=False):", f'    """Keywords of :func:`{function}`."""', ""], {}
+    for owner, field, annotation in fields:
+        text = TAKEN.get(field.name) or _type_text(field, annotation, parts)
+        if seen.get(field.name, text) != text:
+            raise ValueError(f"{field.name}: got the types {seen[field.name]} and {text}; expected one type.")
+        if field.name not in seen:
+            seen[field.name] = text
+            about = re.split(r"[.;] (?!None)", CITATION.sub("", attributes(owner)[field.name]))[0].rstrip(".")
+            lines.append(_declared(field.name, text))
+            lines += textwrap.wrap(f'"""{about}."""', 116, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _declared(name, text):
+    line = f"    {name}: {text}"
+    if len(line) <= 120:
+        return line
+    return f"    {name}: (\n        {text.replace(' | ', chr(10) + ' ' * 8 + '| ')}\n    )"
+
+
+def _type_text(field, annotation, parts):
+    """The type of a field as polyak.train takes it, as text; adds the parts of a union to ``parts``."""
+    if kinds := kinds_of(field):
+        found = [kind for kind in kinds.values() if kind is not None]
+        parts.update(found)
+        absent = ["None"] if None in kinds.values() else []
+        return " | ".join([_literal(kinds), *(kind.__name__ for kind in found), *absent])
+    if annotation is Schedule:
+        return "float | str | Schedule"
+    if isinstance(annotation, types.UnionType):
+        return " | ".join(_type_text(field, kind, parts) for kind in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return f"Sequence[{_type_text(field, typing.get_args(annotation)[0], parts)}]"
+    if typing.get_origin(annotation) is typing.Literal:
+        return _literal(typing.get_args(annotation))
+    return "None" if annotation is types.NoneType else annotation.__name__
+
+
+def _literal(choices):
+    return f"Literal[{', '.join(json.dumps(choice) for choice in choices)}]"
+
+
 PAGES = {"command_line.md": page, "pretraining.md": pretraining_page, "agents.md": agents_page, "../README.md": readme}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():
         path = FOLDER / name
         path.write_text(write(path.read_text()))
+    (FOLDER.parent / "experiments" / "runs" / "keywords.py").write_text(keywords())

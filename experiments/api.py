@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
 from ..agents import Agent
 from ..agents.fields import check_name
@@ -24,10 +24,12 @@ from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
+from .runs.keywords import PretrainFields, TrainFields
 from .runs.own_parts import part_texts
 from .runs.pretrain import pretrain as run_pretraining
 from .runs.pretrain import resume_pretraining
 from .runs.pretrain_config import PretrainConfig, make_pretrain_config
+from .runs.signature import with_keywords
 
 __all__ = [
     "Exported",
@@ -48,6 +50,7 @@ Folder = str | pathlib.Path
 AnyRun = TypeVar("AnyRun", Run, Pretrained)
 
 
+@with_keywords(TrainFields)
 def train(
     agent: str | Callable[..., Agent] | None = None,
     *,
@@ -56,7 +59,7 @@ def train(
     out: Folder | Literal[False] | None = None,
     quiet: bool = True,
     callbacks: Sequence[Callback] = (),
-    **fields: Any,
+    **fields: Unpack[TrainFields],
 ) -> Run:
     """Train an agent, as ``polyak train`` does.
 
@@ -113,8 +116,13 @@ def train(
         return _kept(_finished(runs.train(config, folder, *shown, given, callbacks), folder, given), out)
 
 
+@with_keywords(PretrainFields)
 def pretrain(
-    method: str = "byol", *, out: Folder | Literal[False] | None = None, quiet: bool = True, **fields: Any
+    method: str = "byol",
+    *,
+    out: Folder | Literal[False] | None = None,
+    quiet: bool = True,
+    **fields: Unpack[PretrainFields],
 ) -> Pretrained:
     """Pretrain an encoder on images, as ``polyak pretrain`` does.
 
@@ -179,7 +187,7 @@ def resume(
 
 
 def load_pretrained(folder: Folder) -> Pretrained:
-    """Read a finished pretraining run; its images must still be where they were.
+    """Read a finished pretraining run; its images are not read.
 
     Raises:
         ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.

@@ -37,6 +37,11 @@ class Exported(NamedTuple):
     manifest: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        """Line with the function of the network and the number of arrays, without their elements."""
+        function = self.manifest.get("network", {}).get("function")
+        return f"Exported(network={function!r}, arrays={len(self.arrays)})"
+
 
 def describe(config: RunConfig, spec: EnvironmentSpec, state: Any) -> dict[str, Any]:
     """Describe a run's network for a manifest: config, observations, and how to build and apply the network.

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any
+import pickle
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from ...agents.byol import BYOL, make_byol
 from ...replay.types import EnvironmentSpec
 from ...updates import LearnerState, Variables
 from ..loops.normalization import NO_SCALING, Scaling
@@ -17,15 +19,24 @@ from .build import build
 from .config import RunConfig, without_workers
 from .evaluation import PARAMETERS, parameters_at, read_parameters
 from .files import load_variables, read_json
+from .learning_curve import draw_learning_curve
 from .policy import Policy, act, make_policy, q_values
-from .pretrain import build_pretraining
+from .pretrain import Encode, make_encode, title_of
 from .pretrain_config import PretrainConfig
-from .records import read_jsonl
+from .pretrain_figures import draw_probes
+from .records import columns, read_jsonl
+from .shown import html_table, one_line, probes_text, return_text, steps_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A run, as it ended or at one of its checkpoints.
+
+    A run can be pickled, for another process: it then acts as before, and a temporary folder (``out=False``) belongs to
+    the first run. Pickles are never read from disk by polyak.
 
     Attributes:
         folder: Folder of the run.
@@ -47,8 +58,8 @@ class Run:
     metrics: dict[str, np.ndarray]
     variables: Variables
     evaluation: dict[str, Any]
-    scaling: Scaling = dataclasses.field(default=NO_SCALING, repr=False)
-    given: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    scaling: Scaling = NO_SCALING
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def act(self, observation: Any, action_mask: Any = None) -> Any:
         """Greedy action, an element of the environment's action space.
@@ -75,18 +86,58 @@ class Run:
         """
         return q_values(self._policy, observation)
 
+    def plot(self) -> "Figure":
+        """Draw the learning curve: each training episode, the running mean, and the evaluations within the run.
+
+        Returns:
+            Figure of matplotlib, which Jupyter shows; ``figure.savefig("curve.pdf")`` saves it.
+        """
+        return draw_learning_curve(
+            self.metrics, f"{self.config.label} on {self.config.env}, target {self.config.agent.target}"
+        )
+
     @functools.cached_property
     def _policy(self) -> Policy:
         return make_policy(self.config, self.variables, self.scaling, self.folder, self.given)
 
+    def _facts(self) -> dict[str, str]:
+        at = {} if self.parameters.name == PARAMETERS else {"parameters": self.parameters.name}
+        return {
+            "agent": self.config.label,
+            "environment": self.config.env,
+            "target": self.config.agent.target,
+            "steps": steps_text(self.metrics, self.config.steps),
+            "evaluation": return_text(self.evaluation),
+            **at,
+            "folder": str(self.folder),
+        }
+
+    def __repr__(self) -> str:
+        return one_line("Run", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Run", self._facts())
+
     def __getstate__(self) -> dict[str, Any]:
-        """Fields alone: compiled programs are made again where they are needed."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Fields alone: compiled programs are made again where they are needed.
+
+        Raises:
+            TypeError: if an object that was given from Python cannot be pickled.
+        """
+        for text, value in self.given.items():
+            try:
+                pickle.dumps(value)
+            except Exception as error:
+                raise TypeError(
+                    f"given: the run was begun with {text}, which cannot be pickled ({error}). Define it at the top of "
+                    f"a module, or load the run in the other process with polyak.load({str(self.folder)!r})."
+                ) from error
+        return _fields_of(self)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Pretrained:
-    """A finished pretraining run.
+    """A finished pretraining run; it can be pickled, as a run can.
 
     Attributes:
         folder: Folder of the run.
@@ -94,7 +145,7 @@ class Pretrained:
         metrics: Name to array over the records, float64 with NaN where nothing was measured.
         variables: Parameters and module state of the online network: encoder, projector and predictor.
         evaluation: Probes of the encoder, of its initialisation and of the pixels; empty dictionaries without labels.
-        encode: Function from images ``[N, H, W, C]`` to features ``[N, D]``.
+        image: Shape ``(H, W, C)`` and dtype of an image.
     """
 
     folder: pathlib.Path
@@ -102,7 +153,43 @@ class Pretrained:
     metrics: dict[str, np.ndarray]
     variables: Variables
     evaluation: dict[str, Any]
-    encode: Callable[[np.ndarray], np.ndarray] = dataclasses.field(repr=False)
+    image: jax.ShapeDtypeStruct
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Features ``[N, D]`` float32 of images ``[N, H, W, C]``."""
+        return self._encode(LearnerState(*self.variables, optimizer_state=(), targets={}), images)
+
+    def plot(self) -> "Figure":
+        """Draw the probes over the gradient steps, with those of the pixels; without labels, the projections' spread.
+
+        Returns:
+            Figure of matplotlib, which Jupyter shows; ``figure.savefig("probes.pdf")`` saves it.
+        """
+        return draw_probes(self.metrics, self.evaluation, title_of(self.config))
+
+    @functools.cached_property
+    def _encode(self) -> Encode:
+        return make_encode(_byol_of(self.config, self.image))
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "method": self.config.method,
+            "data": self.config.data,
+            "target": self.config.byol.target,
+            "steps": steps_text(self.metrics, self.config.steps),
+            "evaluation": probes_text(self.evaluation),
+            "folder": str(self.folder),
+        }
+
+    def __repr__(self) -> str:
+        return one_line("Pretrained", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Pretrained", self._facts())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Fields alone: compiled programs are made again where they are needed."""
+        return _fields_of(self)
 
 
 def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}, checkpoint: str | None = None) -> Run:
@@ -124,28 +211,38 @@ def load_run(folder: pathlib.Path, given: Mapping[str, Any] = {}, checkpoint: st
     parts = build(without_workers(config), given=given)
     parts.environment.close()
     state, scaling = read_parameters(parts, path)
-    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
+    metrics = columns(read_jsonl(folder / "metrics.jsonl"))
     ended = folder / "evaluation.json"
     variables, evaluation = Variables(state.params, state.state), read_json(ended) if ended.is_file() else {}
     return Run(folder, path, config, parts.environment.spec, metrics, variables, evaluation, scaling, given)
 
 
 def load_pretraining(folder: pathlib.Path) -> Pretrained:
-    """Read a finished pretraining run; its images must still be where they were.
+    """Read a finished pretraining run; its images are not read.
 
     Raises:
         ValueError: if no finished pretraining run stands in ``folder``, or a file of it does not fit.
     """
     config = folders.read_pretrain_config(folder)
     _check_ended(folder)
-    parts = build_pretraining(config)
-    shapes = jax.eval_shape(parts.byol.init, jax.random.key(0))
+    try:
+        described = read_json(folder / "config.json")["resolved"]["image"]
+        image = jax.ShapeDtypeStruct(described["shape"], described["dtype"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: no image in it ({error}); the file was changed by hand?") from None
+    shapes = jax.eval_shape(_byol_of(config, image).init, jax.random.key(0))
     trees = load_variables(folder / PARAMETERS, {"params": shapes.params, "state": shapes.state})
-    state = LearnerState(**trees, optimizer_state=(), targets={})
-    metrics = _columns(list(read_jsonl(folder / "metrics.jsonl")))
-    variables = Variables(state.params, state.state)
+    metrics = columns(read_jsonl(folder / "metrics.jsonl"))
     evaluation = read_json(folder / "evaluation.json")
-    return Pretrained(folder, config, metrics, variables, evaluation, lambda images: parts.encode(state, images))
+    return Pretrained(folder, config, metrics, Variables(**trees), evaluation, image)
+
+
+def _byol_of(config: PretrainConfig, image: jax.ShapeDtypeStruct) -> BYOL:
+    return make_byol(config.byol, image, total_learner_steps=config.steps)
+
+
+def _fields_of(run: Any) -> dict[str, Any]:
+    return {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
 
 
 def _check_ended(folder: pathlib.Path) -> None:
@@ -155,14 +252,3 @@ def _check_ended(folder: pathlib.Path) -> None:
             f"with: {folders.resume_command(folder)}. A run of an agent can be loaded as it stands, by "
             "checkpoint='newest'."
         )
-
-
-def _columns(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(name for record in records for name in record):
-        values = [record.get(name) for record in records]
-        if any(isinstance(value, list) for value in values):
-            columns[name] = np.array([item for value in values for item in value or []], np.float64)
-        else:
-            columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
-    return columns

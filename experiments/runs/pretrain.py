@@ -34,6 +34,7 @@ from .records import read_jsonl
 
 OnRecord = Callable[[dict[str, Any]], None]
 OnBegin = Callable[[pathlib.Path, dict[str, Any]], None]
+Encode = Callable[[LearnerState, np.ndarray], np.ndarray]
 _ENCODED = 500  # number of images encoded at a time
 
 
@@ -46,15 +47,29 @@ class PretrainParts:
     images: Split
 
     @functools.cached_property
-    def encode(self) -> Callable[[LearnerState, np.ndarray], np.ndarray]:
+    def encode(self) -> Encode:
         """Function from the learner's state and images ``[N, H, W, C]`` to features ``[N, D]``."""
-        compiled = jax.jit(self.byol.encode)
+        return make_encode(self.byol)
 
-        def encode(state: LearnerState, images: np.ndarray) -> np.ndarray:
-            parts = [images[start : start + _ENCODED] for start in range(0, len(images), _ENCODED)]
-            return np.concatenate([np.asarray(compiled(state, part)) for part in parts])
 
-        return encode
+def make_encode(byol: BYOL) -> Encode:
+    """Function of the learner's state and images ``[N, H, W, C]`` to features ``[N, D]``, compiled at its first use."""
+    compiled = jax.jit(byol.encode)
+
+    def encode(state: LearnerState, images: np.ndarray) -> np.ndarray:
+        parts = [images[start : start + _ENCODED] for start in range(0, len(images), _ENCODED)]
+        return np.concatenate([np.asarray(compiled(state, part)) for part in parts])
+
+    return encode
+
+
+def title_of(config: PretrainConfig) -> str:
+    """Title of the pictures of a run.
+
+    >>> title_of(PretrainConfig())
+    'byol on mnist5k, target incremental:cosine(0.01)'
+    """
+    return f"{config.method} on {pathlib.Path(config.data).name}, target {config.byol.target}"
 
 
 def build_pretraining(config: PretrainConfig) -> PretrainParts:
@@ -218,7 +233,7 @@ def _finish(parts: PretrainParts, carry: PretrainCarry, folder: pathlib.Path, re
         "images": len(parts.images.train.images),
         "test_images": 0 if parts.images.test is None else len(parts.images.test.images),
     }
-    title = f"{parts.config.method} on {pathlib.Path(parts.config.data).name}, target {parts.config.byol.target}"
+    title = title_of(parts.config)
     write_json(folder / "evaluation.json", result)  # a run with this file has ended
     shown: Images = parts.images.test or parts.images.train
     features = parts.encode(state, shown.images)

@@ -2,9 +2,14 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .records import columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PROBES = {"probe/few_labels": "10 labels a class", "probe/linear": "all labels", "probe/knn": "nearest neighbours"}
 LEAST_OF_TSNE = 100  # minimum number of images for t-SNE
@@ -15,7 +20,7 @@ _MARKED = 12  # maximum number of classes in the legend
 def probes_figure(
     records: Sequence[Mapping[str, Any]], result: Mapping[str, Any], path: pathlib.Path, title: str
 ) -> None:
-    """Draw the probes over gradient steps, with those of the pixels as dotted lines; without labels, draw the spread.
+    """Draw the probes of a run, and save them as a PNG; see :func:`draw_probes`.
 
     Args:
         records: Records of the run, in order.
@@ -23,28 +28,42 @@ def probes_figure(
         path: File of the figure, a PNG.
         title: Title of the figure.
     """
+    draw_probes(columns(records), result, title).savefig(path, dpi=100)
+
+
+def draw_probes(metrics: Mapping[str, np.ndarray], result: Mapping[str, Any], title: str) -> "Figure":
+    """Draw the probes over the gradient steps, with those of the pixels as dotted lines; without labels, the spread.
+
+    Args:
+        metrics: Name to array over the records, as of :func:`polyak.experiments.runs.records.columns`.
+        result: Content of ``evaluation.json``.
+        title: Title of the picture.
+
+    Returns:
+        Figure, which no window shows.
+    """
     figure, axes = _figure()
-    probed = [record for record in records if "probe/linear" in record]
+    probed = np.isfinite(metrics.get("probe/linear", np.empty(0)))
     for number, (name, label) in enumerate(PROBES.items()):
-        if not probed:
+        if not probed.any():
             break
-        steps, values = [0, *(record["step"] for record in probed)], [record[name] for record in probed]
+        steps, values = [0, *metrics["step"][probed]], metrics[name][probed]
         start = result["initial_encoder"][name]
         axes.plot(steps, [start, *values], "o-", color=f"C{number}", markersize=3, label=label)
         axes.axhline(result["pixels"][name], color=f"C{number}", linewidth=1, linestyle=":")
-    if probed:
+    if probed.any():
         axes.plot([], [], ":", color="0.5", label="pixels")
         axes.set_ylabel("accuracy on test images")
     else:
-        axes.plot([record["step"] for record in records], [record["projection_spread"] for record in records])
+        axes.plot(metrics["step"], metrics["projection_spread"])
         axes.set_ylabel("spread of the projections")
         axes.set_ylim(0, 1)
     axes.set_xlabel("gradient steps")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    if probed:
+    if probed.any():
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=100)
+    return figure
 
 
 def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: pathlib.Path, title: str) -> None:
@@ -109,10 +128,8 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     return padded
 
 
-def _figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import; no window system is used
-    from matplotlib.figure import Figure
+def _figure() -> tuple["Figure", Any]:
+    from .picture import Picture  # heavy
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(6, 4)
     return figure, figure.add_subplot()

@@ -166,3 +166,21 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     starts = np.maximum(ends - window, 0)
     means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
     return means
+
+
+def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Name to array over the records, float64 with NaN where nothing was measured; lists are joined.
+
+    >>> found = columns([{"step": 1, "loss": None, "returns": []}, {"step": 2, "loss": 0.5, "returns": [3.0, 4.0]}])
+    >>> found["step"].tolist(), found["loss"].tolist(), found["returns"].tolist()
+    ([1.0, 2.0], [nan, 0.5], [3.0, 4.0])
+    """
+    records = list(records)
+    found: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for record in records for name in record):
+        values = [record.get(name) for record in records]
+        if any(isinstance(value, list) for value in values):
+            found[name] = np.array([item for value in values for item in value or []], np.float64)
+        else:
+            found[name] = np.array([np.nan if value is None else value for value in values], np.float64)
+    return found
