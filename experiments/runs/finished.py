@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class Run:
     """A run, as it ended or at one of its checkpoints.
 
-    A run can be pickled, for another process: it then acts as before, and a temporary folder (``out=False``) belongs to
-    the first run. Pickles are never read from disk by polyak.
+    A run can be pickled and sent to another process, where it acts in the same way. A temporary folder (``out=False``)
+    is removed with the run that was returned, not with its copies. polyak itself reads no pickles from disk.
 
     Attributes:
         folder: Folder of the run.
@@ -137,7 +137,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pretrained:
-    """A finished pretraining run; it can be pickled, as a run can.
+    """A finished pretraining run, which can be pickled.
 
     Attributes:
         folder: Folder of the run.

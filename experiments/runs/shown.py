@@ -1,4 +1,4 @@
-"""Runs as a person sees them: one line, and a table in HTML for Jupyter; neither has an array or a script."""
+"""Short texts of runs: a line for ``repr``, and a table in HTML for Jupyter; neither has an array or a script."""
 
 import html
 from collections.abc import Mapping
