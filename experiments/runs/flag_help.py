@@ -62,7 +62,7 @@ def about(flag: Flag) -> str:
 
     >>> from polyak.experiments.runs.config import RunConfig
     >>> about(Flag("workers", "run", int, 0, RunConfig))
-    'Number of processes that step the environments.'
+    'Number of worker processes that step the environments.'
     """
     text = re.sub(r" \([^()]*\d{4}[^()]*\)", "", attributes(flag.owner)[flag.name])
     return re.split(r"[.;] (?!None)", text)[0].removesuffix(".") + "."

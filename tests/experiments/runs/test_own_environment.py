@@ -295,7 +295,7 @@ def test_keyword_arguments_that_are_none(tmp_path):
         polyak.train(env_kwargs={"size": Corridor})
     with pytest.raises(EnvironmentFailure, match=r"could not be made with {'length': 3}: TypeError: .*'length'"):
         make_one(recipe("<Corridor>", '{"length": 3}', given={"<Corridor>": Corridor}))
-    with pytest.raises(TypeError, match=r"wrappers: got 'corridors:doubled'; expected texts"):
+    with pytest.raises(TypeError, match=r"wrappers: got 'corridors:doubled'; expected strings"):
         polyak.train(wrappers="corridors:doubled")
 
 

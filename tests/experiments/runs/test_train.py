@@ -72,7 +72,7 @@ def test_runs_are_compared(finished, tmp_path, capsys):
     assert row["unfinished"] == "0"
     assert float(row["training_iqm"]) == pytest.approx(records(finished)[-1]["return_mean"])
     greedy = json.loads((finished / "evaluation.json").read_text())["mean"]
-    assert [float(row[f"greedy_{part}"]) for part in ("low", "iqm", "high")] == sorted([greedy, (greedy + 3) / 2, 3])
+    assert [float(row[f"greedy_iqm{part}"]) for part in ("_low", "", "_high")] == sorted([greedy, (greedy + 3) / 2, 3])
     [curve] = polyak.compare(tmp_path).curves
     assert (curve.seeds, curve.steps[-1]) == (2, 600)
 
