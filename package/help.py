@@ -45,7 +45,7 @@ class CommandHelp(NamedTuple):
 COMMANDS: Mapping[str, CommandHelp] = {
     "train": CommandHelp(
         "train [AGENT]",
-        "train an agent; by default n_step_double_dqn on CartPole-v1",
+        "train an agent; alone, n_step_double_dqn on CartPole-v1",
         (
             "polyak train",
             "polyak train dqn --env Acrobot-v1 --target incremental:0.005 --num-envs 4",
@@ -64,7 +64,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "pretrain": CommandHelp(
         "pretrain [METHOD]",
-        "pretrain an encoder on images, by BYOL, without labels or rewards",
+        "pretrain an encoder on images with BYOL, without labels",
         (
             "polyak pretrain byol --data mnist5k",
             "polyak pretrain byol --data mnist5k --target none",
@@ -74,12 +74,12 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "record-frames": CommandHelp(
         "record-frames ENV",
-        "record images of an environment to pretrain on, under random actions",
+        "record observations under random actions, to pretrain on",
         ("polyak record-frames ALE/Breakout-v5 --out frames.npz --frame-stack 4",),
     ),
     "resume": CommandHelp(
         "resume RUN",
-        "continue a run that was stopped or killed, with equal results",
+        "continue a run that was stopped or killed",
         ("polyak resume runs/RUN", "polyak resume runs/RUN --steps 200000"),
     ),
     "evaluate": CommandHelp(
@@ -98,7 +98,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "compare": CommandHelp(
         "compare RUN...",
-        "print a table and write a figure of runs over their seeds",
+        "print a table of runs over their seeds, and draw a figure",
         (
             "polyak compare runs --threshold 475 --figure comparison.pdf",
             "polyak compare runs/hard-1 runs/hard-2 runs/soft-1 runs/soft-2",
@@ -109,7 +109,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
     ),
     "export": CommandHelp(
         "export RUN",
-        "write the trained network as safetensors or npz, with a manifest",
+        "write trained parameters as safetensors or npz",
         ("polyak export runs/RUN", "polyak export runs/RUN --format npz --out policy"),
     ),
     "agents": CommandHelp(

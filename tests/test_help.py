@@ -58,6 +58,7 @@ def page(capsys, monkeypatch):
 def test_lines_fit_a_page_of_80_columns_unbroken():
     lines = [line for text in (help.TARGETS, help.SCHEDULES) for line in text.splitlines()]
     lines += [f"  {example}" for command in help.COMMANDS.values() for example in command.examples]
+    lines += help.overview().splitlines()
     assert [line for line in lines if len(line) > 78] == []
 
 
