@@ -1,15 +1,15 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Ten functions and five parts, imported when they are first used:
+Ten functions and five subpackages, imported at their first use:
 
 * ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
 * ``polyak.pretrain``, ``polyak.load_pretrained``: encoders pretrained on images.
-* ``polyak.register_agent``: agents of one's own, by name.
-* ``polyak.export``, ``polyak.load_exported``: trained networks for elsewhere.
-* ``polyak.updates``: what becomes of parameters; the target core, which stands alone.
-* ``polyak.networks``: Haiku torsos and heads.
-* ``polyak.replay``: experience kept, and what is drawn from it.
-* ``polyak.agents``: how to act and how to learn.
+* ``polyak.register_agent``: agents of your own, by name.
+* ``polyak.export``, ``polyak.load_exported``: trained networks outside of polyak.
+* ``polyak.updates``: optimizer steps and target networks; imports none of the other subpackages.
+* ``polyak.networks``: Haiku torsos, heads and value networks.
+* ``polyak.replay``: replay buffers and their samples.
+* ``polyak.agents``: acting and learning.
 * ``polyak.experiments``: environments, loops, runs and the command line.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         train,
     )
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 __all__ = [
     "__version__",
@@ -65,7 +65,7 @@ _FUNCTIONS = (
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a part of polyak at its first use, so that ``import polyak`` alone costs nothing."""
+    """Import a subpackage or function at its first use, so that ``import polyak`` alone is fast."""
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(".experiments.api", __name__), name)
     if name in __all__:
