@@ -61,10 +61,6 @@ def draw(runs, path):
     axes.axhline(475, color="grey", linewidth=0.8, linestyle=":")
     axes.text(500, 479, "solved: 475", color="grey", fontsize=8)
     axes.set(xlim=(0, 51_000), ylim=(0, 510), xlabel="environment steps", ylabel="return")
-    target = runs[0]["config"]["agent"]["target"]
-    axes.set_title(
-        f"polyak train, CartPole-v1, target {target}: mean of 20 training episodes; ▸ greedy at the end", fontsize=10
-    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
