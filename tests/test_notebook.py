@@ -26,13 +26,16 @@ def test_every_cell_runs_and_shows_what_it_is_for(tmp_path):
     client.execute(cwd=str(tmp_path))
     shown = {cell.source.splitlines()[-1]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     assert [output for outputs in shown.values() for output in outputs if output.get("name") == "stderr"] == []
-    [table] = shown["run"]
+    panel, table = shown["run"]
+    assert "periodic:200" in panel.data["text/html"]
+    assert panel.output_type == "display_data"
     assert "<th>target</th><td>periodic:200</td>" in table.data["text/html"]
     [curve] = shown["run.plot()"]
     assert curve.data["image/png"].startswith("iVBOR")
-    [printed] = shown["print(comparison)"]
-    assert "periodic:200" in printed.text
-    assert "incremental:0.01" in printed.text
+    [compared] = shown["comparison"]
+    assert all(rule in compared.data["text/html"] for rule in ("periodic:200", "incremental:0.01"))
+    [curves] = shown["comparison.figure()"]
+    assert curves.data["image/png"].startswith("iVBOR")
     assert {path.name for path in (tmp_path / "runs" / "notebook").iterdir()} == {
         f"{name}-{seed}" for name in ("periodic", "incremental") for seed in range(2)
     }

@@ -174,9 +174,9 @@ def _panels(
 ) -> Iterator[tuple["Figure", list["Axes"], dict[str, dict[str, Any]]]]:
     """An empty figure with a legend of ``groups`` below its panels; looks of lines by position in ``order``."""
     import matplotlib  # heavy; no window system is touched
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+    from ..runs.picture import Picture
 
     if size is not None and not (len(size) == 2 and all(0 < length <= LARGEST for length in size)):
         raise ValueError(f"size: got {size}; expected a width and a height in inches, in (0, {LARGEST:g}].")
@@ -190,8 +190,7 @@ def _panels(
     legend_columns = max(1, min(len(groups), letters // (max(map(len, labels)) + 6)))
     legend_lines = sum(label.count("\n") + 1 for label in labels) / legend_columns
     with matplotlib.rc_context({"font.size": FONT_SIZE}):
-        figure = Figure(figsize=size or (width, 2.4 * rows + 0.2 * legend_lines), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Picture(*(size or (width, 2.4 * rows + 0.2 * legend_lines)))
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flatten()), looks
         handles = [Line2D([], [], **looks[group], linewidth=1.6) for group in groups]
         figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, frameon=False)
