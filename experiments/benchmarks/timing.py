@@ -41,7 +41,7 @@ def available(options: argparse.Namespace, module: str) -> bool:
     """Whether to measure a peer: requested and installed; prints how to install a missing one."""
     if options.alone or importlib.util.find_spec(module) is not None:
         return not options.alone
-    print(f'{module} is not installed and left out; python -m pip install -e ".[bench]" installs it', flush=True)
+    print(f'{module} is not installed and left out; python -m pip install ".[bench]" installs it', flush=True)
     return False
 
 
