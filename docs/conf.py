@@ -69,8 +69,8 @@ def _mark(tree):
             literal["classes"].append("option")
         elif len(text) <= 50 and not in_table:
             literal["classes"].append("short")
-        elif len(text) > 24 and in_table:
-            pieces = re.split(r"(?<=[/_.])(?=\w)|(?<=::)", text)
+        elif in_table and re.fullmatch(r"[\w./:~]{25,}", text):  # a path or the name of a test
+            pieces = re.split(r"(?<=[/_])(?=\w)|(?<=::)", text)
             breaks = [(docutils.nodes.raw("", "<wbr>", format="html"), docutils.nodes.Text(piece)) for piece in pieces]
             literal.children = []
             literal.extend([node for pair in breaks for node in pair][1:])
