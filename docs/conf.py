@@ -26,6 +26,7 @@ autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True  # defaults as the source writes them
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and units
 napoleon_attr_annotations = False
+napoleon_custom_sections = ["Reference"]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
@@ -47,6 +48,7 @@ def setup(app):
     for function in (polyak.train, polyak.pretrain):  # the reference shows **fields instead of a hundred keywords
         del function.__signature__
     app.connect("doctree-read", lambda app, tree: _mark(tree))
+    app.connect("autodoc-process-signature", lambda *given: _short(given[-2]))
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
 
 
@@ -79,6 +81,11 @@ def _mark(tree):
             text.parent.replace(text, docutils.nodes.Text(": "))
         elif text == "Variables" and isinstance(text.parent, docutils.nodes.field_name):
             text.parent.replace(text, docutils.nodes.Text("Attributes"))
+
+
+def _short(signature):
+    """Dots in place of a signature of many lines, that of a config of configs; its docstring lists the fields."""
+    return ("(...)", None) if signature and len(signature) > 600 else None
 
 
 def _is_field(found):
