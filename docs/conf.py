@@ -1,5 +1,7 @@
 """Sphinx configuration of the documentation: ``python -m sphinx -W --keep-going -n docs docs/_build``."""
 
+import re
+
 import docutils.nodes
 import math_core
 
@@ -21,8 +23,10 @@ smartquotes = False  # `--option` keeps its two hyphens in prose
 html_math_renderer = "mathml"  # browsers render MathML without a script; MathJax would be loaded from the network
 
 autodoc_member_order = "groupwise"
+autodoc_preserve_defaults = True  # defaults as the source writes them
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and units
 napoleon_attr_annotations = False
+napoleon_custom_sections = ["Reference"]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
@@ -36,10 +40,15 @@ LATEX = math_core.LatexToMathML()
 
 
 def setup(app):
-    """Register the renderer of equations, and leave out the fields of NamedTuples: the docstrings describe them."""
+    """Register the renderer of equations and the marks of literals, and skip the fields of NamedTuples.
+
+    The docstrings describe these fields.
+    """
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
     for function in (polyak.train, polyak.pretrain):  # the reference shows **fields instead of a hundred keywords
         del function.__signature__
+    app.connect("doctree-read", lambda app, tree: _mark(tree))
+    app.connect("autodoc-process-signature", lambda *given: _short(given[-2]))
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
 
 
@@ -52,6 +61,31 @@ def _display_math(translator, node):
     equation = LATEX.convert_with_local_state(node.astext(), displaystyle=True)
     translator.body.append(f'<div class="equation">{equation}</div>\n')
     raise docutils.nodes.SkipNode
+
+
+def _mark(tree):
+    """Mark options for the style sheet, let long names in tables break, and label the lists of the reference."""
+    for literal in list(tree.findall(docutils.nodes.literal)):
+        text, in_table = literal.astext(), isinstance(literal.parent.parent, docutils.nodes.entry)
+        if text.startswith("--") and len(text) <= 30:
+            literal["classes"].append("option")
+        elif len(text) <= 50 and not in_table:
+            literal["classes"].append("short")
+        elif in_table and re.fullmatch(r"[\w./:~]{25,}", text):  # a path or the name of a test
+            pieces = re.split(r"(?<=[/_])(?=\w)|(?<=::)", text)
+            breaks = [(docutils.nodes.raw("", "<wbr>", format="html"), docutils.nodes.Text(piece)) for piece in pieces]
+            literal.children = []
+            literal.extend([node for pair in breaks for node in pair][1:])
+    for text in list(tree.findall(docutils.nodes.Text)):
+        if text == " -- ":  # of Sphinx, between a name and its description; smartquotes is off
+            text.parent.replace(text, docutils.nodes.Text(": "))
+        elif text == "Variables" and isinstance(text.parent, docutils.nodes.field_name):
+            text.parent.replace(text, docutils.nodes.Text("Attributes"))
+
+
+def _short(signature):
+    """Dots in place of a signature of many lines, that of a config of configs; its docstring lists the fields."""
+    return ("(...)", None) if signature and len(signature) > 600 else None
 
 
 def _is_field(found):

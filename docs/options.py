@@ -121,7 +121,7 @@ def _flag_tables(config, flags_of):
             chosen = flag.name in {union for union, _ in kinds.values()}  # a union's own flag: its default alone
             default = flag.default if not chosen else leaves(config)[flag.name]
             meaning = _meaning(CITATION.sub("", attributes(flag.owner)[flag.name]), flag.annotation)
-            row = (_option(flag.name, flag.annotation), _default(flag.name, default), meaning)
+            row = (_option(flag.name, flag.annotation), _default(default), meaning)
             rows.setdefault(flag.group, {}).setdefault(row, {}).setdefault(union, []).append(kind)
     return {group: _train_table(found) for group, found in rows.items()}
 
@@ -152,7 +152,7 @@ def _command_table(command):
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(command):
         annotation, meaning = types[field.name], attributes(command)[field.name]
-        default = "" if field.default is dataclasses.MISSING else _default(field.name, field.default)
+        default = "" if field.default is dataclasses.MISSING else _default(field.default)
         lines.append(f"| {_option(field.name, annotation)} | {default} | {_meaning(meaning, annotation)} |")
     return "\n".join(lines) + "\n"
 
@@ -171,10 +171,8 @@ def _option(name, annotation):
     return f"`--{dashed}`, `--no-{dashed}`" if annotation is bool else f"`--{dashed}`"
 
 
-def _default(name, value):
-    if isinstance(value, bool):
-        return f"`--{'' if value else 'no-'}{name.replace('_', '-')}`"
-    return f"`{_shown(value)}`"
+def _default(value):
+    return f"`{shown}`" if (shown := _shown(value)) else ""
 
 
 def _meaning(description, annotation):

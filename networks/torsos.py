@@ -27,7 +27,7 @@ def scale_images(observation: jax.Array) -> jax.Array:
         observation: Array of any shape and any real dtype.
 
     Returns:
-        Array of equal shape in float32: divided by 255 if ``observation`` is uint8, else with unchanged values.
+        Array of equal shape in float32, divided by 255 if ``observation`` is uint8, else with unchanged values.
 
     Example:
         >>> import jax.numpy as jnp
