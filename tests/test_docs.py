@@ -223,8 +223,8 @@ def test_the_table_of_scores_has_the_results_of_the_agents_as_they_are(tmp_path)
 def test_the_readmes_commands_are_two_blocks_of_their_own():
     commands = [code.strip() for _, code in blocks("sh") if "pip install" in code]
     assert commands[:2] == [
-        "python -m pip install -e . && polyak train",
-        'python -m pip install -e ".[test]" && python -m pytest',
+        "python -m pip install . && polyak train",
+        'python -m pip install ".[test]" && python -m pytest',
     ]
 
 
