@@ -94,6 +94,8 @@ def other_name(name: str, value: Any, known: Iterable[str], *, flags: bool = Fal
 
     >>> other_name("lr", 0.001, ["learning_rate"])
     ' Use learning_rate=0.001.'
+    >>> other_name("total_timesteps", 1e6, ["steps"])
+    ' Use steps=1000000.'
     >>> other_name("tau", ("0.005",), ["target"], flags=True)
     ' Use --target incremental:0.005.'
     >>> other_name("device", "cpu", [])
@@ -123,6 +125,8 @@ def _flag(row: _Row, value: Any) -> str:
 
 
 def _keyword(row: _Row, value: Any) -> str:
+    if isinstance(value, float) and value > 1 and value.is_integer():
+        value = int(value)  # 1e6 steps, because integers are not read from floats
     return f"{row.field}={value if row.value == _VALUE and value is not None else _filled(row, value)!r}"
 
 

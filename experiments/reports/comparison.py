@@ -191,7 +191,8 @@ def compare(
     Raises:
         ValueError: if a folder holds no run, a file of a run cannot be read, an option is out of range, no run has a
             field of ``group_by``, or ``labels`` does not fit the groups.
-        TypeError: if ``group_by`` is a text.
+        TypeError: if a folder is not a path, ``window`` is not an integer, ``group_by`` is a text, or ``labels`` is not
+            a mapping of texts.
 
     >>> import polyak, tempfile
     >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 2}
@@ -206,12 +207,18 @@ def compare(
     ((1,), 1)
     >>> figure = comparison.figure(size=(6, 4))  # figure.savefig("curves.pdf")
     """
+    if not isinstance(window, int | np.integer):
+        raise TypeError(f"window: got {window!r} ({type(window).__name__}); expected an integer >= 1.")
     if window < 1:
         raise ValueError(f"window: got {window}; expected an integer >= 1.")
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold: got {threshold}; expected a finite number.")
     if isinstance(group_by, str):
         raise TypeError(f"group_by: got the text {group_by!r}; expected a sequence of names, such as [{group_by!r}].")
+    if labels is not None and not (
+        isinstance(labels, Mapping) and all(isinstance(one, str) for one in labels.values())
+    ):
+        raise TypeError(f"labels: got {labels!r}; expected names of groups to texts, such as {{'none': 'no target'}}.")
     runs, notes = without_repeats(read_run(folder) for folder in run_folders(folders))
     groups = renamed(grouped(runs, group_by), labels or {})
     scores = {

@@ -226,6 +226,11 @@ def _save(figure: "Figure", path: pathlib.Path) -> None:
             figure.savefig(path, dpi=300)
         except OSError as error:
             raise ValueError(f"figure: {path} cannot be written ({error.strerror}). Give another file.") from None
+        except ValueError as error:  # of a name with two dollar signs
+            raise ValueError(
+                "figure: matplotlib reads a text between two dollar signs in the name of a group as mathematics, and "
+                f"cannot draw it ({str(error).splitlines()[-1]}). Write \\$ for a dollar sign, or give another --label."
+            ) from None
         except UserWarning:
             width, height = figure.get_size_inches()
             raise ValueError(

@@ -61,7 +61,15 @@ def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
 
     Raises:
         ValueError: if ``folders`` is empty.
+        TypeError: if an element is not a path.
     """
+    folders = list(folders)
+    for folder in folders:
+        if not isinstance(folder, str | pathlib.Path):
+            raise TypeError(
+                f"runs: got {folder!r} ({type(folder).__name__}); expected paths of folders. Give a run as run.folder, "
+                "and a list as compare(*folders)."
+            )
     found: dict[pathlib.Path, pathlib.Path] = {}
     for folder in map(pathlib.Path, folders):
         holds_runs = folder.is_dir() and not (folder / "config.json").is_file()

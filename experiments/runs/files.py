@@ -140,7 +140,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested lists
         raise ValueError(f"{path}: got no JSON ({error}); was the file changed by hand?") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: got a {type(value).__name__}; expected a JSON object.")

@@ -137,8 +137,10 @@ def _name_first(
 def _base(given: Mapping[str, Sequence[str]], named: str | None) -> RunConfig | None:
     """Config that the run begins with, from the file of ``--config``; None without it."""
     path = _first(given, "config")
-    if not path:
+    if path is None:
         return None
+    if not path:
+        raise ValueError("config: got an empty path; expected the config.json of a run, as in runs/RUN/config.json.")
     from .folders import read_config_file  # imports NumPy
 
     config = read_config_file(pathlib.Path(path))

@@ -51,7 +51,7 @@ def draw_learning_curve(metrics: Mapping[str, np.ndarray], title: str) -> "Figur
         axes.plot(steps, greedy[evaluated], "o-", color="tab:orange", markersize=4, label="greedy, evaluated")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return" if evaluated.any() else "training return, exploration included")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     axes.grid(alpha=0.3)
     if len(returns):
         axes.legend(frameon=False)

@@ -59,7 +59,7 @@ def draw_probes(metrics: Mapping[str, np.ndarray], result: Mapping[str, Any], ti
         axes.set_ylabel("spread of the projections")
         axes.set_ylim(0, 1)
     axes.set_xlabel("gradient steps")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     axes.grid(alpha=0.3)
     if probed.any():
         axes.legend(frameon=False)
@@ -91,7 +91,7 @@ def embedding_figure(features: np.ndarray, labels: np.ndarray | None, path: path
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(how)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     figure.savefig(path, dpi=100)
 
 

@@ -149,3 +149,11 @@ def test_what_cannot_be_drawn_is_an_error(two_groups, tmp_path):
         comparison_figure(comparison._replace(curves=[]), tmp_path / "figure.png")
     with pytest.raises(ValueError, match="profile: no run has ended yet"):
         profile_figure(comparison._replace(scores={}), tmp_path / "figure.png")
+
+
+def test_a_name_that_is_no_mathematics_is_an_error_of_the_figure(two_groups, tmp_path):
+    comparison = compare(two_groups, window=2, labels={"none": "costs $x^$"})
+    with pytest.raises(ValueError, match=r"^figure: matplotlib reads .* as mathematics.*Write \\\$ for a dollar sign"):
+        comparison_figure(comparison, tmp_path / "figure.png")
+    comparison = compare(two_groups, window=2, labels={"none": r"costs \$x^\$", "periodic:10": r"$\tau = 1$"})
+    comparison_figure(comparison, tmp_path / "figure.png")

@@ -200,3 +200,17 @@ class TestLabels:
             parse_labels(["hard"])
         with pytest.raises(ValueError, match="label: got 'a=c'; a group that is named twice"):
             parse_labels(["a=b", "a=c"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "options", "message"),
+    [
+        ([["a", "b"]], {}, "runs: got ['a', 'b'] (list); expected paths of folders."),
+        ([], {"labels": ["none=x"]}, "labels: got ['none=x']; expected names of groups to texts"),
+        ([], {"labels": {"none": 3}}, "labels: got {'none': 3}; expected names of groups to texts"),
+        ([], {"window": 2.5}, "window: got 2.5 (float); expected an integer >= 1."),
+    ],
+)
+def test_arguments_of_another_type_are_named(folders, options, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        compare(*folders, **options)

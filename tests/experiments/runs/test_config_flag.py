@@ -155,3 +155,15 @@ def test_objects_of_a_python_program_are_refused_with_the_reason(field, value, i
         parsed("--config", path)
     assert parsed("--config", path, *instead) is not None
     assert from_json({**to_json(OTHER), field: value}) is not None  # a program can give it again
+
+
+def test_an_empty_path_trains_no_other_config():
+    with pytest.raises(ValueError, match=r"^config: got an empty path; expected the config.json of a run"):
+        parsed("--config=")
+
+
+def test_a_file_of_deeply_nested_lists_is_an_error_of_the_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"config.json: got no JSON"):
+        parsed("--config", str(path))

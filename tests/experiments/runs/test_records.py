@@ -1,9 +1,12 @@
-"""Means over the newest episodes in the records of a run."""
+"""Means over the newest episodes in the records of a run, and the learning curve of them."""
+
+import io
 
 import numpy as np
 import pytest
 
 from polyak.experiments.runs import train as runs
+from polyak.experiments.runs.learning_curve import draw_learning_curve
 from polyak.experiments.runs.records import EpisodeMeans, read_jsonl
 from small_runs import config_of, silent
 
@@ -58,3 +61,10 @@ def test_a_return_that_was_not_finite_is_not_passed_over():
 def test_a_run_records_the_means_of_ten_log_intervals(tmp_path):
     runs.train(config_of(loggers=(), log_every=20), tmp_path / "run", silent, silent)
     assert_means(read_jsonl(tmp_path / "run" / "metrics.jsonl"), 200)
+
+
+def test_the_title_of_a_learning_curve_is_no_mathematics():
+    metrics = {"returns": np.ones(2), "ended_at": np.arange(2.0)}
+    figure = draw_learning_curve(metrics, "name $x^$")
+    figure.savefig(io.BytesIO(), format="png")
+    assert figure.axes[0].get_title() == "name $x^$"
