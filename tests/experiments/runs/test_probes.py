@@ -28,7 +28,7 @@ def test_scale_and_offset_of_all_features_change_nothing():
 
 
 def test_the_regression_is_that_of_scikit_learn():
-    linear = pytest.importorskip("sklearn.linear_model", reason='the extra images: pip install "polyak[images]"')
+    linear = pytest.importorskip("sklearn.linear_model", reason='the extra images: pip install ".[images]"')
     (train, labels), (test, _) = clusters(30, 40, noise=2.0), clusters(200, 40, noise=2.0, seed=1)
     theirs = linear.LogisticRegression(C=1.0, max_iter=1000).fit(train, labels).predict(test)
     assert (probes._classify(train, labels, test) == theirs).mean() > 0.99
