@@ -48,26 +48,25 @@ def page(text):
 
 def agents_page(text):
     """The text of the page of agents with its table written again, and in each section the lines and the numbers."""
-    scores = dict(SCORE.findall(text))
-    rows = [f"{row} {scores.get(name, 'not measured')} |" for name, row in _agent_rows("").items()]
-    made = "\n".join(["| agent | idea | paper | score |", "|---|---|---|---|", *rows])
-    text = TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
+    text = _with_agents(text, "", text)
     return SECTION.sub(lambda found: _section(found[1], found[0]) if found[1] in AGENTS else found[0], text)
 
 
 def readme(text):
     """The text of the README with its table of agents written again."""
-    made = "\n".join(["| agent | | from |", "|---|---|---|", *_agent_rows("docs/agents.md").values()])
+    return _with_agents(text, "docs/agents.md", (FOLDER / "agents.md").read_text())
+
+
+def _with_agents(text, page, scored):
+    """A text with its table of agents written again: links to the sections of a page, and scores from its text."""
+    scores = dict(SCORE.findall(scored))
+    rows = []
+    for name, entry in AGENTS.items():
+        paper = entry.papers[0]
+        cells = [f"[`{name}`]({page}#{name})", entry.summary, f"[{paper.authors}]({paper.url})"]
+        rows.append(f"| {' | '.join([*cells, scores.get(name, 'not measured')])} |")
+    made = "\n".join(["| agent | idea | paper | score |", "|---|---|---|---|", *rows])
     return TABLE.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text)
-
-
-def _agent_rows(page):
-    """Row of each agent by name: a link to its section on a page, its summary and its first paper."""
-    papers = {name: entry.papers[0] for name, entry in AGENTS.items()}
-    return {
-        name: f"| [`{name}`]({page}#{name}) | {entry.summary} | [{papers[name].authors}]({papers[name].url}) |"
-        for name, entry in AGENTS.items()
-    }
 
 
 def own_numbers(name):
