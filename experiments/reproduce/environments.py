@@ -46,7 +46,9 @@ def main():
 
 
 def _spread(values):
-    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    digits = 1 if max(map(abs, values)) > 1 else 2
+    mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":
