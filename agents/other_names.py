@@ -69,7 +69,6 @@ _ROWS = (
     _Row("out", "exp_name run_name tb_log_name", "runs/{}"),
     _Row("out", "log_dir logdir log_path save_dir save_path output_dir base_dir"),
     _Row("initial", "load load_path load_model"),
-    _Row("quiet", "verbose progress_bar", True),
 )
 _OPTIONS: Mapping[str, _Row] = {name: row for row in _ROWS for name in row.names.split()}
 
@@ -79,6 +78,7 @@ _SENTENCES: Mapping[str, str] = {
     **dict.fromkeys(("torch_deterministic", "cuda_deterministic"), "Leave it out; a seed repeats a run on a CPU"),
     **dict.fromkeys(("capture_video", "record_video", "render", "render_mode"), "Use polyak record RUN after the run"),
     **dict.fromkeys(("save_model", "save"), "Leave it out; the folder of a run holds its parameters"),
+    **dict.fromkeys(("verbose", "progress_bar", "progress"), "Leave it out; quiet decides whether progress is shown"),
     **dict.fromkeys(("algo", "algorithm"), "The agent is the first argument, as in {command}"),
 }
 

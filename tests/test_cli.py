@@ -283,7 +283,6 @@ def test_the_closest_agent_is_named(given, closest):
         ("--num-seeds 2", "--seeds 2"),
         ("--eval-freq 5000", "--evaluate-every 5000"),
         ("--track", "--loggers wandb"),
-        ("--verbose 0", "--quiet"),
         ("--double-q", "--double"),
     ],
 )
@@ -299,6 +298,7 @@ def test_an_option_of_another_library_is_answered_with_an_option_that_is_read(gi
     [
         ("--device cuda:0", "JAX_PLATFORMS=cuda."),
         ("--device auto", "JAX_PLATFORMS=cpu, or cuda."),
+        ("--verbose 1", "quiet decides whether progress is shown."),
         ("--capture-video", "polyak record RUN"),
         ("--torch-deterministic", "a seed repeats a run on a CPU"),
         ("--algo c51", "polyak train c51"),
