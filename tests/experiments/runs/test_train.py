@@ -156,7 +156,9 @@ def test_a_replay_in_a_file_is_resumed_to_the_bit(tmp_path, stops):
     (folder / "replay.bin").write_bytes(b"")
     (folder / "evaluation.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "600")
-    with pytest.raises(ValueError, match=r"storage: got .*replay.bin', a file of 0 bytes; expected one of 2416 bytes"):
+    with pytest.raises(
+        ValueError, match=r"storage: got .*replay.bin', a file of 0 bytes; expected a file of 2416 bytes"
+    ):
         runs.resume(folder, silent, silent)
 
 
