@@ -26,7 +26,6 @@ autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True  # defaults as the source writes them
 autodoc_typehints = "none"  # the docstrings say shapes, dtypes and units
 napoleon_attr_annotations = False
-napoleon_custom_sections = ["Reference"]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
@@ -47,9 +46,14 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
     for function in (polyak.train, polyak.pretrain):  # the reference shows **fields instead of a hundred keywords
         del function.__signature__
+    app.connect("builder-inited", _add_sections)
     app.connect("doctree-read", lambda app, tree: _mark(tree))
     app.connect("autodoc-process-signature", lambda *given: _short(given[-2]))
     app.connect("autodoc-skip-member", lambda app, what, name, found, skip, options: _is_field(found) or None)
+
+
+def _add_sections(app):
+    app.config.napoleon_custom_sections = ["Reference"]  # set in this file, Sphinx 8.2 would warn of its type
 
 
 def _inline_math(translator, node):
