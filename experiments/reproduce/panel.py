@@ -23,7 +23,7 @@ COLUMNS = 100
 
 
 def output_of(command):
-    """What a command writes to a terminal."""
+    """Return the output of a command on a pseudo-terminal."""
     written = io.BytesIO()
 
     def read(file):

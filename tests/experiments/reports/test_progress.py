@@ -237,7 +237,7 @@ def test_a_resized_terminal_gets_the_panel_in_the_place_of_the_old_one(monkeypat
 
 
 def resized(progress, columns):
-    """What rich reads of a terminal that has another width now."""
+    """Terminal size that rich reads after a resize."""
     console = progress._display._console
     console._environ = {**console._environ, "COLUMNS": str(columns)}
     console.width = columns
