@@ -51,6 +51,30 @@ class EpisodeStatistics:
                 self.running_return[lane] = self.running_length[lane] = 0
                 self.episodes += 1
 
+    def add_many(self, step: int, r_t: np.ndarray, last: np.ndarray) -> None:
+        """Add consecutive steps of every environment, with the sums of ``add``.
+
+        Args:
+            step: Number of environment steps before them.
+            r_t: ``[T, N]``, rewards.
+            last: ``[T, N]`` bool, whether an episode ended with the step.
+        """
+        num_envs = len(self.running_return)
+        begun = np.zeros(num_envs, np.int64)
+        for at, lane in np.argwhere(last).tolist():
+            rewards = r_t[begun[lane] : at + 1, lane]
+            episode_return = float(_add_up(self.running_return[lane], rewards))
+            episode = (step + at * num_envs + lane + 1, episode_return, int(self.running_length[lane]) + len(rewards))
+            self.finished.append(episode)
+            self.recent = [*self.recent[1 - RECENT :], episode[1]]
+            self.running_return[lane] = self.running_length[lane] = 0
+            begun[lane] = at + 1
+            self.episodes += 1
+        for lane in range(num_envs):
+            rewards = r_t[begun[lane] :, lane]
+            self.running_return[lane] = _add_up(self.running_return[lane], rewards)
+            self.running_length[lane] += len(rewards)
+
     def restart_failed(self, lanes: np.ndarray) -> None:
         """Count the environments in ``lanes`` as restarted and drop their running episodes."""
         self.env_restarts += int(lanes.sum())
@@ -72,6 +96,11 @@ class EpisodeStatistics:
             "lengths": [length for _, _, length in finished],
             "ended_at": [step for step, _, _ in finished],
         }
+
+
+def _add_up(start: float, rewards: np.ndarray) -> float:
+    """Sum of ``start`` and the rewards, added one after the other in float64."""
+    return float(np.add.accumulate(np.concatenate([[start], rewards]))[-1])
 
 
 def any_of(flags: np.ndarray) -> bool:

@@ -4,7 +4,6 @@ The loop is the only place where the three meet. For each step of the environmen
 and a few to learn. Progress, logging, evaluation and checkpoints consume the yielded values outside of the loop.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,9 +17,10 @@ from ..environments.types import Environment, EnvironmentFailure, EnvironmentSte
 from . import normalization
 from .acting import Actor
 from .carry import Carry
-from .learning import Programs, Record, compile_agent, measured, new_priorities, operate, zeros
+from .learning import Programs, Record, calibrated, compile_agent, new_priorities, operate
 from .observations import ObservationPipeline, observation_pipeline
-from .schedules import batches_per_dispatch, changing, draw_numbers, steps_since_reset
+from .recording import Clock, make_record
+from .schedules import batches_per_dispatch, draw_numbers, steps_since_reset
 
 MOST_WAITING = 64  # maximum number of environment steps that wait to be added to the replay
 
@@ -75,7 +75,7 @@ def host_loop(
     num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
     pipeline, scaling = observation_pipeline(config, environment.spec), normalization.scaling(carry.normalization)
-    started, first_step = time.perf_counter(), carry.steps
+    clock = Clock(carry.steps)
     act_key, learn_key = carry.key
     keys = learn_key, np.asarray(learn_key)  # on the device and, fetched once, on the host
     example = (carry.agent, carry.recurrent_state, pipeline.view(scaling, carry.frames, carry.timestep))
@@ -112,23 +112,7 @@ def host_loop(
             carry = learn(carry, agent, replay, config, programs, keys, scaling, batches, steps)
             actor.follow(carry.agent)
         if recorded:
-            count = carry.learner_steps - carry.learner_steps_recorded
-            record = {
-                "step": carry.steps,
-                "learner_steps": carry.learner_steps,
-                "epsilon": epsilon,
-                "replay_size": replay.size(carry.replay),
-            }
-            numbers = draw_numbers(config, carry.steps, steps, steps_since_reset(agent, carry.learner_steps))
-            record |= changing(config, numbers)
-            record |= {name: operation.count(carry.learner_steps) for name, operation in agent.periodic.items()}
-            record |= carry.statistics.record()
-            record |= measured(programs.diagnose, carry.agent, carry.totals, count, carry.steps)
-            if scales:
-                record["reward_scale"] = float(scaling.reward_scale)
-            seconds = time.perf_counter() - started
-            record |= {"seconds": seconds, "steps_per_second": (carry.steps - first_step) / seconds}
-            carry = carry._replace(totals=zeros(carry.totals), learner_steps_recorded=carry.learner_steps)
+            carry, record = make_record(carry, agent, replay, config, programs, epsilon, steps, clock)
             yield carry, record
         elif yielded:
             yield carry, {}
@@ -207,11 +191,7 @@ def learn(
 ) -> Carry:
     """Carry after one dispatch of learning on new samples."""
     if agent.calibrate is not None and not carry.learner_steps:
-        rewards = replay.rewards(carry.replay)
-        if config.normalization.normalize_rewards:
-            rewards = rewards * scaling.reward_scale
-        state = agent.calibrate(carry.agent, rewards, config.draw.discount.extremes[1])
-        carry = carry._replace(agent=state)
+        carry = carry._replace(agent=calibrated(agent, replay, config, carry.agent, carry.replay, scaling))
     (learn_key, draw_key), learner_steps = keys, np.uint32(carry.learner_steps)
     numbers = draw_numbers(config, carry.steps, steps, steps_since_reset(agent, carry.learner_steps))
     sample = replay.sample(np.append(draw_key, learner_steps), carry.replay, numbers)

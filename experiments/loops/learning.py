@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import networks
-from ...agents import Agent
+from ...agents import Agent, LoopConfig
 from ...agents.readings import READINGS, read_features
 from ...agents.types import read_target
+from ...replay import Replay
 from ...replay.types import Sample
 from ...updates import (
     LearnerState,
@@ -68,6 +70,17 @@ def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> P
         for number, operation in enumerate(agent.periodic.values())
     ]
     return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)), periodic)
+
+
+def calibrated(
+    agent: Agent, replay: Replay, config: LoopConfig, state: LearnerState, replay_state: Any, by: Scaling
+) -> LearnerState:
+    """State of an agent whose support is derived from the rewards in the replay, before its first learner step."""
+    assert agent.calibrate is not None
+    rewards = replay.rewards(replay_state)
+    if config.normalization.normalize_rewards:
+        rewards = rewards * by.reward_scale
+    return agent.calibrate(state, rewards, config.draw.discount.extremes[1])
 
 
 def check_periods(agent: Agent, batches: int) -> None:
@@ -195,9 +208,10 @@ def _rules(named: Target) -> Iterable[TargetRule]:
     return rules_by_part({"": named.rule}).values()
 
 
-def moves_always(named: Target) -> bool:
+def moves_always(named: Target) -> Any:
     """Whether a rule of a target fires at every learner step, so that its change is measured once for each record."""
-    return any(is_none(rule) or (rule.period <= 1 and rule.step_size) for rule in _rules(named))
+    found = [is_none(rule) | ((rule.period <= 1) & (rule.step_size > 0)) for rule in _rules(named)]
+    return functools.reduce(operator.or_, found)
 
 
 def periods(named: Target) -> list[int]:
@@ -207,10 +221,11 @@ def periods(named: Target) -> list[int]:
 
 def _fires(named: Target, slow: TargetState, batches: int) -> Any:
     """Whether a target that does not move at every learner step moves within a dispatch."""
-    if moves_always(named):
-        return jnp.bool_(False)
-    due = [slow.count % period + batches >= period for period in periods(named)]
-    return functools.reduce(jnp.logical_or, due, jnp.bool_(False))
+    fires = jnp.bool_(False)
+    for rule in _rules(named):
+        period = jnp.maximum(jnp.asarray(rule.period), 1).astype(jnp.uint32)
+        fires |= (slow.count % period + batches >= period) & (rule.step_size > 0)
+    return fires & ~jnp.asarray(moves_always(named))
 
 
 def _target_churn(
@@ -222,7 +237,7 @@ def _target_churn(
         change = jnp.mean(jnp.abs(output - before.outputs[name][0]), axis=-1)
         mean = jnp.sum(jnp.where(valid, change, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
         always = moves_always(agent.targets[name])
-        found[TARGET_CHURN + name] = watch * mean / batches if always else fires[name] * mean
+        found[TARGET_CHURN + name] = jnp.where(always, watch * mean / batches, fires[name] * mean)
     return found
 
 
@@ -246,7 +261,8 @@ def diagnose(agent: Agent, state: LearnerState, totals: dict[str, jax.Array], co
     parts = {name: count if name in every else kept for name in totals} | dict.fromkeys(
         (CHURN, AGREEMENT, *READINGS), 1
     )
-    parts |= {TARGET_CHURN + name: 1 if moves_always(named) else count for name, named in agent.targets.items()}
+    for name, named in agent.targets.items():
+        parts[TARGET_CHURN + name] = jnp.where(jnp.asarray(moves_always(named)), 1, count)
     found = {name: total / parts[name] for name, total in totals.items()}
     since = diagnostics.steps_since_updates(agent.targets, state.targets)
     found |= {f"steps_since_update/{name}": value for name, value in since.items()}
@@ -292,11 +308,18 @@ def zeros(totals: Iterable[str]) -> dict[str, jax.Array]:
     return {name: jnp.zeros((), jnp.float32) for name in totals}
 
 
-def measured(
-    diagnose: Callable[..., Any], state: LearnerState, totals: dict[str, jax.Array], count: int, step: int
-) -> Record:
-    """Means of the learner's metrics over ``count`` learner steps, fetched from the device in one call."""
-    found = fetched(diagnose(state, totals, max(count, 1)))
+def measured(found: Record, totals: Iterable[str], count: int, step: int) -> Record:
+    """Means of the learner's metrics over ``count`` learner steps, checked.
+
+    Args:
+        found: Numbers of ``diagnose``, fetched from the device.
+        totals: Names of the metrics that are means over learner steps; they are None without a learner step.
+        count: Number of learner steps.
+        step: Number of environment steps, for the error.
+
+    Raises:
+        ValueError: if a number is not finite, or every learner step was skipped, because training has diverged.
+    """
     if count == 0:
         return found | dict.fromkeys(totals)
     if found.get("skipped") == 1:
