@@ -24,7 +24,7 @@ from .optimizers import make_optimizer
 from .resets import make_resets
 from .support import make_calibration
 from .terms import make_self_prediction_term, make_value_term
-from .types import AVERAGE, ENCODER, MAIN_TARGET, Agent, Term, TermOutput, Views
+from .types import AVERAGE, ENCODER, MAIN_TARGET, NO_NUMBERS, Agent, AgentNumbers, Term, TermOutput, Views
 from .views import features_tm1, look, steps_of, values_tm1
 
 _VALUE, _SELF_PREDICTION = "value", "self_prediction"
@@ -41,6 +41,7 @@ def make_agent(
     network: Network | hk.Transformed | hk.TransformedWithState | None = None,
     module_state: Literal["copied", "own"] = "copied",
     terms: Mapping[str, tuple[float, Term]] = {},
+    numbers: AgentNumbers = NO_NUMBERS,
 ) -> Agent:
     """Make an agent.
 
@@ -60,6 +61,8 @@ def make_agent(
         module_state: Source of the target network's module state: ``copied`` with the parameters, or ``own``, from the
             target network's own forward passes. The module state of a target ``encoder`` is always copied.
         terms: Mapping from name to weight and term, added to the value term.
+        numbers: Numbers that replace those of the config and may be traced, so that one compiled program trains agents
+            of different numbers.
 
     Raises:
         ValueError: if a part of the config does not fit the observations, a rule or a period does not parse, a part to
@@ -78,6 +81,7 @@ def make_agent(
     network, acting_network = make_networks(config, spec, network, lowering)
     check_output(config, network, spec)
     named = make_targets(config, total_learner_steps, environment_steps_per_learner_step, module_state)
+    named |= {name: named[name]._replace(rule=rule) for name, rule in numbers.rules.items()}
     burn_in, prediction = config.burn_in, config.self_prediction
     augment = make_augmentation(config.augmentation, spec.observation.shape)
     _check_terms(terms)
@@ -95,9 +99,8 @@ def make_agent(
         total, priorities, metrics = _sum_terms(weighted, term_key, views)
         return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
 
-    learner = updates.learner(
-        loss, make_optimizer(config, total_learner_steps), named, skip_nonfinite=config.skip_nonfinite
-    )
+    optimizer = make_optimizer(config, total_learner_steps, numbers.learning_rate)
+    learner = updates.learner(loss, optimizer, named, skip_nonfinite=config.skip_nonfinite)
 
     @jax.jit
     def init(key: jax.Array) -> LearnerState:

@@ -11,12 +11,15 @@ from .pretraining import LARS, BYOLConfig
 from .schedules import Schedule
 
 
-def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) -> optax.GradientTransformation:
+def make_optimizer(
+    config: AgentConfig, total_learner_steps: int | None = None, learning_rate: jax.Array | None = None
+) -> optax.GradientTransformation:
     """Make the optimizer of an agent: gradient clipping, learning-rate schedule, and the predictor's own rate.
 
     Args:
         config: Config of the agent.
         total_learner_steps: Number of learner steps of the run, for schedules over a fraction of it.
+        learning_rate: Learning rate in place of that of the config, which may be traced.
 
     Raises:
         ValueError: if the learning rate changes over a fraction of the run and ``total_learner_steps`` is not given.
@@ -24,7 +27,10 @@ def make_optimizer(config: AgentConfig, total_learner_steps: int | None = None) 
     >>> from polyak.agents.config import AgentConfig
     >>> optimizer = make_optimizer(AgentConfig(learning_rate="linear(0.001,0,100%)"), total_learner_steps=100)
     """
-    rate, rule = learning_rate_of(config.learning_rate, total_learner_steps), config.optimizer
+    rate: Any = learning_rate
+    if rate is None:
+        rate = learning_rate_of(config.learning_rate, total_learner_steps)
+    rule = config.optimizer
     if isinstance(rule, Adam):
         optimizer = optax.adam(rate, eps=rule.optimizer_epsilon)
     elif isinstance(rule, AdamW):

@@ -8,6 +8,7 @@ import jax
 from ..networks import ValueOutput
 from ..replay.types import Array, Sample, TimeStep
 from ..updates import LearnerState, LearnOutput, Periodic, Target, Variables
+from ..updates.parts import Rule
 from ..updates.target import read
 
 Tree = Any
@@ -196,6 +197,22 @@ class Agent(NamedTuple):
     periodic: Mapping[str, Periodic] = {}
     acts_with: str | None = None
     q_values: Callable[[LearnerState, Tree, TimeStep], Array] | None = None
+
+
+class AgentNumbers(NamedTuple):
+    """Numbers of an agent that may be traced, in place of those of its config.
+
+    Attributes:
+        rules: Mapping from the name of a target to its rule, a ``TargetRule`` or a ``Partition`` whose fields may be
+            traced; targets that are not named keep the rule of the config.
+        learning_rate: Learning rate, ``[]`` float32; None for that of the config.
+    """
+
+    rules: Mapping[str, Rule] = {}
+    learning_rate: Array | None = None
+
+
+NO_NUMBERS = AgentNumbers()
 
 
 def evaluation_state(agent: Agent, state: LearnerState) -> LearnerState:

@@ -141,7 +141,8 @@ def step_size_at(rule: TargetRule, count: Any) -> jax.Array:
     """
     step_size = jnp.asarray(rule.step_size, jnp.float32)
     horizon = jnp.asarray(rule.horizon, jnp.float32)
-    progress = jnp.clip(jnp.asarray(count, jnp.float32) / jnp.maximum(horizon, 1.0), 0.0, 1.0)
+    # XLA turns a division by a constant into this product, so concrete and traced rules give equal bits.
+    progress = jnp.clip(jnp.asarray(count, jnp.float32) * (1.0 / jnp.maximum(horizon, 1.0)), 0.0, 1.0)
     return jnp.where(horizon > 0, step_size * (jnp.cos(jnp.pi * progress) + 1.0) / 2.0, step_size)
 
 

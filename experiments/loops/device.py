@@ -74,7 +74,7 @@ def device_loop(
         segment = plan_segment(config, agent, carry.steps, carry.learner_steps, loop_steps, num_envs, steps)
         watched = carry.learner_steps_recorded if carry.learner_steps == carry.learner_steps_recorded else None
         step = carry.steps
-        for piece in pieces(agent, segment, batches, watched, capacity):
+        for piece in pieces(agent, segment, watched, capacity):
             if piece.calibrates:
                 state = calibrated(agent, replay, config, arrays.agent, arrays.replay, NO_SCALING)
                 arrays = arrays._replace(agent=state)

@@ -66,7 +66,7 @@ def compile_agent(agent: Agent, batches: int, *, prioritized: bool = False) -> P
     check_periods(agent, batches)
     learn = functools.partial(learner_round, agent, batches, prioritized)
     periodic = [
-        (operation, jax.jit(functools.partial(_apply_operation, operation, number), donate_argnums=2))
+        (operation, jax.jit(functools.partial(apply_operation, operation, number), donate_argnums=2))
         for number, operation in enumerate(agent.periodic.values())
     ]
     return Programs(jax.jit(learn, donate_argnums=(2, 4)), jax.jit(functools.partial(diagnose, agent)), periodic)
@@ -114,9 +114,18 @@ def operate(programs: Programs, key: Any, before: int, after: int, state: Learne
     return state
 
 
-def _apply_operation(
+def apply_operation(
     operation: Periodic, number: int, key: Any, learner_steps: Any, state: LearnerState
 ) -> LearnerState:
+    """State after a periodic operation; a pure function.
+
+    Args:
+        operation: Operation.
+        number: Index of the operation among those of its agent.
+        key: Raw data of the run's learning key.
+        learner_steps: Number of learner steps so far.
+        state: State of the agent.
+    """
     # The learner uses keys fold_in(step key, i) with small i, as jax.random.split does; this i is never among them.
     own = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(key), learner_steps), 2**32 - 1 - number)
     return operation.apply(own, state)

@@ -53,31 +53,30 @@ class Piece(NamedTuple):
     calibrates: bool = False
 
 
-def pieces(agent: Agent, segment: Segment, batches: int, watched: int | None, capacity: Capacity) -> Iterator[Piece]:
+def pieces(agent: Agent, segment: Segment, watched: int | None, capacity: Capacity) -> Iterator[Piece]:
     """Cut a segment after each dispatch in which a periodic operation is due, and before a calibration.
 
     Args:
         agent: Agent.
         segment: Segment with at most the capacity of a plan.
-        batches: Number of learner steps of a dispatch.
         watched: Number of learner steps before the dispatch that measures churn; None for no dispatch.
         capacity: Lengths of the plans.
     """
-    counts, before = segment.learner_steps, segment.before.copy()
-    total, done, calibrates = len(counts), 0, False
+    counts, before = segment.learner_steps.tolist(), segment.before.copy()
+    total, done, calibrates = len(before), 0, False
     ends = [
-        at + 1
-        for at, count in enumerate(counts.tolist())
-        if any(each.count(count + batches) > each.count(count) for each in agent.periodic.values())
+        end
+        for end in range(1, total + 1)
+        if any(each.count(counts[end]) > each.count(counts[end - 1]) for each in agent.periodic.values())
     ]
     if agent.calibrate is not None and total and not counts[0]:
         first = int(before[0])
-        yield _piece(segment, before, slice(0, 0), first, done, capacity, watched, batches)
+        yield _piece(segment, before, slice(0, 0), first, done, capacity, watched)
         done, before[0], calibrates = first, 0, True
     begin = 0
     for end in dict.fromkeys([*ends, total]):
         rest = segment.rest if end == total else 0
-        piece = _piece(segment, before, slice(begin, end), rest, done, capacity, watched, batches)
+        piece = _piece(segment, before, slice(begin, end), rest, done, capacity, watched)
         yield piece._replace(calibrates=calibrates)
         done, calibrates, begin = done + piece.loop_steps, False, end
 
@@ -90,20 +89,18 @@ def _piece(
     done: int,
     capacity: Capacity,
     watched: int | None,
-    batches: int,
 ) -> Piece:
-    counts, loop_steps = segment.learner_steps[which], int(before[which].sum()) + rest
-    first = int(segment.learner_steps[which.start]) if which.start < len(segment.learner_steps) else -1
+    counts, loop_steps = segment.learner_steps, int(before[which].sum()) + rest
 
     def padded(values: np.ndarray, length: int) -> np.ndarray:
-        return np.pad(values, (0, length - len(values)))
+        return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])])
 
     plan = Plan(
-        np.int32(len(counts)),
+        np.int32(which.stop - which.start),
         padded(before[which], capacity.dispatches),
         np.int32(rest),
-        padded(segment.epsilon[done : done + loop_steps], capacity.loop_steps),
-        jax.tree.map(lambda leaf: padded(leaf[which], capacity.dispatches), segment.numbers),
-        padded(counts == watched, capacity.dispatches),
+        padded(segment.epsilon[..., done : done + loop_steps], capacity.loop_steps),
+        jax.tree.map(lambda leaf: padded(leaf[..., which], capacity.dispatches), segment.numbers),
+        padded(counts[which] == watched, capacity.dispatches),
     )
-    return Piece(plan, loop_steps, (first, first + batches * len(counts)))
+    return Piece(plan, loop_steps, (int(counts[which.start]), int(counts[which.stop])))

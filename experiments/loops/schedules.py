@@ -97,9 +97,9 @@ class Segment(NamedTuple):
     Attributes:
         before: Number of loop steps before each dispatch, since the one before it, ``[D]`` int32.
         rest: Number of loop steps after the last dispatch.
-        learner_steps: Number of learner steps before each dispatch, ``[D]`` int64.
-        epsilon: Probability of a random action at each loop step, ``[T]`` float32.
-        numbers: Numbers of each sample, leaves ``[D]``.
+        learner_steps: Number of learner steps before each dispatch, and after the last, ``[D + 1]`` int64.
+        epsilon: Probability of a random action at each loop step, ``[T]`` float32; ``[L, T]`` for the lanes of a sweep.
+        numbers: Numbers of each sample, leaves ``[D]``, or ``[L, D]``.
     """
 
     before: np.ndarray
@@ -131,8 +131,8 @@ def plan_segment(
     dispatches = np.where(after >= cadence.learning_starts, rounds, 0) * cadence.learner_steps // batches
     at = np.repeat(np.arange(1, loop_steps + 1), dispatches)
     before = np.diff(at, prepend=0)
-    counts = learner_steps + batches * np.arange(len(at))
-    since = np.asarray([steps_since_reset(agent, int(count)) for count in counts])
+    counts = learner_steps + batches * np.arange(len(at) + 1)
+    since = np.asarray([steps_since_reset(agent, count) for count in counts[:-1].tolist()])
     epsilon = config.exploration.epsilon.value_at(after - num_envs, steps)
     return Segment(
         before.astype(np.int32),
