@@ -6,16 +6,16 @@ functions; ``host.make`` makes one over NumPy arrays. ``stacking`` stacks frames
 """
 
 from . import host, stacking
-from ._rows import HostReplay
+from ._rows import ReplayState
 from ._validity import check_valid
 from .types import DrawNumbers, EnvironmentSpec, Nbytes, Replay, Sample, Sequence, Step, TimeStep, Transition
 
 __all__ = [
     "DrawNumbers",
     "EnvironmentSpec",
-    "HostReplay",
     "Nbytes",
     "Replay",
+    "ReplayState",
     "Sample",
     "Sequence",
     "Step",
