@@ -13,7 +13,7 @@ from jax import tree_util
 from .types import Array, Step, Tree
 
 if TYPE_CHECKING:
-    from ._rows import HostReplay
+    from ._rows import ReplayState
 
 
 _EXAMPLES = {"discount": 0.99, "importance_exponent": 0.4, "priority_exponent": 0.6}
@@ -91,8 +91,8 @@ def check_steps(n_steps: Any, most: int, in_sequence: bool) -> int:
     return check_fits("n_steps", n_steps, most)
 
 
-def check_key(key: Any) -> npt.NDArray[np.uint32]:
-    """Check that a key has 2 to 4 words of uint32; return it as a NumPy array."""
+def check_key(key: Any) -> None:
+    """Raise an error unless a key has 2 to 4 words of uint32."""
     if getattr(key, "dtype", None) != np.uint32:
         got = f"dtype {key.dtype}" if hasattr(key, "dtype") else repr(key)
         raise TypeError(
@@ -104,7 +104,6 @@ def check_key(key: Any) -> npt.NDArray[np.uint32]:
             f"key: got shape {key.shape}; expected (2,), (3,) or (4,). Pass the words of one key, followed by the "
             "learner step."
         )
-    return np.asarray(key)
 
 
 def check_frame(observation: Array, stack: int) -> None:
@@ -163,7 +162,7 @@ def _name(path: tuple[Any, ...]) -> str:
     return str(first.key) + tree_util.keystr(tuple(rest))
 
 
-def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
+def check_step(state: "ReplayState", step: Step) -> list[tuple[npt.NDArray[Any], Array]]:
     """Check all shapes and dtypes of a step; return pairs (stored array, value) of its extras and action mask."""
     num_envs = len(state.head)
     if type(step.extras_tm1) is tuple and _is_as_stored(state, step):
@@ -189,7 +188,7 @@ def check_step(state: "HostReplay", step: Step) -> list[tuple[npt.NDArray[Any], 
     return list(zip(stored, leaves, strict=True)) + _check_masks(state, step, num_envs)
 
 
-def _check_masks(state: "HostReplay", step: Step, num_envs: int) -> list[tuple[npt.NDArray[Any], Array]]:
+def _check_masks(state: "ReplayState", step: Step, num_envs: int) -> list[tuple[npt.NDArray[Any], Array]]:
     masks = {"action_mask_tm1": step.action_mask_tm1, "action_mask_t": step.action_mask_t}
     for name, mask in masks.items():
         if not isinstance(state.action_mask, tuple):
@@ -199,7 +198,7 @@ def _check_masks(state: "HostReplay", step: Step, num_envs: int) -> list[tuple[n
     return [] if isinstance(state.action_mask, tuple) else [(state.action_mask, step.action_mask_tm1)]
 
 
-def _is_as_stored(state: "HostReplay", step: Step) -> bool:
+def _is_as_stored(state: "ReplayState", step: Step) -> bool:
     """Return whether every field has exactly the stored shape and dtype; this check takes a microsecond."""
     obs_tm1, a_tm1, r_t, discount_t, last, obs_t, extras_tm1, mask_tm1, mask_t = step
     observation, lanes = state.observation, state.head.shape

@@ -10,7 +10,7 @@ from . import sum_tree
 from .types import Tree
 
 
-class HostReplay(NamedTuple):
+class ReplayState(NamedTuple):
     """State of the host replay, a pytree of NumPy arrays. Made by ``init``, written by ``add``.
 
     Attributes:
@@ -72,7 +72,7 @@ def all_lanes(num_envs: int) -> npt.NDArray[np.int64]:
     return lanes
 
 
-def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
+def heads(state: ReplayState) -> slice | npt.NDArray[np.int64]:
     """Index of the open row of every lane; a slice for one lane, because NumPy assigns to slices faster."""
     num_envs = len(state.head)
     if num_envs == 1:
@@ -81,7 +81,7 @@ def heads(state: HostReplay) -> slice | npt.NDArray[np.int64]:
     return state.head + lane_starts(num_envs, len(state.boundary) // num_envs)
 
 
-def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
+def open_next(state: ReplayState, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
     """Move each head forward by ``lanes`` rows (0 or 1), which opens these rows; return the index of all heads.
 
     Opening a row removes one start. Without stacks, this is the start in the opened row. With stacks, it is the oldest
@@ -114,19 +114,19 @@ def open_next(state: HostReplay, lanes: npt.NDArray[Any]) -> slice | npt.NDArray
     return at
 
 
-def _ahead(state: HostReplay) -> npt.NDArray[np.int64]:
+def _ahead(state: ReplayState) -> npt.NDArray[np.int64]:
     """Row of the start in each lane that opening the head removes, because it is now only history of a stack."""
     per_lane = len(state.boundary) // len(state.head)
     return (state.head + len(state.lags) - 1) % per_lane + lane_starts(len(state.head), per_lane)
 
 
-def count_step(state: HostReplay, before: Any, at: Any) -> None:
+def count_step(state: ReplayState, before: Any, at: Any) -> None:
     """Set the episode steps of the rows ``at``, which follow the rows ``before`` in their episodes."""
     if len(state.episode_step):
         state.episode_step[at] = state.episode_step[before] + 1
 
 
-def open_episodes(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> None:
+def open_episodes(state: ReplayState, lanes: npt.NDArray[np.bool_]) -> None:
     """Open the first row of a new episode in the lanes where ``lanes`` is True; the last row stays a boundary."""
     at = open_next(state, lanes)
     if len(state.episode_step):
@@ -134,13 +134,13 @@ def open_episodes(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> None:
 
 
 def writing_of(written: npt.NDArray[np.int64], per_lane: int, stack: int) -> npt.NDArray[np.int64]:
-    """``HostReplay.writing`` after ``written`` rows; the first start in a row has the number of the row."""
+    """``ReplayState.writing`` after ``written`` rows; the first start in a row has the number of the row."""
     rows = len(written) * per_lane
     laps = (written[:, None] - 1 + stack - 1 - np.arange(per_lane)) // per_lane
     return np.arange(rows, dtype=np.int64) + rows * laps.reshape(-1)
 
 
-def _forget(state: HostReplay, at: Any, moved: Any) -> None:
+def _forget(state: ReplayState, at: Any, moved: Any) -> None:
     """Clear the start fields of rows that became boundaries, and increase their ``writing``."""
     if len(state.sequence_start):
         state.sequence_start[at] = False
@@ -149,7 +149,7 @@ def _forget(state: HostReplay, at: Any, moved: Any) -> None:
         state.writing[at] += len(state.boundary) * moved
 
 
-def mark_starts(state: HostReplay, at: Any) -> None:
+def mark_starts(state: ReplayState, at: Any) -> None:
     """Give new starts the largest priority so far; with sequences, only the starts of sequences get it."""
     at = at.start if type(at) is slice else at
     priority = state.largest_priority

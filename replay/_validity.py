@@ -6,11 +6,11 @@ import numpy as np
 from jax import tree_util
 
 from . import sum_tree
-from ._rows import HostReplay, writing_of
+from ._rows import ReplayState, writing_of
 from ._walk import next_rows
 
 
-def check_valid(state: HostReplay) -> None:
+def check_valid(state: ReplayState) -> None:
     """Check that the arrays of a replay are consistent, for tests and after a restore.
 
     Args:

@@ -1,7 +1,7 @@
 """Windows of steps from start rows to the first boundary, for NumPy and JAX arrays.
 
 The type of the arrays ``rows`` and ``state`` selects NumPy or JAX. Under JAX, ``n`` and ``discount`` may be traced, and
-the static ``most`` is an upper bound of ``n``. ``state`` is a ``HostReplay``, or has its fields as JAX arrays.
+the static ``most`` is an upper bound of ``n``. ``state`` is a ``ReplayState``, or has its fields as JAX arrays.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from jax import tree_util
 
-from ._rows import HostReplay
+from ._rows import ReplayState
 from .types import Array, Sequence, Transition, Tree
 
 
-def transitions(state: HostReplay, rows: Array, n: Any, discount: Any, most: int | None = None) -> Transition:
+def transitions(state: ReplayState, rows: Array, n: Any, discount: Any, most: int | None = None) -> Transition:
     """n-step transitions from ``rows``, which must be starts.
 
     Args:
@@ -39,13 +39,13 @@ def transitions(state: HostReplay, rows: Array, n: Any, discount: Any, most: int
     )
 
 
-def one_step(state: HostReplay, rows: npt.NDArray[np.int64], discount: float) -> tuple[Array, Array, Array]:
+def one_step(state: ReplayState, rows: npt.NDArray[np.int64], discount: float) -> tuple[Array, Array, Array]:
     """``n_step`` for NumPy arrays and ``n = 1``: several times faster, equal results to the bit."""
     return state.reward.take(rows), np.float32(discount) * state.continuation.take(rows), next_rows(state, rows)
 
 
 def n_step(
-    state: HostReplay, rows: Array, n: Any, discount: Any, most: int | None = None
+    state: ReplayState, rows: Array, n: Any, discount: Any, most: int | None = None
 ) -> tuple[Array, Array, Array]:
     """n-step return, discount of the bootstrap value and row to bootstrap from; float64 sums under NumPy."""
     xp = _numpy_of(rows)
@@ -67,14 +67,14 @@ def n_step(
     return total.astype(np.float32), factor.astype(np.float32), lane_start + (position + steps) % per_lane
 
 
-def sequences(state: HostReplay, rows: Array, length: int, n: Any, discount: Any) -> Sequence:
+def sequences(state: ReplayState, rows: Array, length: int, n: Any, discount: Any) -> Sequence:
     """Sequences of up to ``length`` steps from ``rows``, which must be starts, padded to ``length``."""
     return future(state, rows, length, discount)._replace(
         extras=_take(state.extras, rows), n_steps=_numpy_of(rows).full(rows.shape, n, np.int32)
     )
 
 
-def future(state: HostReplay, rows: Array, length: int, discount: Any) -> Sequence:
+def future(state: ReplayState, rows: Array, length: int, discount: Any) -> Sequence:
     """``sequences`` without extras and without ``n_steps``."""
     xp = _numpy_of(rows)
     per_lane = len(state.boundary) // len(state.head)
@@ -99,7 +99,7 @@ def future(state: HostReplay, rows: Array, length: int, discount: Any) -> Sequen
     )
 
 
-def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def next_rows(state: ReplayState, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Next row in the lane of each row; for NumPy arrays."""
     per_lane = len(state.boundary) // len(state.head)
     following = rows + 1
@@ -109,7 +109,7 @@ def next_rows(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return following
 
 
-def _observations(state: HostReplay, rows: Array) -> Array:
+def _observations(state: ReplayState, rows: Array) -> Array:
     """Observations at ``rows``; with stacks, each has the earlier frames of its episode.
 
     In NumPy, the frames of a stack are contiguous in memory, and strides put them on the last axis. JAX changes the

@@ -20,11 +20,10 @@ In the shapes, ``L`` is the number of lanes, ``C`` the number of rows per lane, 
 one observation.
 """
 
-import bisect
 import functools
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,18 +31,9 @@ import numpy.typing as npt
 import psutil
 
 from . import host_draws, sum_tree
-from ._checks import (
-    GIB,
-    check_count,
-    check_fits,
-    check_frame,
-    check_row,
-    check_storage,
-    check_unit,
-    spec_nbytes,
-)
-from ._rows import HostReplay, writing_of
-from .host_draws import Plan
+from ._checks import check_storage, spec_nbytes
+from ._layout import Layout, Plan, check_memory, checked
+from ._rows import ReplayState, writing_of
 from .host_writes import add, end_episode, next_rows
 from .types import Array, EnvironmentSpec, Nbytes, Replay, Sample, Tree
 
@@ -125,39 +115,20 @@ def make(
     >>> drawn.obs.tolist(), drawn.valid.tolist(), drawn.discount_t.tolist()
     ([[2.0, 3.0, 3.0], [2.0, 3.0, 3.0]], [[True, False], [True, False]], [[0.5, 0.0], [0.5, 0.0]])
     """
-    mask: Any = ()
-    if spec.action_mask:
-        mask = jax.ShapeDtypeStruct((check_count("num_actions", spec.num_actions),), np.bool_)
-    check_row(spec.observation, extras)
-    num_envs, capacity, stack = (
-        check_count(name, value) for name, value in (("num_envs", num_envs), ("capacity", capacity), ("stack", stack))
-    )
-    check_frame(spec.observation, stack)
-    batch_size = check_count("batch_size", batch_size)
-    shape = (batch_size,) if num_batches is None else (check_count("num_batches", num_batches), batch_size)
-    kept = -(-capacity // num_envs)
-    sequence_length = check_fits("sequence_length", check_count("sequence_length", sequence_length, 0), kept)
-    sequence_period = check_count("sequence_period", sequence_period)
-    future = check_fits("future", check_count("future", future, 0), kept)
-    if future and sequence_length:
-        raise ValueError(
-            f"future: got {future} for a replay of sequences; expected 0. Increase sequence_length by {future}, "
-            "or sample transitions with sequence_length=0."
-        )
-    exponent = 1.0 if priority_exponent is None else check_unit("priority_exponent", priority_exponent)
-    layout = _Layout(
-        spec.observation,
+    layout, plan, exponent = checked(
+        spec,
         extras,
-        mask,
-        num_envs,
-        capacity,
-        stack,
-        prioritized=priority_exponent is not None,
-        sequence_period=sequence_period if sequence_length else 0,
-        numbered=stack > 1 or sequence_length > 0 or future > 0,
-        storage=_path(storage),
+        num_envs=num_envs,
+        capacity=capacity,
+        batch_size=batch_size,
+        num_batches=num_batches,
+        sequence_length=sequence_length,
+        sequence_period=sequence_period,
+        priority_exponent=priority_exponent,
+        stack=stack,
+        future=future,
     )
-    plan = Plan(shape, sequence_length or kept, sequence_length, future)
+    layout = layout._replace(storage=_path(storage))
     return Replay(
         init=functools.partial(_init, layout),
         add=add,
@@ -171,46 +142,13 @@ def make(
     )
 
 
-class _Layout(NamedTuple):
-    """Checked hyper-parameters of the arrays of a state.
-
-    Attributes:
-        observation: Shape and dtype of one observation.
-        extras: Tree of shapes and dtypes of the extras of one step.
-        action_mask: Shape and dtype of one action mask, or ``()``.
-        num_envs: Number of lanes.
-        capacity: Number of steps to keep.
-        stack: Number of frames of a stack; 1 for no stacks.
-        prioritized: Whether rows have priorities.
-        sequence_period: Number of steps between the starts of sequences; 0 without sequences.
-        numbered: Whether rows are numbered within their episodes.
-        storage: File of the observations, or None.
-    """
-
-    observation: Any
-    extras: Tree
-    action_mask: Any
-    num_envs: int
-    capacity: int
-    stack: int = 1
-    prioritized: bool = False
-    sequence_period: int = 0
-    numbered: bool = False
-    storage: pathlib.Path | None = None
-
-    @property
-    def per_lane(self) -> int:
-        """Number of rows of one lane: its share of the capacity, the history of the oldest start, and the open row."""
-        return -(-self.capacity // self.num_envs) + self.stack
-
-
 def _path(storage: Any) -> pathlib.Path | None:
     if storage is None or isinstance(storage, (str, os.PathLike)):
         return None if storage is None else pathlib.Path(storage)
     raise TypeError(f"storage: got {storage!r}; expected the path of a file as a str or pathlib.Path.")
 
 
-def _nbytes(layout: _Layout) -> Nbytes:
+def _nbytes(layout: Layout) -> Nbytes:
     """Number of bytes that ``_init`` allocates."""
     rows = layout.num_envs * layout.per_lane
     observations = rows * spec_nbytes(layout.observation)
@@ -224,27 +162,22 @@ def _nbytes(layout: _Layout) -> Nbytes:
     return Nbytes(memory + observations) if layout.storage is None else Nbytes(memory, observations)
 
 
-def _init(layout: _Layout, *, reopen: bool = False) -> HostReplay:
+def _init(layout: Layout, *, reopen: bool = False) -> ReplayState:
     """Make an empty state; see ``Replay.init``."""
-    needed, free = _nbytes(layout), psutil.virtual_memory().available
-    if needed.memory > free:
-        capacity = layout.capacity
-        fits = bisect.bisect_right(
-            range(1, capacity), free, key=lambda smaller: _nbytes(layout._replace(capacity=smaller)).memory
-        )
-        raise ValueError(
-            f"capacity: got {capacity}, which needs {needed.memory / GIB:.2f} GiB with num_envs {layout.num_envs}; "
-            f"expected at most {free / GIB:.2f} GiB, the available memory. The largest capacity that fits is {fits}. "
-            "Images in uint8, fewer pixels, or observations in a file (storage, --replay-storage mmap) need less."
-        )
+    check_memory(
+        layout,
+        lambda layout: _nbytes(layout).memory,
+        psutil.virtual_memory().available,
+        "Images in uint8, fewer pixels, or observations in a file (storage, --replay-storage mmap) need less.",
+    )
     if layout.storage is not None:
-        check_storage(layout.storage, needed.file, layout.capacity, reopen)
+        check_storage(layout.storage, _nbytes(layout).file, layout.capacity, reopen)
     elif reopen:
         raise ValueError("reopen: got True for a replay in memory; expected False. Make the replay with a storage.")
     return _allocate(layout, reopen)
 
 
-def _allocate(layout: _Layout, reopen: bool) -> HostReplay:
+def _allocate(layout: Layout, reopen: bool) -> ReplayState:
     per_lane, stack = layout.per_lane, layout.stack
     rows, written = layout.num_envs * per_lane, np.ones(layout.num_envs, np.int64)
 
@@ -252,7 +185,7 @@ def _allocate(layout: _Layout, reopen: bool) -> HostReplay:
         return np.zeros((rows, *spec.shape), spec.dtype)
 
     observation = zeros if layout.storage is None else functools.partial(_map, layout.storage, rows, reopen)
-    return HostReplay(
+    return ReplayState(
         observation=observation(layout.observation),
         action=np.zeros(rows, np.int32),
         reward=np.zeros(rows, np.float32),
@@ -281,7 +214,7 @@ def _map(storage: pathlib.Path, rows: int, reopen: bool, spec: Array) -> npt.NDA
     return np.asarray(mapped)  # an np.ndarray over the same memory
 
 
-def _sample_spec(layout: _Layout, plan: Plan) -> Sample:
+def _sample_spec(layout: Layout, plan: Plan) -> Sample:
     """Shapes and dtypes of a sample, from a window of an empty state; see ``Replay.sample_spec``."""
     state = _allocate(layout._replace(capacity=layout.num_envs, storage=None), reopen=False)
     row = np.zeros(1, np.int64)

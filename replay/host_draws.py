@@ -2,41 +2,26 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _walk, sum_tree
 from ._checks import check_key, check_priorities, check_steps, check_unit
-from ._rows import HostReplay
+from ._layout import Plan
+from ._rows import ReplayState
 from .types import Array, DrawNumbers, Sample, Sequence, Transition
 
 KeyedGenerator = Callable[[Array], np.random.Generator]
 
 
-class Plan(NamedTuple):
-    """Checked hyper-parameters of sampling.
-
-    Attributes:
-        shape: Leading shape of a sample, ``(B,)`` or ``(num_batches, B)``.
-        most: Upper bound of ``n_steps``: the steps kept per environment, or the steps of a sequence.
-        sequence_length: Number of steps of a sequence; 0 for transitions.
-        future: Number of steps of the future of each transition; 0 for no future.
-    """
-
-    shape: tuple[int, ...]
-    most: int
-    sequence_length: int = 0
-    future: int = 0
-
-
-def size(state: HostReplay) -> int:
+def size(state: ReplayState) -> int:
     """Number of steps that can be sampled, over all lanes."""
     return sum(state.num_valid.tolist())
 
 
-def rewards(state: HostReplay) -> npt.NDArray[np.float32]:
+def rewards(state: ReplayState) -> npt.NDArray[np.float32]:
     """Rewards of the steps that can be sampled, ``[R]``."""
     found: npt.NDArray[np.float32] = state.reward[~state.boundary]
     return found
@@ -59,7 +44,8 @@ def keyed_generator() -> KeyedGenerator:
     beginning["state"] = {"counter": np.zeros(4, np.uint64), "key": words.view(np.uint64)}
 
     def at(key: Array) -> np.random.Generator:
-        found = check_key(key)
+        check_key(key)
+        found = np.asarray(key)
         words[: len(found)] = found
         words[len(found) :] = 0
         philox.state = beginning
@@ -72,7 +58,7 @@ def sample(
     plan: Plan,
     generator_at: KeyedGenerator,
     key: Array,
-    state: HostReplay,
+    state: ReplayState,
     numbers: DrawNumbers,
 ) -> Sample:
     """Sample transitions or sequences; see ``Replay.sample``."""
@@ -85,16 +71,16 @@ def sample(
 
 
 def gather(
-    plan: Plan, state: HostReplay, rows: npt.NDArray[np.int64], n: int, discount: float
+    plan: Plan, state: ReplayState, rows: Array, n: Any, discount: Any, most: int | None = None
 ) -> tuple[Transition | Sequence, Sequence | tuple[()]]:
-    """Transitions or sequences from ``rows``, and the future of transitions."""
+    """Transitions or sequences from ``rows``, and the future of transitions; ``most`` as in ``_walk.transitions``."""
     if plan.sequence_length:
         return _walk.sequences(state, rows, plan.sequence_length, n, discount), ()
     future = _walk.future(state, rows, plan.future, discount) if plan.future else ()
-    return _walk.transitions(state, rows, n, discount), future
+    return _walk.transitions(state, rows, n, discount, most), future
 
 
-def update_priorities(state: HostReplay, rows: Array, priorities: Array, *, exponent: float) -> HostReplay:
+def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exponent: float) -> ReplayState:
     """Set the priorities of sampled steps; see ``Replay.update_priorities``."""
     if not state.priorities:
         raise ValueError(
@@ -114,7 +100,7 @@ def update_priorities(state: HostReplay, rows: Array, priorities: Array, *, expo
 
 
 def _draw(
-    generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...], exponent: float
+    generator: np.random.Generator, state: ReplayState, shape: tuple[int, ...], exponent: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Sample start rows and their importance weights: by priority if any priority is positive, else uniformly."""
     if state.priorities:
@@ -139,7 +125,7 @@ def _draw(
     return starts[generator.integers(len(starts), size=shape)], weights
 
 
-def _uniform_rows(generator: np.random.Generator, state: HostReplay, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+def _uniform_rows(generator: np.random.Generator, state: ReplayState, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Sample start rows uniformly, by rejection: sample uniformly over written rows, and resample boundaries.
 
     Lanes may have different numbers of written rows. Rows are sampled up to the largest number, because the unwritten

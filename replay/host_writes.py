@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import check_array, check_step
-from ._rows import HostReplay, all_lanes, count_step, heads, lane_starts, mark_starts, open_episodes, open_next
+from ._rows import ReplayState, all_lanes, count_step, heads, lane_starts, mark_starts, open_episodes, open_next
 from .types import Array, Step
 
 
-def add(state: HostReplay, step: Step, valid: npt.NDArray[np.bool_] | None = None) -> HostReplay:
+def add(state: ReplayState, step: Step, valid: npt.NDArray[np.bool_] | None = None) -> ReplayState:
     """Add one step of every environment, in place; see ``Replay.add``."""
     extras = check_step(state, step)
     if valid is not None and b"\x00" in valid.tobytes():
@@ -44,8 +44,8 @@ def add(state: HostReplay, step: Step, valid: npt.NDArray[np.bool_] | None = Non
 
 
 def _add_some(
-    state: HostReplay, step: Step, extras: list[tuple[npt.NDArray[Any], Array]], lanes: npt.NDArray[np.bool_]
-) -> HostReplay:
+    state: ReplayState, step: Step, extras: list[tuple[npt.NDArray[Any], Array]], lanes: npt.NDArray[np.bool_]
+) -> ReplayState:
     """``add`` for some of the lanes, for example if a vector environment uses a step to reset the others."""
     starts = lane_starts(len(state.head), len(state.boundary) // len(state.head))
     at = (state.head + starts)[lanes]
@@ -72,7 +72,7 @@ def _add_some(
     return state
 
 
-def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
+def next_rows(state: ReplayState, count: int) -> npt.NDArray[np.int64]:
     """Written rows that will be overwritten when ``count`` more rows are opened in each lane.
 
     A copy of the observations in these rows can restore the file of the observations to its present content, as long as
@@ -96,26 +96,26 @@ def next_rows(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
     return rows[is_written(state, rows)]
 
 
-def rows_ahead(state: HostReplay, count: int) -> npt.NDArray[np.int64]:
+def rows_ahead(state: ReplayState, count: int) -> npt.NDArray[np.int64]:
     """Next ``count`` rows of each lane, beginning with the open row, ``[R]`` int64."""
     per_lane = len(state.boundary) // len(state.head)
     ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane
     return (ahead + lane_starts(len(state.head), per_lane)[:, None]).ravel()
 
 
-def is_written(state: HostReplay, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def is_written(state: ReplayState, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return whether each row has been written, ``[R]`` bool."""
     lanes, places = np.divmod(rows, len(state.boundary) // len(state.head))
     written: npt.NDArray[np.bool_] = places < state.written[lanes]
     return written
 
 
-def _keep_mask(state: HostReplay, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
+def _keep_mask(state: ReplayState, at: slice | npt.NDArray[np.int64], mask: Array, lanes: Any = slice(None)) -> None:
     if not isinstance(state.action_mask, tuple):
         state.action_mask[at] = mask[lanes]
 
 
-def end_episode(state: HostReplay, lanes: npt.NDArray[np.bool_]) -> HostReplay:
+def end_episode(state: ReplayState, lanes: npt.NDArray[np.bool_]) -> ReplayState:
     """Close the current episode of some lanes as truncated, in place; see ``Replay.end_episode``."""
     check_array("lanes", lanes, state.boundary, len(state.head))
     per_lane = len(state.boundary) // len(state.head)

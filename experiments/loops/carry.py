@@ -9,7 +9,7 @@ import numpy as np
 
 from ...agents import Agent, LoopConfig
 from ...agents.loop_config import Prioritized, Sequences
-from ...replay import HostReplay, Replay, host, stacking
+from ...replay import Replay, ReplayState, host, stacking
 from ...replay.types import EnvironmentSpec, Sample, TimeStep
 from ...updates import LearnerState
 from ..environments.types import Environment
@@ -47,7 +47,7 @@ class Carry(NamedTuple):
     key: jax.Array
     agent: LearnerState
     recurrent_state: Tree
-    replay: HostReplay
+    replay: ReplayState
     timestep: TimeStep
     totals: dict[str, jax.Array]
     statistics: EpisodeStatistics

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...replay._rows import HostReplay
+from ...replay._rows import ReplayState
 from ...replay.host_writes import is_written, next_rows, rows_ahead
 
 ROWS, OBSERVATIONS, CHECKSUMS = "replay rows", "replay observations", "replay checksums"
@@ -27,7 +27,7 @@ class MappedRows:
         self._checksums: np.ndarray | None = None
         self._changed = np.zeros(0, np.int64)
 
-    def snapshot(self, replay: HostReplay) -> dict[str, np.ndarray]:
+    def snapshot(self, replay: ReplayState) -> dict[str, np.ndarray]:
         """Return the arrays of a checkpoint: the rows that may be overwritten, their observations, and checksums."""
         observation = replay.observation
         if isinstance(observation.base, np.memmap):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from polyak.replay import DrawNumbers, EnvironmentSpec, HostReplay, Replay, Sample, Step, _walk, host
+from polyak.replay import DrawNumbers, EnvironmentSpec, Replay, ReplayState, Sample, Step, _walk, host
 
 SPEC = jax.ShapeDtypeStruct((3,), np.int32)
 EXTRAS = {"memory": jax.ShapeDtypeStruct((2,), np.float32), "mask": jax.ShapeDtypeStruct((), np.bool_)}
@@ -23,7 +23,7 @@ def plain(observation: Any, **options: Any) -> Replay:
     return make(observation, (), action_mask=False, **options)
 
 
-def replay_of(state: HostReplay, **options: Any) -> Replay:
+def replay_of(state: ReplayState, **options: Any) -> Replay:
     """A replay of which this could be the state, with other draws or another priority exponent."""
 
     def spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -47,7 +47,7 @@ def key_of(source: int | np.random.Generator) -> np.ndarray:
 
 def draw(
     source: int | np.random.Generator,
-    state: HostReplay,
+    state: ReplayState,
     batch_size: int,
     n_steps: Any = 1,
     discount: Any = 0.99,
@@ -161,17 +161,17 @@ def assert_as_recorded(record: Record, transition: Any, n: int, discount: float)
     return set(starts)
 
 
-def steps_kept(state: HostReplay) -> int:
+def steps_kept(state: ReplayState) -> int:
     """Steps of an endless episode that a lane keeps."""
     return len(state.boundary) // len(state.head) - max(1, len(state.lags))
 
 
-def rows_kept(state: HostReplay) -> int:
+def rows_kept(state: ReplayState) -> int:
     """Rows of a lane without those that only are the history of stacks."""
     return len(state.boundary) // len(state.head) - max(0, len(state.lags) - 1)
 
 
-def assert_drawable(record: Record, state: HostReplay, n: int, discount: float) -> None:
+def assert_drawable(record: Record, state: ReplayState, n: int, discount: float) -> None:
     """Every start row, gathered: exactly the steps of the record that are alive, each once, all fields right."""
     rows = np.flatnonzero(~state.boundary)
     transition = newest_of(_walk.transitions(state, rows, n, discount), state)
@@ -196,7 +196,7 @@ def assert_stacks(observations: np.ndarray, stack: int) -> np.ndarray:
     return frames[..., -1, :]
 
 
-def newest_of(transition: Any, state: HostReplay) -> Any:
+def newest_of(transition: Any, state: ReplayState) -> Any:
     """The transition with the newest frames of its stacks, which are looked at."""
     if not len(state.lags):
         return transition
@@ -210,7 +210,7 @@ def random_ends(generator: np.random.Generator, num_envs: int, end: float) -> tu
 
 def filled(
     num_envs: int, capacity: int, steps: int, end: float = 0.2, seed: int = 0, **options: Any
-) -> tuple[Record, Replay, HostReplay]:
+) -> tuple[Record, Replay, ReplayState]:
     generator = np.random.default_rng(seed)
     record, replay = Record(num_envs), make(num_envs=num_envs, capacity=capacity, **options)
     state = replay.init()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.replay import HostReplay, Step, check_valid, sum_tree
+from polyak.replay import ReplayState, Step, check_valid, sum_tree
 from replay_record import (
     Record,
     assert_as_recorded,
@@ -41,7 +41,7 @@ class Priorities:
                 self.largest = max(self.largest, priority**exponent)
 
 
-def check_all(record: Record, expected: Priorities, state: HostReplay) -> None:
+def check_all(record: Record, expected: Priorities, state: ReplayState) -> None:
     """Every live step has its priority, and nothing else has one."""
     check_valid(state)
     starts = np.flatnonzero(~state.boundary)
@@ -53,7 +53,7 @@ def check_all(record: Record, expected: Priorities, state: HostReplay) -> None:
 
 
 def checked_draw(
-    record: Record, expected: Priorities, state: HostReplay, generator: np.random.Generator, **more: Any
+    record: Record, expected: Priorities, state: ReplayState, generator: np.random.Generator, **more: Any
 ) -> Any:
     """A draw of which every field agrees with the record, and every weight with the priorities."""
     n, exponent = int(generator.integers(1, len(state.boundary) // len(state.head))), float(generator.random())
@@ -135,7 +135,7 @@ def test_thousands_of_wraps(num_envs: int, per_lane: int) -> None:
     assert (state.written > 1900 * (per_lane + 1)).all()
 
 
-def with_priorities(num_envs: int = 3, seed: int = 0, **filling: Any) -> tuple[Record, HostReplay, np.ndarray]:
+def with_priorities(num_envs: int = 3, seed: int = 0, **filling: Any) -> tuple[Record, ReplayState, np.ndarray]:
     """A replay whose steps all have another priority, some of them 0; and the probability of every row."""
     record, _, state = filled(num_envs, 30 * num_envs, 80, priority_exponent=1.0, seed=seed, **filling)
     starts = np.flatnonzero(~state.boundary)
@@ -296,7 +296,7 @@ def test_priorities_change_nothing_but_the_draw() -> None:
     record, state, _ = with_priorities()
     assert_drawable(record, state, n=4, discount=0.9)
     _, _, plain = filled(3, 90, 80)
-    for field in HostReplay._fields[:10]:
+    for field in ReplayState._fields[:10]:
         jax.tree.map(np.testing.assert_array_equal, getattr(plain, field), getattr(state, field))
 
 
@@ -345,7 +345,7 @@ def test_an_empty_prioritized_replay_says_to_add_steps() -> None:
         draw(0, make(num_envs=2, capacity=10, priority_exponent=1.0).init(), 4)
 
 
-def broken_leaf(state: HostReplay, index: int, value: float) -> None:
+def broken_leaf(state: ReplayState, index: int, value: float) -> None:
     state.priorities.leaves[index] = value
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyak.replay import HostReplay, Replay, Sample, Step, _walk, check_valid, sum_tree
+from polyak.replay import Replay, ReplayState, Sample, Step, _walk, check_valid, sum_tree
 from replay_record import (
     SPEC,
     Record,
@@ -36,20 +36,20 @@ def store(num_envs: int, per_lane: int, period: int, stack: int = 1, **options: 
 
 
 def draw_sequences(
-    source: int | np.random.Generator, state: HostReplay, batch_size: int, length: int, discount: float, **more: Any
+    source: int | np.random.Generator, state: ReplayState, batch_size: int, length: int, discount: float, **more: Any
 ) -> Sample:
     return draw(source, state, batch_size, 1, discount, sequence_length=length, **more)
 
 
-def fitting(step: Step, state: HostReplay) -> Step:
+def fitting(step: Step, state: ReplayState) -> Step:
     return framed(step) if len(state.lags) else step
 
 
-def eligible(record: Record, state: HostReplay) -> set[Id]:
+def eligible(record: Record, state: ReplayState) -> set[Id]:
     return {step for step in record.alive(rows_kept(state)) if step[2] % int(state.sequence_period) == 0}
 
 
-def assert_as_recorded(record: Record, state: HostReplay, sequence: Any, length: int, discount: float) -> list[Id]:
+def assert_as_recorded(record: Record, state: ReplayState, sequence: Any, length: int, discount: float) -> list[Id]:
     """Compares every field of every sequence, step by step; returns the steps they start with."""
     obs = assert_stacks(sequence.obs, len(state.lags)) if len(state.lags) else sequence.obs
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[sequence.first.ndim :]), sequence._replace(obs=obs))
@@ -74,7 +74,7 @@ def assert_as_recorded(record: Record, state: HostReplay, sequence: Any, length:
     return starts
 
 
-def assert_sequences(record: Record, state: HostReplay, length: int, discount: float) -> None:
+def assert_sequences(record: Record, state: ReplayState, length: int, discount: float) -> None:
     """Every start of a sequence, gathered: just those of the record, each once, all fields right."""
     rows = np.flatnonzero(state.sequence_start)
     starts = assert_as_recorded(record, state, _walk.sequences(state, rows, length, 1, discount), length, discount)

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from polyak.replay import HostReplay, check_valid
+from polyak.replay import ReplayState, check_valid
 from replay_record import SPEC, Record, draw, framed, make, plain, random_ends
 
 FRAME = jax.ShapeDtypeStruct((1, 3), np.int32)
@@ -54,7 +54,7 @@ def test_adds_and_draws_are_those_in_memory(num_envs: int, options: dict[str, An
     assert type(states[1].observation) is np.ndarray
 
 
-def in_memory(state: HostReplay) -> int:
+def in_memory(state: ReplayState) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state._replace(observation=())))
 
 

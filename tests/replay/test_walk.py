@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polyak.replay import DrawNumbers, HostReplay, Replay, Step, _walk, host_draws, stacking
+from polyak.replay import DrawNumbers, Replay, ReplayState, Step, _walk, host_draws, stacking
 from polyak.replay.host_draws import Plan
 from replay_record import Record, action_of, filled, framed, legal_at, make, plain, random_ends, reward_of
 
@@ -15,7 +15,7 @@ FRAME = jax.ShapeDtypeStruct((1, 3), np.int32)
 MOST = 10
 
 
-def stacked(**options: Any) -> tuple[Replay, HostReplay]:
+def stacked(**options: Any) -> tuple[Replay, ReplayState]:
     generator, record = np.random.default_rng(0), Record(3)
     replay = make(FRAME, num_envs=3, capacity=60, stack=3, **options)
     state = replay.init()
@@ -105,7 +105,7 @@ def assert_close(expected: Any, found: Any) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def kept(stack: int) -> HostReplay:
+def kept(stack: int) -> ReplayState:
     return stacked(sequence_length=1)[1] if stack > 1 else filled(3, 60, 50, sequence_length=1)[2]
 
 

@@ -1,0 +1,141 @@
+"""Sampling from the device replay, and its priorities, as traceable functions."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import device_tree
+from ._checks import check_key
+from ._layout import Plan
+from ._rows import ReplayState
+from .device_writes import writings
+from .host_draws import gather
+from .types import Array, DrawNumbers, Sample
+
+_CANDIDATES = 4
+
+
+def sample(plan: Plan, key: Array, state: ReplayState, numbers: DrawNumbers) -> Sample:
+    """Sample transitions or sequences; see ``Replay.sample``."""
+    n, discount, exponent = numbers
+    rows, weights = _draw(_typed_key(key), state, plan, jnp.float32(exponent))
+    drawn, future = gather(plan, state, rows, jnp.int32(n), jnp.float32(discount), plan.most)
+    return Sample(drawn, weights, writings(state, rows) if state.priorities else rows, future)
+
+
+def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exponent: float) -> ReplayState:
+    """Set the priorities of sampled steps; see ``Replay.update_priorities``."""
+    _check_update(state, rows, priorities)
+    if not math.prod(rows.shape):
+        return state
+    number = len(state.boundary)
+    identity = jnp.asarray(rows).reshape(-1).astype(jnp.uint32)
+    values = jnp.asarray(priorities).reshape(-1).astype(jnp.float32)
+    at = (identity % np.uint32(number)).astype(jnp.int32)
+    starts = state.sequence_start if len(state.sequence_start) else ~state.boundary
+    kept = (writings(state, at) == identity) & starts.at[at].get(mode="clip")
+    # The comparisons are False for NaN.
+    kept &= (values >= 0) & (values <= device_tree.largest_priority(number))
+    values = jnp.where(kept, values, 0) ** np.float32(exponent)
+    values = jnp.where(values >= device_tree.SMALLEST, values, 0)
+    largest = jnp.maximum(state.largest_priority, jnp.max(jnp.where(kept, values, 0)))
+    # After sorting by row and then by position, the last entry of each row is the one that counts.
+    at = jnp.where(kept, at, number)
+    at, _, values = jax.lax.sort((at, jnp.arange(len(at)), values), num_keys=2)
+    last = jnp.append(at[1:] != at[:-1], True) & (at < number)
+    return state._replace(priorities=device_tree.assign(state.priorities, at, values, last), largest_priority=largest)
+
+
+def size(state: ReplayState) -> Array:
+    """Number of steps that can be sampled, over all lanes, ``[]`` int32."""
+    return jnp.sum(state.num_valid, dtype=jnp.int32)
+
+
+def has_starts(state: ReplayState) -> Array:
+    """Return whether a transition or sequence can be sampled, ``[]`` bool."""
+    return jnp.any(state.sequence_start) if len(state.sequence_start) else size(state) > 0
+
+
+def _check_update(state: ReplayState, rows: Array, priorities: Array) -> None:
+    if not state.priorities:
+        raise ValueError(
+            "state: got a replay without priorities; expected one. Make it with a priority_exponent, for example 1.0."
+        )
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"rows: got dtype {rows.dtype}; expected uint32. Pass Sample.rows of a sample unchanged.")
+    if rows.shape != priorities.shape:
+        raise ValueError(
+            f"priorities: got shape {priorities.shape}; expected {rows.shape}, the shape of rows. Reshape one of them."
+        )
+
+
+def _typed_key(words: Array) -> Array:
+    """Typed key of 2 to 4 words: the first two are the data of a threefry key, the others are folded in."""
+    check_key(words)
+    key: Any = jax.random.wrap_key_data(jnp.asarray(words[:2]), impl="threefry2x32")
+    for word in range(2, len(words)):
+        key = jax.random.fold_in(key, words[word])
+    return key
+
+
+def _draw(key: Array, state: ReplayState, plan: Plan, exponent: Array) -> tuple[Array, Array]:
+    """Sample start rows and their importance weights: by priority if any priority is positive, else uniformly."""
+    shape = plan.shape
+    by_priority, uniformly = jax.random.split(key)
+    ones = jnp.ones(shape, jnp.float32)
+    if not state.priorities:
+        return _uniform(uniformly, state, shape, np.bool_(True)), ones
+    positive = device_tree.total(state.priorities) > 0
+    rows, values = device_tree.stratified(state.priorities, by_priority, shape)
+    # P is priority / sum. The sum and N are equal for all rows of a batch, so they cancel in the weights.
+    values = jnp.where(positive, values, 1)
+    weights = (jnp.min(values, axis=-1, keepdims=True) / values) ** exponent
+    return jnp.where(positive, rows, _uniform(uniformly, state, shape, ~positive)), weights
+
+
+def _uniform(key: Array, state: ReplayState, shape: tuple[int, ...], needed: Array) -> Array:
+    """Sample start rows uniformly; arbitrary rows if not ``needed`` or if the replay is empty."""
+    if not len(state.sequence_start):
+        return _uniform_starts(key, state, shape, needed)
+
+    def counted() -> Array:
+        tree = device_tree.build(state.sequence_start.astype(jnp.int32))
+        number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1))
+        return device_tree.find(tree, number, jnp.zeros_like(number))[0]
+
+    # Without priorities, needed is a constant, and XLA removes the condition.
+    return jax.lax.cond(needed, counted, lambda: jnp.zeros(shape, jnp.int32))
+
+
+def _uniform_starts(key: Array, state: ReplayState, shape: tuple[int, ...], needed: Array) -> Array:
+    """Sample start rows uniformly: a lane in proportion to its starts, then one of its starts by rejection.
+
+    The candidates are the rows of a lane that can be starts. Each step writes one or two rows, so about half of the
+    candidates are starts if all episodes have one step, and nearly all of them if episodes are long.
+    """
+    num_envs, number = len(state.head), math.prod(shape)
+    per_lane = len(state.boundary) // num_envs
+    for_lanes, for_rows = jax.random.split(key)
+    until = jnp.cumsum(state.num_valid)
+    start = jax.random.randint(for_lanes, (number,), 0, jnp.maximum(until[-1], 1))
+    lane = jnp.minimum(jnp.searchsorted(until, start, side="right", method="scan_unrolled"), num_envs - 1)
+    span = jnp.minimum(state.written - 1, per_lane - max(1, len(state.lags)))[lane][:, None]
+    head, lane_start = state.head[lane][:, None], (lane * per_lane)[:, None]
+
+    def more(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        attempt, rows, found = carry
+        attempted = jax.random.fold_in(for_rows, attempt)
+        back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1))
+        candidates = lane_start + (head - 1 - back) % per_lane
+        starts = ~state.boundary.at[candidates].get(mode="clip")
+        first = jnp.take_along_axis(candidates, jnp.argmax(starts, axis=1)[:, None], axis=1)[:, 0]
+        return attempt + 1, jnp.where(found, rows, first), found | starts.any(axis=1)
+
+    found = jnp.broadcast_to(~needed | (until[-1] == 0), (number,))
+    _, rows, _ = jax.lax.while_loop(
+        lambda carry: ~carry[2].all(), more, (jnp.int32(0), jnp.zeros(number, jnp.int32), found)
+    )
+    return rows.reshape(shape)
