@@ -9,7 +9,7 @@ import numpy as np
 
 from ...agents import Agent, LoopConfig
 from ...agents.loop_config import Prioritized, Sequences
-from ...replay import Replay, ReplayState, host, stacking
+from ...replay import Replay, ReplayState, device, host, stacking
 from ...replay.types import EnvironmentSpec, Sample, TimeStep
 from ...updates import LearnerState
 from ..environments.types import Environment
@@ -65,6 +65,7 @@ def make_replay(
     num_envs: int,
     *,
     storage: pathlib.Path | None = None,
+    on_device: bool = False,
 ) -> Replay:
     """Make the replay of a loop.
 
@@ -75,6 +76,7 @@ def make_replay(
         config: Config of the loop.
         num_envs: Number of environments.
         storage: File for the observations, mapped into memory; None keeps them in memory.
+        on_device: Whether to make the replay of the device loop, whose arrays are on JAX's default device.
 
     Raises:
         ValueError: if a number of the config is incompatible with the environments.
@@ -82,7 +84,8 @@ def make_replay(
     draw, replay = config.draw, config.replay
     _check_horizon(agent, config, num_envs)
     batches = batches_per_dispatch(config, num_envs)
-    return host.make(
+    options: dict[str, Any] = {"most_steps": draw.most_steps} if on_device else {"storage": storage}
+    return (device if on_device else host).make(
         spec,
         _extras(agent, observation_pipeline(config, spec).spec),
         num_envs=num_envs,
@@ -94,7 +97,7 @@ def make_replay(
         future=0 if isinstance(draw.windows, Sequences) else agent.future,
         priority_exponent=draw.sampling.priority_exponent if isinstance(draw.sampling, Prioritized) else None,
         stack=replay.frame_stack,
-        storage=storage,
+        **options,
     )
 
 
