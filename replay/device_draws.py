@@ -21,7 +21,7 @@ _CANDIDATES = 4
 def sample(plan: Plan, key: Array, state: ReplayState, numbers: DrawNumbers) -> Sample:
     """Sample transitions or sequences; see ``Replay.sample``."""
     n, discount, exponent = numbers
-    rows, weights = _draw(_typed_key(key), state, plan, jnp.float32(exponent))
+    rows, weights = _draw(_typed_key(key), state, plan.shape, jnp.float32(exponent))
     drawn, future = gather(plan, state, rows, jnp.int32(n), jnp.float32(discount), plan.most)
     return Sample(drawn, weights, writings(state, rows) if state.priorities else rows, future)
 
@@ -81,61 +81,57 @@ def _typed_key(words: Array) -> Array:
     return key
 
 
-def _draw(key: Array, state: ReplayState, plan: Plan, exponent: Array) -> tuple[Array, Array]:
+def _draw(key: Array, state: ReplayState, shape: tuple[int, ...], exponent: Array) -> tuple[Array, Array]:
     """Sample start rows and their importance weights: by priority if any priority is positive, else uniformly."""
-    shape = plan.shape
-    by_priority, uniformly = jax.random.split(key)
-    ones = jnp.ones(shape, jnp.float32)
+
+    def uniformly() -> tuple[Array, Array]:
+        rows = _uniform_sequences if len(state.sequence_start) else _uniform_steps
+        return rows(key, state, shape), jnp.ones(shape, jnp.float32)
+
+    def by_priority() -> tuple[Array, Array]:
+        rows, values = device_tree.stratified(state.priorities, key, shape)
+        # P is priority / sum. The sum and N are equal for all rows of a batch, so they cancel in the weights.
+        return rows, (jnp.min(values, axis=-1, keepdims=True) / values) ** exponent
+
     if not state.priorities:
-        return _uniform(uniformly, state, shape, np.bool_(True)), ones
-    positive = device_tree.total(state.priorities) > 0
-    rows, values = device_tree.stratified(state.priorities, by_priority, shape)
-    # P is priority / sum. The sum and N are equal for all rows of a batch, so they cancel in the weights.
-    values = jnp.where(positive, values, 1)
-    weights = (jnp.min(values, axis=-1, keepdims=True) / values) ** exponent
-    return jnp.where(positive, rows, _uniform(uniformly, state, shape, ~positive)), weights
+        return uniformly()
+    drawn: tuple[Array, Array] = jax.lax.cond(device_tree.total(state.priorities) > 0, by_priority, uniformly)
+    return drawn
 
 
-def _uniform(key: Array, state: ReplayState, shape: tuple[int, ...], needed: Array) -> Array:
-    """Sample start rows uniformly; arbitrary rows if not ``needed`` or if the replay is empty."""
-    if not len(state.sequence_start):
-        return _uniform_starts(key, state, shape, needed)
-
-    def counted() -> Array:
-        tree = device_tree.build(state.sequence_start.astype(jnp.int32))
-        number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1))
-        return device_tree.find(tree, number, jnp.zeros_like(number))[0]
-
-    # Without priorities, needed is a constant, and XLA removes the condition.
-    return jax.lax.cond(needed, counted, lambda: jnp.zeros(shape, jnp.int32))
+def _uniform_sequences(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Array:
+    """Sample the starts of sequences uniformly, by their number; arbitrary rows if there is none."""
+    tree = device_tree.build(state.sequence_start.astype(jnp.int32))
+    number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1))
+    return device_tree.find(tree, number, jnp.zeros_like(number))[0]
 
 
-def _uniform_starts(key: Array, state: ReplayState, shape: tuple[int, ...], needed: Array) -> Array:
+def _uniform_steps(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Array:
     """Sample start rows uniformly: a lane in proportion to its starts, then one of its starts by rejection.
 
     The candidates are the rows of a lane that can be starts. Each step writes one or two rows, so about half of the
-    candidates are starts if all episodes have one step, and nearly all of them if episodes are long.
+    candidates are starts if all episodes have one step, and nearly all of them if episodes are long. If the replay is
+    empty, the rows are arbitrary.
     """
     num_envs, number = len(state.head), math.prod(shape)
     per_lane = len(state.boundary) // num_envs
-    for_lanes, for_rows = jax.random.split(key)
     until = jnp.cumsum(state.num_valid)
-    start = jax.random.randint(for_lanes, (number,), 0, jnp.maximum(until[-1], 1))
-    lane = jnp.minimum(jnp.searchsorted(until, start, side="right", method="scan_unrolled"), num_envs - 1)
+    lane = jnp.zeros(number, jnp.int32)
+    if num_envs > 1:
+        start = jax.random.randint(jax.random.fold_in(key, 0), (number,), 0, jnp.maximum(until[-1], 1))
+        lane = jnp.minimum(jnp.searchsorted(until, start, side="right", method="scan_unrolled"), num_envs - 1)
     span = jnp.minimum(state.written - 1, per_lane - max(1, len(state.lags)))[lane][:, None]
     head, lane_start = state.head[lane][:, None], (lane * per_lane)[:, None]
 
     def more(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         attempt, rows, found = carry
-        attempted = jax.random.fold_in(for_rows, attempt)
+        attempted = jax.random.fold_in(key, attempt)
         back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1))
         candidates = lane_start + (head - 1 - back) % per_lane
         starts = ~state.boundary.at[candidates].get(mode="clip")
         first = jnp.take_along_axis(candidates, jnp.argmax(starts, axis=1)[:, None], axis=1)[:, 0]
         return attempt + 1, jnp.where(found, rows, first), found | starts.any(axis=1)
 
-    found = jnp.broadcast_to(~needed | (until[-1] == 0), (number,))
-    _, rows, _ = jax.lax.while_loop(
-        lambda carry: ~carry[2].all(), more, (jnp.int32(0), jnp.zeros(number, jnp.int32), found)
-    )
-    return rows.reshape(shape)
+    found = jnp.broadcast_to(until[-1] == 0, (number,))
+    initial = (jnp.int32(1), jnp.zeros(number, jnp.int32), found)
+    return jax.lax.while_loop(lambda carry: ~carry[2].all(), more, initial)[1].reshape(shape)

@@ -1,7 +1,6 @@
 """Sum tree over priorities with 16 children per node, in float32 JAX arrays, for prioritized sampling under a trace.
 
-Every sum is recomputed from its 16 children, added from left to right, and never updated by a difference. So rounding
-errors do not accumulate, and the sums depend only on the leaves, to the bit.
+Every sum is recomputed from its 16 children and never updated by a difference, so rounding errors do not accumulate.
 
 One draw descends from the top level of at most 16 entries. The mass to descend to is a pair of float32 numbers whose
 sum is exact to about 45 bits, because a single float32 number cannot distinguish a million leaves. At each node, only
@@ -20,6 +19,7 @@ from .types import Array
 
 _SHIFT = 4
 _BRANCHES = 1 << _SHIFT
+_UP_TO = np.triu(np.ones((_BRANCHES, _BRANCHES)))  # row @ _UP_TO is the cumulative sum of the row
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are flushed to 0 by some processors
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -158,16 +158,15 @@ def largest_priority(number: int) -> float:
 
 
 def is_valid(tree: SumTree) -> bool:
-    """Return whether every sum equals the sum of its children, exact to the bit, on concrete arrays.
+    """Return whether every sum equals the sum of its children, up to rounding, on concrete arrays.
 
     >>> is_valid(init(100)), is_valid(init(100)._replace(leaves=jnp.ones(112)))
     (True, False)
     """
     below = np.asarray(tree.leaves)
     for level in map(np.asarray, tree.sums):
-        # Unlike np.sum, np.cumsum adds from left to right.
-        parts = np.cumsum(below.reshape(-1, _BRANCHES), axis=1, dtype=below.dtype)[:, -1]
-        if not np.array_equal(level[: len(parts)], parts) or level[len(parts) :].any():
+        parts = np.sum(below.reshape(-1, _BRANCHES), axis=1, dtype=np.float64)
+        if not np.allclose(level[: len(parts)], parts, rtol=1e-6, atol=0) or level[len(parts) :].any():
             return False
         below = level
     return True
@@ -183,30 +182,23 @@ def _children(level: Array, node: Array) -> Array:
 
 
 def _sum(children: Array) -> Array:
-    """Sum of each row of ``[K, 16]``, from left to right: a reduction of XLA may add in any order."""
-    total = children[:, 0]
-    for column in range(1, _BRANCHES):
-        total = total + children[:, column]
-    return total
+    """Sum of each row of ``[K, 16]``."""
+    return jnp.sum(children, axis=1, dtype=children.dtype)
 
 
 def _choose(children: Array, mass: Array, rest: Array) -> tuple[Array, Array, Array]:
     """Choose the child of each row whose cumulative sum exceeds the mass; also return the sum before it, and its value.
 
-    The candidates are the children above 0 up to the chosen one, each of which replaces the one before.
+    If rounding leaves a mass beyond the sum of all children, the last child above 0 is chosen.
     """
-    running = before = value = jnp.zeros_like(mass)
-    child, found = jnp.zeros(mass.shape, jnp.int32), jnp.zeros(mass.shape, jnp.bool_)
-    for column in range(_BRANCHES):
-        one = children[:, column]
-        following = running + one
-        candidate = ~found & (one > 0)
-        child = jnp.where(candidate, column, child)
-        before = jnp.where(candidate, running, before)
-        value = jnp.where(candidate, one, value)
-        found = found | (candidate & (following - mass > rest))
-        running = following
-    return child, before, value
+    running = jnp.matmul(children, _UP_TO.astype(children.dtype), precision=jax.lax.Precision.HIGHEST)
+    column = jnp.arange(_BRANCHES, dtype=jnp.int32)[None]
+    beyond = running - mass[:, None] > rest[:, None]
+    score = jnp.where(children > 0, jnp.where(beyond, 2 * _BRANCHES - column, column), 0)
+    best = jnp.max(score, axis=1, keepdims=True)
+    child = jnp.where(best > _BRANCHES, 2 * _BRANCHES - best, best)
+    before = jnp.max(jnp.where(column < child, running, 0), axis=1)
+    return child[:, 0], before, _sum(jnp.where(column == child, children, 0))
 
 
 def _two_sum(one: Array, other: Array) -> tuple[Array, Array]:
