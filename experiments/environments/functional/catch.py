@@ -52,7 +52,7 @@ def catch(rows: int = 10, columns: int = 5) -> FunctionalEnvironment:
         row, column, paddle = state
         row, paddle = row + 1, jnp.clip(paddle + action - 1, 0, columns - 1)
         terminated = row == rows - 1
-        r_t = jnp.where(terminated, jnp.where(paddle == column, 1.0, -1.0), 0.0)
+        r_t = jnp.float32(jnp.where(terminated, jnp.where(paddle == column, 1, -1), 0))
         state = jnp.stack([row, column, paddle])
         return state, FunctionalStep(observe(state), r_t, terminated, np.bool_(False))
 

@@ -53,7 +53,7 @@ def cartpole(max_episode_steps: int = 500, sutton_barto_reward: bool = False) ->
         x_acc = drive - mass_length * theta_acc * cos / total_mass
         state = state + seconds * jnp.stack([x_dot, x_acc, theta_dot, theta_acc])
         terminated = (jnp.abs(state[0]) > 2.4) | (jnp.abs(state[2]) > 12 * 2 * math.pi / 360)
-        r_t = jnp.where(terminated, -1.0, 0.0) if sutton_barto_reward else jnp.float32(1)
+        r_t = 0 - jnp.float32(terminated) if sutton_barto_reward else jnp.float32(1)
         return state, FunctionalStep(state, r_t, terminated, _NEVER)
 
     return time_limit(_environment("CartPole-v1", (4,), 2, init, step), max_episode_steps)
@@ -119,7 +119,7 @@ def acrobot(max_episode_steps: int = 500) -> FunctionalEnvironment:
         bound = np.array(fastest, np.float32)
         after = jnp.concatenate([angles, jnp.clip(after[2:], -bound, bound)])
         terminated = -jnp.cos(angles[0]) - jnp.cos(angles[0] + angles[1]) > 1.0
-        return after, FunctionalStep(observe(after), jnp.where(terminated, 0.0, -1.0), terminated, _NEVER)
+        return after, FunctionalStep(observe(after), jnp.float32(terminated) - 1, terminated, _NEVER)
 
     return time_limit(_environment("Acrobot-v1", (6,), 3, init, step), max_episode_steps)
 
