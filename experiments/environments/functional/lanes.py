@@ -124,7 +124,9 @@ class FunctionalEnvironments:
         timestep = TimeStep(obs_t, r_t, last, mask_t)  # without a reset, the agent acts on the next observation
         if last.any():
             shown = self.state.timestep
-            timestep = TimeStep(np.asarray(shown.observation), np.where(last, np.float32(0), r_t), last, _host(shown.action_mask))
+            timestep = TimeStep(
+                np.asarray(shown.observation), np.where(last, np.float32(0), r_t), last, _host(shown.action_mask)
+            )
             self._check_finite(timestep.observation)
         self._check_finite(obs_t, r_t)
         return EnvironmentStep(r_t, discount_t, last, obs_t, timestep, self._valid, mask_t)
@@ -139,7 +141,7 @@ class FunctionalEnvironments:
             raise RuntimeError(f"{self.functional.name}: snapshot was called before reset.")
         name = np.frombuffer(self.functional.name.encode(), np.uint8)
         found = {"name": name, "key": self._key, "resets": np.uint32(self._resets), **_leaves(self.state)}
-        return {path: np.asarray(_plain(leaf)) for path, leaf in found.items()}
+        return {path: np.array(_plain(leaf)) for path, leaf in found.items()}
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
         """Restore a snapshot; no lane has to start a new episode.
@@ -150,10 +152,10 @@ class FunctionalEnvironments:
         name = np.asarray(snapshot.get("name", ()), np.uint8).tobytes().decode()
         if name != self.functional.name:
             raise self._refused(f"a snapshot of {name or 'no functional environment'}", self.functional.name)
-        template = jax.eval_shape(self._start, self._key)
+        template = self._start(self._key)
         leaves = []
         for path, leaf in _leaves(template).items():
-            found, wanted = snapshot.get(path), jax.eval_shape(_plain, leaf)
+            found, wanted = snapshot.get(path), _plain(leaf)
             if found is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
                 got = "no array" if found is None else f"{found.dtype}{found.shape}"
                 raise self._refused(f"{got} for {path}", f"{wanted.dtype}{wanted.shape}")
