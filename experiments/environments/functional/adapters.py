@@ -146,8 +146,9 @@ def _adapted(
         template = jax.eval_shape(lambda key: init(key)[0], key)
         after = jax.eval_shape(lambda *args: step(*args)[0], key, template, action)
     except Exception as error:
+        reason = in_short(error).partition("\n")[0]
         raise ValueError(
-            f"env: {name}: JAX cannot trace the environment ({in_short(error)}). Its functions must be written in "
+            f"env: {name}: JAX cannot trace the environment ({reason}). Its functions must be written in "
             "jax.numpy, without Python branches on arrays."
         ) from error
     first, later = _shapes(template), _shapes(after)
