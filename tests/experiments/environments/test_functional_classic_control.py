@@ -30,13 +30,16 @@ class Task(NamedTuple):
     make: object
     episodes: int
     policy: object
+    low: tuple  # of states anywhere
+    high: tuple
     angles: int = 0  # components that are wrapped
 
 
+ANGLES = (np.pi, np.pi, 4 * np.pi, 9 * np.pi)
 TASKS = {
-    "CartPole-v1": Task(classic_control.cartpole, 200, balance),
-    "Acrobot-v1": Task(classic_control.acrobot, 20, swing, angles=2),
-    "MountainCar-v0": Task(classic_control.mountain_car, 20, climb),
+    "CartPole-v1": Task(classic_control.cartpole, 200, balance, (-2.5, -3, -0.25, -3), (2.5, 3, 0.25, 3)),
+    "Acrobot-v1": Task(classic_control.acrobot, 20, swing, tuple(-bound for bound in ANGLES), ANGLES, angles=2),
+    "MountainCar-v0": Task(classic_control.mountain_car, 20, climb, (-1.2, -0.07), (0.6, 0.07)),
 }
 
 
@@ -64,6 +67,18 @@ def played(name, episodes, policy, **kwargs):
             after = np.array(env.unwrapped.state, np.float64)
             rows.append(Record(state, steps, action, after, obs_t, r_t, terminated, truncated))
             steps, over = steps + 1, terminated or truncated
+    return Record(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def anywhere(name, count, low, high, **kwargs):
+    """One step of Gymnasium from each of some states anywhere, also those that no episode reaches."""
+    env, rng, rows = gym.make(name, **kwargs), np.random.default_rng(1), []
+    env.reset(seed=0)
+    for state in rng.uniform(low, high, (count, len(low))).astype(np.float32):
+        env.unwrapped.state, action = np.float64(state), int(rng.integers(env.action_space.n))
+        obs_t, r_t, terminated, _, _ = env.unwrapped.step(action)
+        env.unwrapped.steps_beyond_terminated = None
+        rows.append(Record(state, 0, action, np.array(env.unwrapped.state), obs_t, r_t, terminated, False))
     return Record(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
@@ -96,6 +111,23 @@ def test_a_step_from_each_state_of_gymnasium_equals_its_step(name, compiled_as_r
     assert (outcome.obs_t.dtype, outcome.r_t.dtype) == (np.float32, np.float32)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_bounds_walls_and_wrapped_angles_are_those_of_gymnasium(name, compiled_as_released):
+    task = TASKS[name]
+    record = anywhere(name, 2000, task.low, task.high)
+    after, outcome = stepped(task.make(), record)
+    allowed = 5e-5 if name == "Acrobot-v1" else 1e-6  # rounding errors grow within a step at the highest speeds
+    assert error(after.state, record.after, task.angles) < allowed
+    assert error(outcome.obs_t, record.obs_t) < allowed
+    np.testing.assert_array_equal(outcome.terminated, record.terminated)
+    np.testing.assert_array_equal(outcome.r_t, record.r_t)
+    assert 20 < record.terminated.sum() < 1980
+    angles = np.s_[:, : task.angles]
+    assert (np.abs(after.state[angles]) <= np.float32(np.pi)).all()
+    moved_around = np.abs(record.after[angles] - record.state[angles]) > np.pi
+    assert task.angles == 0 or moved_around.any(0).all()
+
+
 KWARGS = {
     "CartPole-v1": {"sutton_barto_reward": True, "max_episode_steps": 40},
     "Acrobot-v1": {"max_episode_steps": 9},
@@ -106,12 +138,13 @@ KWARGS = {
 @pytest.mark.parametrize("name", TASKS)
 def test_keyword_arguments_mean_what_they_mean_in_gymnasium(name):
     task = TASKS[name]
-    record = played(name, 8, task.policy, **KWARGS[name])
-    _, plain = stepped(task.make(), record)
-    _, outcome = stepped(task.make(**KWARGS[name]), record)
-    assert any((found != usual).any() for found, usual in zip(outcome[1:], plain[1:], strict=True))
-    for found, wanted in zip(outcome[1:], (record.r_t, record.terminated, record.truncated), strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for record in (
+        played(name, 8, task.policy, **KWARGS[name]),
+        anywhere(name, 300, task.low, task.high, **KWARGS[name]),
+    ):
+        _, outcome = stepped(task.make(**KWARGS[name]), record)
+        for found, wanted in zip(outcome[1:], (record.r_t, record.terminated, record.truncated), strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", TASKS)
