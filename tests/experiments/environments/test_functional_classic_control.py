@@ -140,7 +140,7 @@ def test_keyword_arguments_mean_what_they_mean_in_gymnasium(name):
     task = TASKS[name]
     for record in (
         played(name, 8, task.policy, **KWARGS[name]),
-        anywhere(name, 300, task.low, task.high, **KWARGS[name]),
+        anywhere(name, 2000, task.low, task.high, **KWARGS[name]),
     ):
         _, outcome = stepped(task.make(**KWARGS[name]), record)
         for found, wanted in zip(outcome[1:], (record.r_t, record.terminated, record.truncated), strict=True):
