@@ -4,16 +4,16 @@ import contextlib
 import copy
 import difflib
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from .functional.types import FunctionalEnvironment
 from .lanes import Environments
 from .local import Local
-from .objects import imported_module, read_kwargs, resolve, text_of
+from .objects import imported_module, names_object, read_kwargs, resolve, text_of
 from .types import EnvironmentFailure, in_short
 from .vector import VectorEnvironments
 from .worker import Recipe
@@ -21,7 +21,6 @@ from .workers import OnFailure, Workers, check_processes
 
 # Namespaces whose environments exist only after a package has been imported: its module and its name for pip.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
-_VERSIONED = re.compile(r"-v\d+$")
 
 
 def adapt(
@@ -116,9 +115,9 @@ def recipe(env: str, env_kwargs: str = "{}", wrappers: Sequence[str] = (), given
     >>> recipe("gymnasium.envs.classic_control:CartPoleEnv", '{"render_mode": null}').kwargs
     {'render_mode': None}
     """
-    module, colon, name = env.partition(":")
+    module, colon, _ = env.partition(":")
     target: Any
-    if env.startswith("<") or (colon and not _VERSIONED.search(name)):
+    if names_object(env):
         target = _callable(resolve(env, given, "env"), env, "env", "a class or a function that returns a gymnasium.Env")
     else:
         if colon:
@@ -133,7 +132,7 @@ def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
     """Text of an environment passed from Python, and the objects that must be passed again with this text.
 
     Args:
-        env: Text, class or function, or an instance, which is copied for each lane.
+        env: Text, class or function; an instance, which is copied for each lane; or a functional environment.
 
     Raises:
         TypeError: if ``env`` is none of these, or an instance that cannot be copied.
@@ -158,6 +157,8 @@ def given_environment(env: Any) -> tuple[str, Mapping[str, Any]]:
                 f"env: got {env}, which cannot be copied ({in_short(error)}), but a run needs separate environments "
                 "for training and for evaluation. Give a class or a function that makes one."
             ) from error
+    elif isinstance(env, FunctionalEnvironment):
+        text = f"<{env.name}>"
     elif not callable(env):
         raise TypeError(
             f"env: got {env!r} ({type(env).__name__}); expected the id of a registered environment, a gymnasium.Env, "
@@ -178,12 +179,21 @@ def registered_name(env_id: str) -> str:
 
 def make_one(found: Recipe) -> gym.Env[Any, Any]:
     """Make one environment; raise the errors of `make`."""
+    env = make_object(found)
+    if not isinstance(env, gym.Env):
+        name = found.target if isinstance(found.target, str) else text_of(found.target)
+        raise TypeError(f"env: {name!r} made {env!r} ({type(env).__name__}); expected a gymnasium.Env.")
+    return env
+
+
+def make_object(found: Recipe) -> Any:
+    """Make what a recipe makes, which may be another object than an environment; raise the errors of `make`."""
     name = found.target if isinstance(found.target, str) else text_of(found.target)
     module, _, env_id = name.rpartition(":")
     package = dict(_PROVIDERS.values()).get(module)
     name = env_id if package else name
     try:
-        env = found.make()
+        return found.make()
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"env: {env_id!r} needs a package that is not installed: {error}") from error
     except ModuleNotFoundError as error:
@@ -203,9 +213,6 @@ def make_one(found: Recipe) -> gym.Env[Any, Any]:
         ) from error
     except Exception as error:
         raise _not_made(name, found.kwargs, error) from error
-    if not isinstance(env, gym.Env):
-        raise TypeError(f"env: {name!r} made {env!r} ({type(env).__name__}); expected a gymnasium.Env.")
-    return env
 
 
 def follows_seed(found: Recipe) -> bool:

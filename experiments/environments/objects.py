@@ -7,10 +7,13 @@ an object must be passed again when the config is read.
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...agents.fields import did_you_mean
+
+_VERSIONED = re.compile(r"-v\d+$")
 
 
 def text_of(value: Any) -> str:
@@ -30,6 +33,16 @@ def text_of(value: Any) -> str:
             pass
     last = (name or type(value).__qualname__).rpartition(".")[2]
     return last if last.startswith("<") else f"<{last}>"
+
+
+def names_object(text: str) -> bool:
+    """Whether a text names an object of a module or one passed from Python, and not a registered id.
+
+    >>> names_object("my_module:MyEnv"), names_object("<MyEnv>"), names_object("minigrid:MiniGrid-Empty-5x5-v0")
+    (True, True, False)
+    """
+    _, colon, name = text.partition(":")
+    return text.startswith("<") or bool(colon and not _VERSIONED.search(name))
 
 
 def resolve(text: str, given: Mapping[str, Any], field: str) -> Any:

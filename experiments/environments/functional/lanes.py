@@ -53,10 +53,11 @@ def advance(
     fresh, first_observation = jax.vmap(environment.init)(reset_keys)
     following = jax.tree.map(lambda new, old: _where(last, new, old), fresh, after)
     observation = _where(last, first_observation, outcome.obs_t)
-    r_t = outcome.r_t.astype(jnp.float32)
+    r_t: Any = outcome.r_t.astype(jnp.float32)
     timestep = TimeStep(observation, jnp.where(last, 0.0, r_t), last, _legal(environment, following))
-    discount_t = jnp.where(outcome.terminated, 0.0, jnp.ones(num_envs))
-    valid, mask_t = jnp.ones(num_envs, bool), _legal(environment, after)
+    discount_t: Any = jnp.where(outcome.terminated, 0.0, jnp.ones(num_envs))
+    valid: Any = jnp.ones(num_envs, bool)
+    mask_t = _legal(environment, after)
     result = EnvironmentStep(r_t, discount_t, last, outcome.obs_t, timestep, valid, mask_t)
     return LanesState(state.key, state.count + 1, following, timestep), result
 
@@ -90,13 +91,20 @@ class FunctionalEnvironments:
         self._key = jax.random.fold_in(jax.random.key(seed), 0xE57)
         self._resets = 0
         self._start = jax.jit(lambda key: start(functional, key, num_envs))
-        self._advance = jax.jit(lambda state, actions: advance(functional, state, actions))
+        self._advance = jax.jit(lambda state, actions: _advance(functional, state, actions))
+        self._valid = np.ones(num_envs, bool)
+        self._valid.flags.writeable = False
 
     def reset(self) -> TimeStep:
-        """Start the next episode in every lane."""
+        """Start the next episode in every lane.
+
+        Raises:
+            ValueError: if an observation is not finite.
+        """
         self.state = self._start(jax.random.fold_in(self._key, self._resets))
         self._resets += 1
         timestep: TimeStep = jax.device_get(self.state.timestep)
+        self._check_finite(timestep.observation)
         return timestep
 
     def step(self, actions: Any) -> EnvironmentStep:
@@ -110,15 +118,30 @@ class FunctionalEnvironments:
         if self.state is None:
             raise RuntimeError(f"{self.functional.name}: step was called before reset.")
         check_actions(actions, self.num_envs, self.spec.num_actions)
-        self.state, result = self._advance(self.state, np.asarray(actions, np.int32))
-        found: EnvironmentStep = jax.device_get(result)
-        if not all(np.isfinite(leaf).all() for leaf in (found.r_t, found.obs_t)):
-            raise not_finite(self.functional, int(self.state.count) - 1)
-        return found
+        self.state, (obs_t, numbers, mask_t) = self._advance(self.state, np.asarray(actions, np.int32))
+        obs_t, mask_t, (r_t, discount_t, last) = np.asarray(obs_t), _host(mask_t), np.asarray(numbers)
+        last = last > 0
+        timestep = TimeStep(obs_t, r_t, last, mask_t)  # without a reset, the agent acts on the next observation
+        if last.any():
+            shown = self.state.timestep
+            timestep = TimeStep(
+                np.asarray(shown.observation), np.where(last, np.float32(0), r_t), last, _host(shown.action_mask)
+            )
+            self._check_finite(timestep.observation)
+        self._check_finite(obs_t, r_t)
+        return EnvironmentStep(r_t, discount_t, last, obs_t, timestep, self._valid, mask_t)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Return a snapshot: the arrays of the state, by path."""
-        return {f"state{name}": _as_numpy(leaf) for name, leaf in _leaves(self.state).items()}
+        """Return a snapshot: the arrays of the state by path, and the name, the key and the number of resets.
+
+        Raises:
+            RuntimeError: before ``reset``.
+        """
+        if self.state is None:
+            raise RuntimeError(f"{self.functional.name}: snapshot was called before reset.")
+        name = np.frombuffer(self.functional.name.encode(), np.uint8)
+        found = {"name": name, "key": self._key, "resets": np.uint32(self._resets), **_leaves(self.state)}
+        return {path: np.array(_plain(leaf)) for path, leaf in found.items()}
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> tuple[TimeStep, np.ndarray]:
         """Restore a snapshot; no lane has to start a new episode.
@@ -126,34 +149,56 @@ class FunctionalEnvironments:
         Raises:
             ValueError: if the snapshot was taken from another environment, or from another number of them.
         """
+        name = np.asarray(snapshot.get("name", ()), np.uint8).tobytes().decode()
+        if name != self.functional.name:
+            raise self._refused(f"a snapshot of {name or 'no functional environment'}", self.functional.name)
         template = self._start(self._key)
         leaves = []
-        for name, leaf in _leaves(template).items():
-            found, wanted = snapshot.get(f"state{name}"), _as_numpy(leaf)
+        for path, leaf in _leaves(template).items():
+            found, wanted = snapshot.get(path), _plain(leaf)
             if found is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
                 got = "no array" if found is None else f"{found.dtype}{found.shape}"
-                raise ValueError(
-                    f"snapshot: got {got} for state{name}; expected {wanted.dtype}{wanted.shape} of {self.num_envs} x "
-                    f"{self.functional.name}. Restore it with the environments of its run."
-                )
-            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            leaves.append(
-                jax.random.wrap_key_data(found, impl=jax.random.key_impl(leaf)) if is_key else jnp.array(found)
-            )
-        self.state = jax.tree.unflatten(jax.tree.structure(template), leaves)
-        timestep: TimeStep = jax.device_get(self.state.timestep)
+                raise self._refused(f"{got} for {path}", f"{wanted.dtype}{wanted.shape}")
+            array = jnp.array(found)
+            leaves.append(jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array)
+        state: LanesState = jax.tree.unflatten(jax.tree.structure(template), leaves)
+        self.state, self._resets = state, int(snapshot["resets"])
+        self._key = jax.random.wrap_key_data(jnp.asarray(snapshot["key"]))
+        timestep: TimeStep = jax.device_get(state.timestep)
         return timestep, np.zeros(self.num_envs, bool)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
+    def _check_finite(self, *arrays: np.ndarray) -> None:
+        assert self.state is not None
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise not_finite(self.functional, int(self.state.count))
+
+    def _refused(self, got: str, expected: str) -> ValueError:
+        return ValueError(
+            f"snapshot: got {got}; expected {expected} of {self.num_envs} x {self.functional.name}. Restore it with "
+            "the environments of its run."
+        )
+
 
 def not_finite(functional: FunctionalEnvironment, step: int) -> ValueError:
-    """Error for an observation or a reward that is not finite."""
+    """Error for an observation or a reward that is not finite after ``step`` steps of the environments."""
     return ValueError(
-        f"{functional.name}: an observation or a reward is not finite at step {step} of the environments. Test the "
+        f"{functional.name}: an observation or a reward is not finite after {step} steps of the environments. Test the "
         "environment with polyak check."
     )
+
+
+def _advance(environment: FunctionalEnvironment, state: LanesState, actions: jax.Array) -> tuple[LanesState, Any]:
+    """Advance, with few arrays for the host: a transfer costs more than the step of a small environment."""
+    state, result = advance(environment, state, actions)
+    numbers = jnp.stack([result.r_t, result.discount_t, jnp.float32(result.last)])
+    return state, (result.obs_t, numbers, result.action_mask_t)
+
+
+def _host(mask: Any) -> Any:
+    return mask if isinstance(mask, tuple) else np.asarray(mask)
 
 
 def _legal(environment: FunctionalEnvironment, state: Any) -> Any:
@@ -165,11 +210,12 @@ def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {f"state{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _as_numpy(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def _plain(leaf: Any) -> Any:
+    """Array of numbers: the raw data of a key, or the leaf."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _is_key(leaf: Any) -> bool:
