@@ -5,6 +5,7 @@ The module imports nothing heavy.
 
 import dataclasses
 from fractions import Fraction
+from typing import Literal
 
 from .fields import Part, Range, at_least, one_of, scheduled, unit
 from .schedules import Schedule
@@ -161,6 +162,8 @@ class LoopConfig(Part):
         cadence: Cadence of learning.
         exploration: Epsilon-greedy exploration.
         normalization: Normalization of observations and rewards.
+        loop: Loop that trains: host, which takes any environment; device, which compiles a functional environment, the
+            replay and learning into one program; or auto for device wherever it can run the config.
     """
 
     draw: Draw = Draw()
@@ -168,10 +171,13 @@ class LoopConfig(Part):
     cadence: Cadence = Cadence()
     exploration: Exploration = Exploration()
     normalization: Normalization = Normalization()
+    loop: Literal["host", "device", "auto"] = "host"
 
     def __post_init__(self) -> None:
         """Check the fields, and parts that exclude each other."""
         super().__post_init__()
+        if self.loop == "device":
+            check_on_device(self.normalization)
         capacity = self.replay.replay_capacity
         for name, value in (("n_steps", self.draw.most_steps), ("batch_size", self.draw.batch_size)):
             if value > capacity:
@@ -201,3 +207,19 @@ class LoopConfig(Part):
     def prioritized(self) -> bool:
         """Whether sampling is prioritized."""
         return isinstance(self.draw.sampling, Prioritized)
+
+
+def check_on_device(normalization: Normalization) -> None:
+    """Check that the device loop can run a config with this normalization.
+
+    Raises:
+        ValueError: if observations or rewards are normalized.
+
+    >>> check_on_device(Normalization())
+    """
+    for name in ("normalize_observations", "normalize_rewards"):
+        if getattr(normalization, name):
+            raise ValueError(
+                f"{name}: got True with the device loop; its statistics are kept in float64, which only the host loop "
+                f"has. Try --loop host, or --no-{name.replace('_', '-')}."
+            )

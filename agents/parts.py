@@ -178,7 +178,7 @@ def _replaced(config: Any, values: Mapping[str, Any], used: set[str]) -> Any:
     """Replace values from the leaves up, make each part once, and add the names that the tree has to ``used``."""
     found: dict[str, Any] = {}
     for field, value in _fields(config):
-        if field.name in values:
+        if field.name in values and (kinds_of(field) or not isinstance(value, Part)):
             used.add(field.name)
             found[field.name] = values[field.name]
         if kinds_of(field) and field.name in values:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ...agents import Agent, LoopConfig
+from ...agents.loop_config import check_on_device
 from ...replay import Replay
 from ..environments.functional.lanes import FunctionalEnvironments, not_finite
 from .carry import Carry
@@ -61,7 +62,7 @@ def device_loop(
     Raises:
         ValueError: if observations or rewards would be normalized, and as the host loop does.
     """
-    check_supported(config)
+    check_on_device(config.normalization)
     num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
     capacity = Capacity.of(config, num_envs, record_every)
@@ -126,20 +127,6 @@ class Pace:
         fits = int(loop_steps * SECONDS / seconds)
         # The first chunk compiles the program; a chunk before a record may be short.
         self.loop_steps = max(1, min(self._most, 4 * self.loop_steps, max(fits, self.loop_steps // 4)))
-
-
-def check_supported(config: LoopConfig) -> None:
-    """Check that the device loop can run a config.
-
-    Raises:
-        ValueError: if observations or rewards would be normalized.
-    """
-    for name in ("normalize_observations", "normalize_rewards"):
-        if getattr(config.normalization, name):
-            raise ValueError(
-                f"{name}: got True with the device loop; its statistics are kept in float64, which only the host loop "
-                f"has. Try --loop host, or --no-{name.replace('_', '-')}."
-            )
 
 
 def to_device(carry: Carry, environment: FunctionalEnvironments) -> DeviceCarry:

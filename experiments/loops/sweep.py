@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...agents import Agent, LoopConfig
+from ...agents.loop_config import check_on_device
 from ...agents.types import AgentNumbers
 from ...replay import Replay
 from ...replay.types import DrawNumbers
@@ -21,7 +22,7 @@ from ...updates import TargetRule, partition
 from ..environments.functional.lanes import not_finite
 from ..environments.functional.types import FunctionalEnvironment
 from .chunk import DeviceCarry, Outcomes, Plan, run_chunk
-from .device import Pace, check_supported
+from .device import Pace
 from .episodes import EpisodeStatistics
 from .learning import Record, apply_operation, calibrated, diagnose
 from .normalization import NO_SCALING
@@ -127,7 +128,7 @@ def sweep_loop(
     """
     configs, num_envs = program.configs, program.num_envs
     config, batches = configs[0], batches_per_dispatch(program.configs[0], num_envs)
-    check_supported(config)
+    check_on_device(config.normalization)
     agent = program.make(first_lane(carry.settings).numbers())
     compiled = compile_lanes(program, agent, batches)
     capacity = Capacity.of(config, num_envs, record_every)

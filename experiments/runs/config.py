@@ -204,7 +204,7 @@ def make_run_config(
     >>> config.agent.head.num_atoms, config.agent.network.core.lstm_size, config.seed
     (21, 64, 3)
     """
-    known = {*leaves(RunConfig()), *bringers(RunConfig)} - {*_BEGINS_WITH}
+    known = {*leaves(RunConfig()), *bringers(RunConfig)} - {"agent_name", "preset"}
     for name, value in fields.items():
         if name not in known:
             hint = other_name(name, value, {*known, "out", "quiet"}) or did_you_mean(name, sorted(known))
