@@ -34,7 +34,7 @@ WAY_ON = "continue with:"  # in the note of an error that ended a run
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command, and return the exit status: 0 done, 1 stopped by a fault or a failed check, 2 bad input, 130 interrupted."""
+    """Run one command, and return its status: 0 done, 1 a fault or a failed check, 2 bad input, 130 interrupted."""
     try:
         command = check_name(arguments[0], _COMMANDS, "command")
         status = _COMMANDS[command](list(arguments[1:]))

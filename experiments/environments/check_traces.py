@@ -71,7 +71,7 @@ def _trace(environment: FunctionalEnvironment) -> _Traced:
     init, step = watched("init", environment.init), watched("step", environment.step)
     init_program, started = jax.make_jaxpr(init, return_shape=True)(key)
     step_program, first = jax.make_jaxpr(step, return_shape=True)(key, started[0], action)
-    second = jax.eval_shape(step, key, first[0], action)
+    second = jax.eval_shape(step, key, first[0], action) if _same_tree(started[0], first[0]) else first
     mask = None if environment.action_mask is None else jax.eval_shape(environment.action_mask, started[0])
     primitives = {*_primitives(init_program.jaxpr), *_primitives(step_program.jaxpr)}
     return _Traced(started, first, second, mask, list(dict.fromkeys(wide)), primitives)
@@ -140,7 +140,7 @@ def _state(traced: _Traced) -> Verdict:
                     f"state{path} is {before} after init and {after} after {name}. "
                     "jax.lax.scan requires equal trees, shapes and dtypes: convert with astype or reshape."
                 )
-    if jax.tree.structure(traced.start[0]) != jax.tree.structure(traced.first[0]):
+    if not _same_tree(traced.start[0], traced.first[0]):
         return "failed", "the state of init and of step are trees of different types. Return the same containers."
     return "passed", f"{len(one)} leaves, with equal shapes and dtypes after init and step"
 
@@ -166,6 +166,10 @@ def _type(leaf: Any) -> str:
     if not hasattr(leaf, "shape"):
         return type(leaf).__name__
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _same_tree(one: Any, other: Any) -> bool:
+    return bool(jax.tree.structure(one) == jax.tree.structure(other))
 
 
 def _types(tree: Any) -> dict[str, str]:

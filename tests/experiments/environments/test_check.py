@@ -25,6 +25,11 @@ class State(NamedTuple):
     steps: jax.Array
 
 
+class Other(NamedTuple):
+    place: jax.Array
+    steps: jax.Array
+
+
 def walk(limit=12):
     """A random walk that terminates at a distance of 2, and is truncated after ``limit`` steps."""
 
@@ -91,7 +96,7 @@ def of_the_batch():
     """The reward of a batch is not that of single calls."""
     same = jax.custom_batching.custom_vmap(lambda reward: reward)
     same.def_vmap(lambda size, batched, reward: (reward + 1, True))
-    return outcomes(r_t=lambda state, outcome: same(outcome.r_t))
+    return outcomes(r_t=lambda state, outcome: same(outcome.obs_t[0]))
 
 
 def resetting():
@@ -109,9 +114,20 @@ def resetting():
     return good._replace(step=step)
 
 
+def unprinted(state, outcome):
+    return state, outcome
+
+
+def printed(state, outcome):
+    jax.debug.print("late")
+    return state, outcome
+
+
 def called_back(**options):
     def count(state, outcome):
-        return jax.pure_callback(lambda reward: reward, jax.ShapeDtypeStruct((), jnp.float32), outcome.r_t, **options)
+        return jax.pure_callback(
+            lambda reward: reward, jax.ShapeDtypeStruct((), jnp.float32), outcome.obs_t[0], **options
+        )
 
     return outcomes(r_t=count)
 
@@ -130,7 +146,7 @@ BROKEN = {
     ),
     "a space": (
         lambda: walk()._replace(spec=EnvironmentSpec(gym.spaces.Box(-1, 1, (2,), np.float64), 2)),
-        {"spec"},
+        {"spec", "observations"},
         "expected a jax.ShapeDtypeStruct of float32 or uint8",
     ),
     "an array of actions": (
@@ -174,10 +190,15 @@ BROKEN = {
         {"state"},
         r"state.steps is int32\[\] after init and float32\[\] after the first step. .* convert with astype",
     ),
-    "another tree": (
+    "a state of another tree": (
         lambda: stepping(lambda key, action, state, outcome: (State([state.place], state.steps), outcome)),
-        {"traceable"},
-        "",
+        {"state"},
+        r"state.place is float32\[2\] after init and absent after the first step",
+    ),
+    "a state of another type": (
+        lambda: stepping(lambda key, action, state, outcome: (Other(*state), outcome)),
+        {"state"},
+        "trees of different types. Return the same containers",
     ),
     "a 64-bit number": (
         lambda: starting(lambda state, observation: (State(np.zeros(2), state.steps), observation)),
@@ -191,9 +212,7 @@ BROKEN = {
     ),
     "a print within a branch": (
         lambda: stepping(
-            lambda key, action, state, outcome: jax.lax.cond(
-                state.steps > 99, lambda: jax.debug.print("late") or (state, outcome), lambda: (state, outcome)
-            )
+            lambda key, action, state, outcome: jax.lax.cond(state.steps > 99, printed, unprinted, state, outcome)
         ),
         {"host callbacks"},
         "remove jax.debug.print",
@@ -222,7 +241,7 @@ BROKEN = {
         r"no action is legal in \d+ of \d+ states before a step. Terminate the episode there",
     ),
     "an infinite observation": (
-        lambda: outcomes(obs_t=lambda state, outcome: jnp.where(state.steps == 9, jnp.inf, outcome.obs_t)),
+        lambda: outcomes(obs_t=lambda state, outcome: jnp.where(state.steps == 6, jnp.inf, outcome.obs_t)),
         {"finite values"},
         r"not finite at step \d+ of environment \d+. Bound the state",
     ),
@@ -246,7 +265,7 @@ def details(findings):
 @pytest.mark.parametrize("fault", BROKEN)
 def test_each_fault_of_a_functional_environment_fails_its_check(fault):
     make, wanted, text = BROKEN[fault]
-    findings = check(make(), steps=60, num_envs=4)
+    findings = check(make(), steps=40, num_envs=4)
     found = failures(findings)
     assert found.keys() == wanted
     assert any(re.search(text, detail) for detail in found.values()), found
@@ -420,6 +439,7 @@ def module(tmp_path, monkeypatch):
         (("walks:walk", {"steps": 0}), ValueError, "steps: got 0; expected an integer >= 1"),
         (("walks:walk", {"num_envs": True}), ValueError, "num_envs: got True"),
         ((3,), TypeError, "env: got 3"),
+        ((walk(), {"env_kwargs": {"limit": 3}}), ValueError, "env_kwargs: got .* but <walk> is an environment"),
     ],
 )
 def test_bad_input_is_an_error_before_anything_is_traced(arguments, error, text, module, monkeypatch):
