@@ -49,7 +49,7 @@ def check_gymnasium(recipe: Recipe, *, steps: int, seed: int) -> list[Finding]:
         seed: Seed of actions and resets.
 
     >>> from polyak.experiments.environments.make import recipe
-    >>> [finding.check for finding in check_gymnasium(recipe("CartPole-v1"), steps=20, seed=0)][:3]
+    >>> [finding.check for finding in check_gymnasium(recipe("FrozenLake-v1"), steps=20, seed=0)][:3]
     ['gymnasium', 'spaces', 'seeds']
     """
     with contextlib.closing(make_one(recipe)) as env:

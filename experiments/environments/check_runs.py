@@ -262,8 +262,9 @@ def _last_observation(rollout: _Rollout) -> Verdict:
     at_end, before = (rollout.is_start[told & chosen] for chosen in (last, ~last))
     if at_end.mean() > 0.5 and (not before.size or before.mean() < at_end.mean() / 2):
         return "failed", (
-            f"{at_end.sum()} of {at_end.size} episodes ended with an observation in the range of first observations: "
-            "step resets the environment. Return the state and the observation that the action led to; the loops reset."
+            f"{at_end.sum()} of {at_end.size} episodes ended with an observation in the range of first observations, "
+            "which indicates a reset inside step. Return the state and the observation to which the action leads; the "
+            "loops reset."
         )
     return "passed", f"{at_end.size - at_end.sum()} of {at_end.size} last observations differ from first observations"
 

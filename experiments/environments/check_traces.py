@@ -142,7 +142,7 @@ def _state(traced: _Traced) -> Verdict:
                 )
     if not _same_tree(traced.start[0], traced.first[0]):
         return "failed", "the state of init and of step are trees of different types. Return the same containers."
-    return "passed", f"{len(one)} leaves, with equal shapes and dtypes after init and step"
+    return "passed", f"equal shapes and dtypes after init and step (leaves: {len(one)})"
 
 
 def _wide(traced: _Traced) -> Verdict:
@@ -169,7 +169,8 @@ def _type(leaf: Any) -> str:
 
 
 def _same_tree(one: Any, other: Any) -> bool:
-    return bool(jax.tree.structure(one) == jax.tree.structure(other))
+    structure: Any = jax.tree.structure(one)
+    return bool(structure == jax.tree.structure(other))
 
 
 def _types(tree: Any) -> dict[str, str]:

@@ -250,7 +250,7 @@ BROKEN = {
         {"termination"},
         r"all \d+ episodes ended terminated and truncated at once. Return terminated for the end of the task",
     ),
-    "a reset in step": (resetting, {"last observation"}, "step resets the environment. Return the state and"),
+    "a reset in step": (resetting, {"last observation"}, "which indicates a reset inside step. Return the state and"),
 }
 
 
@@ -285,6 +285,36 @@ def test_a_good_environment_passes():
     assert re.fullmatch(
         r"[\d,]+ environment steps per second with 4 environments on \w+, compiled in [\d.]+ s", found["speed"]
     )
+
+
+def test_images_masks_and_keys_in_the_state_pass():
+    """A ball falls in a column; its key is in the state, and the paddle may not leave the image."""
+
+    def image(state):
+        ball = jnp.zeros((3, 3, 1), jnp.uint8).at[state["row"], state["column"], 0].set(255)
+        return ball.at[2, state["paddle"], 0].set(255)
+
+    def init(key):
+        column = jax.random.randint(key, (), 0, 3)
+        state = {"row": jnp.int32(0), "column": column, "paddle": jnp.int32(1), "key": key}
+        return state, image(state)
+
+    def step(key, state, action):
+        state = {**state, "row": state["row"] + 1, "paddle": state["paddle"] + action - 1}
+        end, caught = state["row"] == 2, state["paddle"] == state["column"]
+        return state, FunctionalStep(image(state), jnp.float32(end & caught), end, jnp.bool_(False))
+
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((3, 3, 1), jnp.uint8), 3, True)
+    findings = check(
+        FunctionalEnvironment(spec, init, step, lambda state: (jnp.arange(3) + state["paddle"] - 1) % 4 != 3),
+        steps=12,
+        num_envs=4,
+    )
+    assert {finding.status for finding in findings} == {"passed"}
+    found = details(findings)
+    assert found["spec"] == "observation uint8[3,3,1], 3 actions, action masks"
+    assert found["action masks"] == "every one of 48 states has a legal action"
+    assert found["episodes"] == "24 episodes ended, after 2 to 2 steps"
 
 
 def test_readings_that_are_no_failures():
