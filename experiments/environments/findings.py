@@ -1,5 +1,7 @@
 """Findings of ``polyak check``: the result of each check, and the conversion of exceptions into failures."""
 
+import pathlib
+import traceback
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -7,6 +9,7 @@ from .types import in_short
 
 Status = Literal["passed", "warning", "failed", "not applicable"]
 Verdict = tuple[Status, str]
+_LIBRARIES = ("contextlib", "functools", "gymnasium", "jax", "jaxlib", "numpy", "polyak")  # no places of a user's fault
 
 
 class Finding(NamedTuple):
@@ -56,8 +59,14 @@ def attempted(check: str, function: Callable[[], Any], way_out: str) -> tuple[An
 
 
 def failure(check: str, error: Exception, way_out: str = "") -> Finding:
-    """Finding for an exception: its class, the first line of its message, and the way out."""
-    return Finding(check, "failed", f"{in_short(error).splitlines()[0]} {way_out}".rstrip())
+    """Finding for an exception: its place in the environment, its class, the first line of its message, the way out."""
+    lines = [
+        f"{pathlib.Path(frame.f_code.co_filename).name}:{line}: "
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES
+    ]
+    text = f"{(lines or [''])[-1]}{in_short(error).splitlines()[0]}"
+    return Finding(check, "failed", f"{text.rstrip('.')}. {way_out}" if way_out else text)
 
 
 def skipped(checks: tuple[str, ...], reason: str) -> list[Finding]:

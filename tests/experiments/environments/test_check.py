@@ -1,6 +1,9 @@
 """polyak check: for each check an environment that breaks it and nothing else, and environments that pass."""
 
+import itertools
 import re
+import sys
+import types
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -92,6 +95,10 @@ def counting():
     return outcomes(r_t=count)
 
 
+def counted_starts(count):
+    return starting(lambda state, observation: (state, observation + next(count)))
+
+
 def of_the_batch():
     """The reward of a batch is not that of single calls."""
     same = jax.custom_batching.custom_vmap(lambda reward: reward)
@@ -133,7 +140,7 @@ def called_back(**options):
 
 
 BROKEN = {
-    "a branch in Python": (branching, {"traceable"}, "Write branches .* with jnp.where"),
+    "a branch in Python": (branching, {"traceable"}, r"^test_check.py:\d+: Tracer\w+: .* Write branches"),
     "no pair": (
         lambda: walk()._replace(init=lambda key: jnp.zeros(2)),
         {"traceable"},
@@ -226,6 +233,11 @@ BROKEN = {
         counting,
         {"determinism", "scan", "vmap"},
         "step returned another result for equal arguments after it was traced again, at r_t. Use the key",
+    ),
+    "Python state in init": (
+        lambda: counted_starts(itertools.count()),
+        {"determinism", "vmap"},
+        "init returned another result for equal arguments after it was traced again, at observation",
     ),
     "a reward of the batch": (of_the_batch, {"vmap"}, "step under jax.vmap differs from a single call, at r_t"),
     "an action too few": (
@@ -363,7 +375,7 @@ class Gym(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=None if self.fault == "seeds" else seed)
         self.resets, self.steps = self.resets + 1, 0
-        self.place = self.np_random.uniform(0, 9)
+        self.place = float(self.np_random.uniform(0, 9))
         return self.observe(), self.info()
 
     def step(self, action):
@@ -371,6 +383,8 @@ class Gym(gym.Env):
         self.place += {"resume": self.resets, "observations": 20}.get(self.fault, self.np_random.normal())
         if self.fault == "inf" and self.steps == 5:
             self.place = np.nan
+        if self.fault == "raises":
+            self.place /= 0
         reward = "1" if self.fault == "rewards and flags" else 1.0
         result = self.observe(), reward, False, self.fault != "episodes" and self.steps >= 9, self.info()
         return result[:4] if self.fault == "old" else result
@@ -396,7 +410,12 @@ class Levels(Gym):
         ("rewards and flags", "rewards and flags", "the reward of step 0 is '1'; expected one finite number"),
         ("action masks", "action masks", r"expected 2 values, one for each action, of which one is not 0"),
         ("resume", "resume", "differs at step 0, so a resumed run would. .* get_state and set_state"),
-        ("old", "observations", "step did not return 5 values. This is the old Gym API"),
+        ("old", "observations", "^OldApiError: step did not return 5 values. This is the old Gym API"),
+        (
+            "raises",
+            "observations",
+            r"^test_check.py:\d+: ZeroDivisionError: float division by zero\. The environment must step",
+        ),
         ("seeds", "gymnasium", "seed"),  # Gymnasium's own checker
     ],
 )
@@ -413,6 +432,7 @@ def test_good_gymnasium_environments_pass():
     found = details(check(Gym, env_kwargs='{"fault": "mask"}', steps=60))
     assert found["action masks"] == "54 masks have a legal action; use them with --action-mask"
     assert found["episodes"] == "6 episodes ended, after 9 to 9 steps, with returns from 9 to 9"
+    assert re.fullmatch(r"[\d,]+ environment steps per second with one environment, resets included", found["speed"])
     assert found["buffers"] == "every step returns a new observation"
     assert found["resume"] == "a replay of 50 actions give equal results in a new environment"
 
@@ -430,8 +450,10 @@ def test_gymnasium_readings_that_are_no_failures():
 
 
 def test_wrappers_change_either_kind():
-    longer = check(walk(), wrappers=[lambda environment: walk(limit=5)], steps=20, num_envs=2)
-    assert details(longer)["episodes"].endswith("to 5 steps")
+    found = failures(
+        check(walk(), wrappers=[lambda environment: environment._replace(spec=EnvironmentSpec(FLOATS, 0))])
+    )
+    assert found["spec"] == "spec.num_actions: got 0; expected a Python int >= 1."
     limited = check(Gym, wrappers=[lambda env: gym.wrappers.TimeLimit(env, 4)], steps=60)
     assert "after 4 to 4 steps" in details(limited)["episodes"]
 
@@ -442,9 +464,6 @@ def module(tmp_path, monkeypatch):
     lines = ["from test_check_walks import walk, Gym", "walked, number = walk(), 3"]
     lines += ["def fails(): raise ValueError('no track')"]
     (tmp_path / "walks.py").write_text("\n".join(lines))
-    import sys
-    import types
-
     shared = types.ModuleType("test_check_walks")
     shared.walk, shared.Gym = walk, Gym
     monkeypatch.setitem(sys.modules, "test_check_walks", shared)
