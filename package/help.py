@@ -76,7 +76,7 @@ COMMANDS: Mapping[str, CommandHelp] = {
         "check ENV",
         "test whether an environment keeps the rules of the loops",
         (
-            "polyak check CartPole-v1",
+            "polyak check FrozenLake-v1",
             "polyak check my_module:make_env --num-envs 1024",
             "polyak check my_module:MyEnv --env-kwargs '{\"size\": 3}' --steps 5000",
         ),

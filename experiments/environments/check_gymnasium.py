@@ -86,7 +86,7 @@ def _gymnasium(env: Any) -> list[Finding]:
 
 def _checked(env: Any) -> Verdict:
     check_env(env, skip_render_check=True, skip_close_check=True)
-    return "passed", "gymnasium.utils.env_checker.check_env has no complaint"
+    return "passed", "check_env raised no error and no warning"
 
 
 def _spaces(env: Any) -> Verdict:
@@ -103,7 +103,7 @@ def _seeds(env: Any) -> Verdict:
         )
     if all(_equal(one, third) for third in others):
         return "passed", "equal seeds give equal starts; the seeds 0 to 3 give one first observation"
-    return "passed", "equal seeds give equal starts, different seeds different ones"
+    return "passed", "equal seeds give equal starts, and different seeds give different starts"
 
 
 def _play(env: Any, steps: int, seed: int, actions: Any = None) -> list[_Step]:
@@ -141,18 +141,17 @@ def _observations(env: Any, played: list[_Step]) -> Verdict:
     for count, step in enumerate(played):
         if not env.observation_space.contains(step.observation):
             found = np.asarray(step.observation)
-            about = (
-                f"{found.dtype}{list(found.shape)} from {found.min()} to {found.max()}" if found.dtype != object else ""
-            )
+            numeric = found.dtype.kind in "fiub" and found.size
+            about = f" {found.dtype}{list(found.shape)} from {found.min()} to {found.max()}" if numeric else ""
             return "failed", (
-                f"the observation {about} of step {count} is not in {env.observation_space}. Correct the bounds, the "
+                f"the observation{about} of step {count} is not in {env.observation_space}. Correct the bounds, the "
                 "shape or the dtype of the space, or convert the observation."
             )
         arrays = step.observation.values() if isinstance(step.observation, dict) else [step.observation]
         if not all(np.isfinite(one).all() for one in arrays if np.asarray(one).dtype.kind in "fiub"):
             return (
                 "failed",
-                f"the observation of step {count} is not finite. End the episode before, or bound the state.",
+                f"the observation of step {count} is not finite. Bound the state or end the episode before.",
             )
     return "passed", f"{len(played)} observations are finite and in the space"
 
@@ -203,7 +202,7 @@ def _speed(played: list[_Step]) -> Verdict:
 
 
 def _resume(recipe: Recipe, seed: int) -> Verdict:
-    """Play on in a used environment, and repeat this in a new environment, as a resumed run does."""
+    """Compare a used environment with a new one that replays its actions, as a resumed run does."""
     with contextlib.closing(make_one(recipe)) as env, contextlib.closing(make_one(recipe)) as other:
         _play(env, _REPLAYED, seed)
         kept = kept_state(env)
@@ -213,11 +212,11 @@ def _resume(recipe: Recipe, seed: int) -> Verdict:
     for count, (one, two) in enumerate(zip(steps, again, strict=True)):
         if not (_equal(one.observation, two.observation) and one.reward == two.reward and one.last == two.last):
             return "failed", (
-                f"a new environment with the same seed and actions differs at step {count}, so a resumed run would. "
-                "Seed all random numbers in reset, and give state that outlasts an episode get_state and set_state."
+                f"a new environment with equal seed and actions differs at step {count}, as a resumed run would. "
+                "Seed all random numbers in reset, and add get_state and set_state for state that outlasts an episode."
             )
     how = "get_state, set_state and " if kept is not None else ""
-    return "passed", f"{how}a replay of {len(steps)} actions give equal results in a new environment"
+    return "passed", f"{how}a replay of {len(steps)} actions gave equal results in a new environment"
 
 
 def _mask(info: Any) -> Any:

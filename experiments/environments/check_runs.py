@@ -136,16 +136,14 @@ def _determinism(environment: FunctionalEnvironment, inputs: Any) -> Verdict:
             if path := _difference(results[0], other, exact=True):
                 return "failed", (
                     f"{name} returned another result for equal arguments {when}, at {path}. Use the key for all random "
-                    "numbers, and keep what changes in the state, not in Python objects."
+                    "numbers, and keep changing values in the state, not in Python objects."
                 )
     return "passed", "init and step return equal bits for equal arguments"
 
 
 def _scan(environment: FunctionalEnvironment, key: jax.Array) -> Verdict:
-    step, act = (
-        jax.jit(environment.step),
-        jax.jit(lambda *given: _random_action(given[0], _legal(environment, given[1]))),
-    )
+    step = jax.jit(environment.step)
+    act = jax.jit(lambda key, state: _random_action(key, _legal(environment, state)))
     initial, _ = jax.jit(environment.init)(key)
     state, keys, actions, outcomes = initial, jax.random.split(key, _FEW), [], []
     for one in keys:
@@ -158,8 +156,8 @@ def _scan(environment: FunctionalEnvironment, key: jax.Array) -> Verdict:
     scanned = program(initial, keys[: len(actions)], jnp.stack(actions))
     if path := _difference((state, jax.tree.map(lambda *leaves: np.stack(leaves), *outcomes)), scanned):
         return "failed", (
-            f"steps in jax.lax.scan differ from single steps, at {path}. Keep what changes in the state, not in Python "
-            "objects."
+            f"steps in jax.lax.scan differ from single steps, at {path}. Keep changing values in the state, not in "
+            "Python objects."
         )
     return "passed", f"{len(actions)} steps in scan equal single steps"
 
@@ -206,8 +204,8 @@ def _actions(environment: FunctionalEnvironment, inputs: Any, legal: np.ndarray)
     groups: dict[bytes, list[int]] = {}
     for action in range(number):
         groups.setdefault(b"".join(leaf[:, action].tobytes() for leaf in leaves), []).append(action)
-    equal = [f"{', '.join(map(str, group))}" for group in groups.values() if len(group) > 1]
-    note = f"; in {len(legal)} states equal results of the actions {' and of '.join(equal)}" if equal else ""
+    equal = [", ".join(map(str, group)) for group in groups.values() if len(group) > 1]
+    note = f"; actions with equal results in {len(legal)} states: {' and '.join(equal)}" if equal else ""
     return "passed", f"{number} actions give finite results{note}"
 
 
@@ -256,10 +254,10 @@ def _episodes(rollout: _Rollout) -> Verdict:
 def _last_observation(rollout: _Rollout) -> Verdict:
     """A step that resets by itself ends in a first observation, which the other steps seldom reach."""
     last = rollout.terminated | rollout.truncated
-    told = ~rollout.was_start
-    if not (last & told).any():
-        return "not applicable", "no episode ended that first observations can be told apart from"
-    at_end, before = (rollout.is_start[told & chosen] for chosen in (last, ~last))
+    outside = ~rollout.was_start
+    if not (last & outside).any():
+        return "not applicable", "no episode ended after an observation outside of the range of first observations"
+    at_end, before = (rollout.is_start[outside & chosen] for chosen in (last, ~last))
     if at_end.mean() > 0.5 and (not before.size or before.mean() < at_end.mean() / 2):
         return "failed", (
             f"{at_end.sum()} of {at_end.size} episodes ended with an observation in the range of first observations, "
