@@ -8,6 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .environments.check import check
+    from .environments.findings import Finding
     from .environments.lanes import Environments
     from .environments.make import adapt, make
     from .environments.types import Environment, EnvironmentFailure, EnvironmentStep
@@ -24,9 +26,11 @@ __all__ = [
     "EnvironmentFailure",
     "EnvironmentStep",
     "Environments",
+    "Finding",
     "RunConfig",
     "VectorEnvironments",
     "adapt",
+    "check",
     "evaluate",
     "host_loop",
     "initial_carry",
@@ -41,9 +45,11 @@ _MODULES = {
     "EnvironmentFailure": "environments.types",
     "EnvironmentStep": "environments.types",
     "Environments": "environments.lanes",
+    "Finding": "environments.findings",
     "RunConfig": "runs.config",
     "VectorEnvironments": "environments.vector",
     "adapt": "environments.make",
+    "check": "environments.check",
     "evaluate": "loops.evaluation",
     "host_loop": "loops.host",
     "initial_carry": "loops.carry",

@@ -16,6 +16,7 @@ from ..agents.fields import check_name
 from ..agents_table import agents_table, difference_table
 from .commands import (
     AgentsCommand,
+    CheckCommand,
     CompareCommand,
     EvaluateCommand,
     ExportCommand,
@@ -33,7 +34,7 @@ WAY_ON = "continue with:"  # in the note of an error that ended a run
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command, and return the exit status: 0 done, 1 stopped by a fault, 2 bad input, 130 interrupted."""
+    """Run one command, and return its status: 0 done, 1 a fault or a failed check, 2 bad input, 130 interrupted."""
     try:
         command = check_name(arguments[0], _COMMANDS, "command")
         status = _COMMANDS[command](list(arguments[1:]))
@@ -114,6 +115,23 @@ def _pretrain(arguments: list[str]) -> int:
     with Progress(config, quiet=command.quiet) as progress:
         result = pretrain(config, folder, progress.show, progress.say, progress.begin)
     return _report_pretraining(folder, result)
+
+
+def _check(arguments: list[str]) -> int:
+    command = _parse(CheckCommand, "check", arguments)
+    from .environments.check import check
+
+    findings = check(
+        command.env,
+        env_kwargs=command.env_kwargs,
+        wrappers=command.wrapper,
+        steps=command.steps,
+        num_envs=command.num_envs,
+    )
+    print(*findings, sep="\n")
+    failed = sum(finding.status == "failed" for finding in findings)
+    print(f"{failed} of {len(findings)} checks failed" if failed else "no check failed")
+    return 1 if failed else 0
 
 
 def _record_frames(arguments: list[str]) -> int:
@@ -220,6 +238,7 @@ def _agents(arguments: list[str]) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
+    "check": _check,
     "record-frames": _record_frames,
     "resume": _resume,
     "evaluate": _evaluate,

@@ -47,6 +47,26 @@ class PretrainCommand:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckCommand:
+    """Check an environment: one line for each rule of the loops, and its speed. The exit status is 1 if a check failed.
+
+    Attributes:
+        env: Functional environment, module:NAME of a FunctionalEnvironment or of a function that makes one; or id,
+            class or function of a Gymnasium environment, as for polyak train.
+        env_kwargs: Keyword arguments of the environment, as a JSON object.
+        wrapper: Wrappers of the environment, module:wrap, the innermost first; repeat the option for several.
+        steps: Number of steps of each environment under random legal actions.
+        num_envs: Number of environments that are stepped together; a Gymnasium environment is checked alone.
+    """
+
+    env: tyro.conf.Positional[str]
+    env_kwargs: str = "{}"
+    wrapper: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="MODULE:WRAP")] = ()
+    steps: int = 1_000
+    num_envs: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
 class RecordFramesCommand:
     """Record images for polyak pretrain: the observations of an environment under uniformly random actions.
 

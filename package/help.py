@@ -72,6 +72,15 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak pretrain byol --optimizer lars --learning-rate 0.2",
         ),
     ),
+    "check": CommandHelp(
+        "check ENV",
+        "test whether an environment keeps the rules of the loops",
+        (
+            "polyak check FrozenLake-v1",
+            "polyak check my_module:make_env --num-envs 1024",
+            "polyak check my_module:MyEnv --env-kwargs '{\"size\": 3}' --steps 5000",
+        ),
+    ),
     "record-frames": CommandHelp(
         "record-frames ENV",
         "record observations under random actions, to pretrain on",

@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 from .functional.types import FunctionalEnvironment
+from .functional.lanes import FunctionalEnvironments
+from .functional.types import FunctionalEnvironment
 from .lanes import Environments
 from .local import Local
 from .objects import imported_module, names_object, read_kwargs, resolve, text_of
@@ -51,7 +53,7 @@ def adapt(
 
 
 def make(
-    env: str | Recipe,
+    env: str | Source,
     num_envs: int = 1,
     seed: int = 0,
     *,
@@ -59,11 +61,11 @@ def make(
     workers: int = 0,
     timeout: float = 60.0,
     on_failure: OnFailure = "stop",
-) -> Environments:
+) -> Environments | FunctionalEnvironments:
     """Make ``num_envs`` copies of an environment.
 
     Args:
-        env: Text or recipe of the environment, see ``recipe``.
+        env: Text or recipe of the environment, see ``recipe``; or a functional environment, without workers.
         num_envs: Number of environments, at least 1.
         seed: Seed of the run, from which the seeds of lanes and episodes are derived.
         action_mask: Whether ``info["action_mask"]`` lists the legal actions, at every reset and every step.
@@ -87,6 +89,8 @@ def make(
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs: got {num_envs!r}; expected an integer >= 1.")
+    if isinstance(env, FunctionalEnvironment):
+        return FunctionalEnvironments(env, num_envs, seed)
     if workers:
         check_processes(workers, num_envs)
     found = recipe(env) if isinstance(env, str) else env
@@ -215,12 +219,16 @@ def make_object(found: Recipe) -> Any:
         raise _not_made(name, found.kwargs, error) from error
 
 
-def follows_seed(found: Recipe) -> bool:
+def follows_seed(found: Source) -> bool:
     """Whether two resets of an environment with the same seed give the same observation; makes a new environment.
+
+    A functional environment follows its key, which ``polyak check`` tests.
 
     >>> follows_seed(recipe("CartPole-v1"))
     True
     """
+    if isinstance(found, FunctionalEnvironment):
+        return True
     with contextlib.closing(make_one(found)) as env:
         one, other = (copy.deepcopy(env.reset(seed=0)[0]) for _ in range(2))
     return np.array_equal(one, other)

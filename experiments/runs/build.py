@@ -11,19 +11,21 @@ import jax
 
 from ... import __version__
 from ...agents import Agent
+from ...agents.types import NO_NUMBERS, AgentNumbers
 from ...networks import Lowering
 from ...replay import Replay
 from ...replay.types import EnvironmentSpec
 from ...updates import rules_by_part
+from ..environments.functional.lanes import FunctionalEnvironments
 from ..environments.lanes import Environments
-from ..environments.make import make, recipe
-from ..environments.worker import Recipe
+from ..environments.make import Source, make
 from ..loops.carry import make_replay
 from ..loops.learning import check_periods
 from ..loops.observations import observation_pipeline
 from ..loops.schedules import batches_per_dispatch, total_learner_steps
 from .config import RunConfig, to_json
 from .own_parts import own_maker, own_network, own_terms
+from .source import Loop, source_of
 
 STORAGE = "replay.bin"  # in the folder of a run: observations of a memory-mapped replay
 
@@ -34,16 +36,18 @@ class Parts:
 
     Attributes:
         config: Config of the run.
-        recipe: Recipe of one environment, from which evaluation environments are made too.
+        source: Recipe of one environment, or a functional environment, from which evaluation environments are made too.
+        loop: Loop that trains, host or device.
         agent: Agent.
         environment: Training environments.
         replay: Replay.
     """
 
     config: RunConfig
-    recipe: Recipe
+    source: Source
+    loop: Loop
     agent: Agent
-    environment: Environments
+    environment: Environments | FunctionalEnvironments
     replay: Replay
 
 
@@ -59,21 +63,24 @@ def build(config: RunConfig, folder: pathlib.Path | None = None, given: Mapping[
         ValueError, TypeError: if a number of the config is incompatible with the environment; no step was taken.
         EnvironmentFailure: if the environment raises during its construction.
     """
-    found = recipe(config.env, config.env_kwargs, config.wrappers, given)
-    environment = _environments(config, found)
+    source, loop = source_of(config, given)
+    environment = _environments(config, source)
     storage = folder / STORAGE if folder is not None and config.replay_storage == "mmap" else None
     try:
-        agent = _agent(config, environment.spec, given)
-        replay = make_replay(agent, environment.spec, config.loop, config.num_envs, storage=storage)
-        return Parts(config, found, agent, environment, replay)
+        agent = make_run_agent(config, environment.spec, loop, given)
+        on_device = loop == "device"
+        replay = make_replay(
+            agent, environment.spec, config.loop, config.num_envs, storage=storage, on_device=on_device
+        )
+        return Parts(config, source, loop, agent, environment, replay)
     except BaseException:
         environment.close()
         raise
 
 
-def _environments(config: RunConfig, found: Recipe) -> Environments:
+def _environments(config: RunConfig, source: Source) -> Environments | FunctionalEnvironments:
     return make(
-        found,
+        source,
         config.num_envs,
         config.seed,
         action_mask=config.action_mask,
@@ -83,7 +90,25 @@ def _environments(config: RunConfig, found: Recipe) -> Environments:
     )
 
 
-def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -> Agent:
+def make_run_agent(
+    config: RunConfig,
+    spec: EnvironmentSpec,
+    loop: Loop,
+    given: Mapping[str, Any] = {},
+    numbers: AgentNumbers = NO_NUMBERS,
+) -> Agent:
+    """Make the agent of a run.
+
+    Args:
+        config: Config of the run.
+        spec: Spec of the environments, with observations of a single frame.
+        loop: Loop that trains.
+        given: Objects passed from Python, by their text in the config.
+        numbers: Numbers in place of those of the config, which may be traced; not for a maker of your own.
+
+    Raises:
+        ValueError, TypeError: if a part of the config does not fit the environment, or the run would not learn.
+    """
     updates_in_all = total_learner_steps(config.loop, config.steps, config.num_envs)
     if updates_in_all < 1:
         cadence = config.loop.cadence
@@ -92,13 +117,14 @@ def _agent(config: RunConfig, spec: EnvironmentSpec, given: Mapping[str, Any]) -
             f"{cadence.learning_starts} and steps {config.steps}, so the run would not learn. Lower one of them."
         )
     # XLA's CPU backend is slow for convolutions inside scan, but not for patches and a matrix product.
-    scanned = batches_per_dispatch(config.loop, config.num_envs) > 1
+    scanned = loop == "device" or batches_per_dispatch(config.loop, config.num_envs) > 1
     lowering: Lowering = "patches" if scanned and jax.default_backend() == "cpu" else "convolution"
     seen = observation_pipeline(config.loop, spec).spec
     # A user-defined network chooses its own lowerings.
     network = own_network(config, seen, given)
     own = {"lowering": lowering} if network is None else {"network": network}
     own |= {"terms": terms} if (terms := own_terms(config, given)) else {}
+    own |= {} if numbers is NO_NUMBERS else {"numbers": numbers}
     agent = own_maker(config, given)(
         config.agent,
         seen,
@@ -143,6 +169,7 @@ def resolved(parts: Parts, run_id: str) -> dict[str, Any]:
         "config": to_json(config),
         "resolved": {
             "targets": describe_targets(parts),
+            "loop": parts.loop,
             "learner_steps": total_learner_steps(config.loop, config.steps, config.num_envs),
             "observation": {"shape": list(spec.observation.shape), "dtype": str(spec.observation.dtype)},
             "num_actions": spec.num_actions,

@@ -232,7 +232,15 @@ def without_workers(config: RunConfig) -> RunConfig:
     >>> without_workers(RunConfig(num_envs=2, workers=2)).workers
     0
     """
-    return dataclasses.replace(config, workers=0, worker_timeout=RunConfig.worker_timeout, on_env_failure="stop")
+    if not config.workers:
+        return config
+    return dataclasses.replace(
+        config,
+        loop=dataclasses.replace(config.loop, loop="host"),  # the loop of a run with workers
+        workers=0,
+        worker_timeout=RunConfig.worker_timeout,
+        on_env_failure="stop",
+    )
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:

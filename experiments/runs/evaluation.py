@@ -131,7 +131,7 @@ def make_evaluation(parts: Parts) -> Callable[[LearnerState, Scaling, int, int, 
     def evaluate(state: LearnerState, scaling: Scaling, episodes: int, seed: int, epsilon: float) -> dict[str, Any]:
         lanes = max(min(episodes, LANES), 1)
         evaluator = evaluators.setdefault(lanes, Evaluator(parts.agent, parts.config.loop))
-        with contextlib.closing(make(parts.recipe, lanes, seed, action_mask=parts.config.action_mask)) as environment:
+        with contextlib.closing(make(parts.source, lanes, seed, action_mask=parts.config.action_mask)) as environment:
             returns = evaluator(state, environment, episodes=episodes, seed=seed, epsilon=epsilon, scaling=scaling)
         error = float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
         return {

@@ -10,11 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ..environments.make import adapt, make_one
+from ..environments.functional.types import FunctionalEnvironment
+from ..environments.make import adapt, make_one, recipe
 from ..environments.types import EnvironmentFailure
+from ..environments.worker import Recipe
 from ..loops.evaluation import Evaluator, evaluation_seed
-from .build import build
-from .config import without_workers
+from .build import Parts, build
+from .config import RunConfig, without_workers
 from .evaluation import parameters_at, read_parameters
 from .folders import read_config
 
@@ -60,7 +62,7 @@ def record(
     parts.environment.close()
     state, scaling = read_parameters(parts, parameters)
     seed = evaluation_seed(config.seed) if seed is None else seed
-    rendering = parts.recipe._replace(kwargs={**parts.recipe.kwargs, "render_mode": "rgb_array"})
+    rendering = _rendering(config, parts, given)
     try:
         env = make_one(rendering)
     except EnvironmentFailure as error:
@@ -88,6 +90,17 @@ def record(
     except OSError as error:
         raise ValueError(f"out: {path} cannot be written ({error}). Give another file.") from None
     return path
+
+
+def _rendering(config: RunConfig, parts: Parts, given: Mapping[str, Any]) -> Recipe:
+    """Recipe of an environment that renders; for a functional environment, that of Gymnasium with its name."""
+    if isinstance(parts.source, FunctionalEnvironment) and config.env not in gym.registry:
+        raise ValueError(
+            f"env: {config.env} is a functional environment, which renders no images; expected a run on an environment "
+            "of Gymnasium, or on its functional counterpart, such as CartPole-v1."
+        )
+    found = recipe(config.env, config.env_kwargs, config.wrappers, given)
+    return found._replace(kwargs={**found.kwargs, "render_mode": "rgb_array"})
 
 
 def _write(frames: Sequence[np.ndarray], path: pathlib.Path, fps: int, ffmpeg: str | None) -> None:

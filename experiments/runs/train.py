@@ -20,6 +20,7 @@ from ..environments.make import follows_seed
 from ..environments.types import EnvironmentFailure
 from ..loops import normalization
 from ..loops.carry import Carry, initial_carry
+from ..loops.device import device_loop
 from ..loops.evaluation import evaluation_seed
 from ..loops.host import host_loop
 from ..loops.learning import Record
@@ -88,7 +89,7 @@ def train(
         write_json(folder / "config.json", described := resolved(parts, run_id))
         if on_begin is not None:
             on_begin(folder, described["resolved"])
-        if not follows_seed(parts.recipe):
+        if not follows_seed(parts.source):
             report(
                 "warning: env: two resets with one seed gave different observations, so the environment ignores its "
                 "seed. The run cannot be repeated, and a resumed run starts new episodes. Use self.np_random after "
@@ -282,7 +283,8 @@ def _settings_warnings(parts: Parts) -> Iterator[str]:
 
 def _loop(parts: Parts, carry: Carry, stop: Callable[[], bool], means: EpisodeMeans) -> Iterator[tuple[Carry, Record]]:
     config = parts.config
-    found = host_loop(
+    loop: Callable[..., Iterator[tuple[Carry, Record]]] = device_loop if parts.loop == "device" else host_loop
+    found = loop(
         parts.agent,
         parts.environment,
         parts.replay,

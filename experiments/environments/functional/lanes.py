@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ....replay.types import EnvironmentSpec, TimeStep
-from ..spaces import check_actions
+from ..spaces import Spaces, check_actions
 from ..types import EnvironmentStep
 from .types import FunctionalEnvironment
 
@@ -71,6 +71,7 @@ class FunctionalEnvironments:
         seed: Seed of all random numbers.
 
     Attributes:
+        spaces: Spaces of one environment as they are stored.
         spec: Spec for agents and replays.
         num_envs: Number of environments, ``N``.
         functional: Environment.
@@ -82,11 +83,13 @@ class FunctionalEnvironments:
     ((2, 4), array([1., 1.], dtype=float32))
     """
 
+    spaces: Spaces
     spec: EnvironmentSpec
     num_envs: int
 
     def __init__(self, functional: FunctionalEnvironment, num_envs: int, seed: int = 0) -> None:
         self.functional, self.num_envs, self.spec = functional, num_envs, functional.spec
+        self.spaces = Spaces(functional.spec, observation_start=None, action_start=0)
         self.state: LanesState | None = None
         self._key = jax.random.fold_in(jax.random.key(seed), 0xE57)
         self._resets = 0
