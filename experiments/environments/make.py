@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from .functional.types import FunctionalEnvironment
 from .functional.lanes import FunctionalEnvironments
 from .functional.types import FunctionalEnvironment
 from .lanes import Environments
@@ -21,6 +20,7 @@ from .vector import VectorEnvironments
 from .worker import Recipe
 from .workers import OnFailure, Workers, check_processes
 
+Source = Recipe | FunctionalEnvironment
 # Namespaces whose environments exist only after a package has been imported: its module and its name for pip.
 _PROVIDERS = {"ALE": ("ale_py", "ale-py")}
 
