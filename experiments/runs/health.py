@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ...agents import AgentConfig, LoopConfig
-from ...agents.config import Ensemble
+from ...agents.head_parts import Ensemble
 from ...replay import Replay
 from ...updates import Periodic, Target, rules_by_part
 from ..loops.carry import Carry
@@ -90,7 +90,7 @@ def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
     """
     epsilon = loop.exploration.epsilon
     ends_at = epsilon.initial if epsilon.final is None else epsilon.final
-    explores = isinstance(agent.head, Ensemble) or agent.head.noisy_sigma is not None
+    explores = isinstance(agent.head, Ensemble) or getattr(agent.head, "noisy_sigma", None) is not None
     if ends_at == 0 and not explores:
         how = "never explores" if epsilon.is_constant else "stops exploring"
         yield (
