@@ -130,7 +130,7 @@ class FunctionalRegularization(Part):
 
     Attributes:
         functional_weight: Weight of half the squared distance between the values of the online network and the target
-            network (κ).
+            network.
     """
 
     functional_weight: float = above(0, 1.0)

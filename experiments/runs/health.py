@@ -68,10 +68,11 @@ def of_operations(periodic: Mapping[str, Periodic], learner_steps: int) -> Itera
     """
     for name, operation in periodic.items():
         if not operation.count(learner_steps):
+            until_last = "" if operation.last is None else " and it does not fire in the last period"
+            longest = learner_steps if operation.last is None else learner_steps // 2
             yield (
                 f"{name}: never fires in the {learner_steps} learner steps of the run, because its period is "
-                f"{operation.period} and it does not fire in the last period. Give a period of at most "
-                f"{learner_steps // 2} learner steps."
+                f"{operation.period}{until_last}. Give a period of at most {longest} learner steps."
             )
 
 
