@@ -92,7 +92,9 @@ def make_agent(
         key, *augment_keys, term_key = jax.random.split(key, 4)
         online, sample = Variables(params, state), augment_sample(augment, augment_keys, batch)
         slow = {name: targets[name] for name in read}
-        views, state, own = look(network, key, online, slow, own_state, sample, burn_in, prediction)
+        views, state, own = look(
+            network, key, online, slow, own_state, sample, burn_in, prediction, config.target_role is not None
+        )
         total, priorities, metrics = _sum_terms(weighted, term_key, views)
         return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
 
