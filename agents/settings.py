@@ -25,7 +25,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "munchausen_dqn": _SOONER,
         "hl_gauss": _SOONER,
         "bootstrapped_dqn": {"target": "periodic:100"},
-        "isdqn": {"shift_every": "100"},
+        "isdqn": {"shift_every": "50"},
         "zp": {"target": "periodic:50 encoder=incremental:0.005"},
         "byol_pi": {"target": "periodic:50 encoder=none"},
         "spr": {"target": "periodic:100 encoder=incremental:0.01"},

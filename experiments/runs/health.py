@@ -65,6 +65,9 @@ def of_operations(periodic: Mapping[str, Periodic], learner_steps: int) -> Itera
     ...     print(text)
     resets: never fires in the 500 learner steps of the run, because its period is 400 and it does not fire in the last
     period. Give a period of at most 250 learner steps.
+    >>> print(*of_operations({"shifts": Periodic(400, lambda key, state: state)}, 100))
+    shifts: never fires in the 100 learner steps of the run, because its period is 400. Give a period of at most 100
+    learner steps.
     """
     for name, operation in periodic.items():
         if not operation.count(learner_steps):
