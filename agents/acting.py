@@ -1,4 +1,4 @@
-"""Acting: the legal action with the largest value; an ensemble acts with one member per episode."""
+"""Acting: the legal action with the largest value; an ensemble or an iterated head acts with one of its heads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,8 @@ from ..networks import Network, ValueOutput
 from ..networks.network import apply
 from ..replay.types import TimeStep
 from ..updates import LearnerState, Target, Variables
-from .config import AgentConfig, Ensemble, ImplicitQuantile
+from .config import AgentConfig
+from .head_parts import Ensemble, ImplicitQuantile, Iterated
 from .types import MAIN_TARGET, ActOutput, RecurrentState, StepExtras, read_target
 
 Array = Any
@@ -61,7 +62,8 @@ def make_acting(
     """Make the functions that initialise an agent's recurrent state, act in training, and act in evaluation.
 
     An ensemble acts with one member, sampled at the start of an episode (Osband et al., 2016, algorithm 1), and stores
-    with each step the members that learn from it; in evaluation it acts with the mean of its members. Noisy layers
+    with each step the members that learn from it; in evaluation it acts with the mean of its members. An iterated head
+    acts with one of its heads but head 0, sampled for each action; in evaluation it acts with their mean. Noisy layers
     sample noise only in training. Implicit quantile heads never sample to act: their fractions are evenly spaced.
 
     Args:
@@ -75,6 +77,7 @@ def make_acting(
         :class:`polyak.agents.Agent`.
     """
     ensemble = config.head if isinstance(config.head, Ensemble) else None
+    iterated = config.head if isinstance(config.head, Iterated) else None
     noisy = network.draws and (not isinstance(config.head, ImplicitQuantile) or config.head.noisy_sigma is not None)
     has_core = network.core is not None
 
@@ -100,6 +103,9 @@ def make_acting(
             member_key, mask_key, network_key = jax.random.split(key, 3)
         output, core = forward(network, variables, network_key if noisy else None, timestep, before)
         kept = StepExtras(before, timestep.a_tm1, timestep.reward) if has_core else StepExtras()
+        if iterated is not None:
+            number = jax.random.randint(key, (len(timestep.first),), 1, iterated.num_iterations + 1)
+            output = output._replace(q_values=output.members[jnp.arange(len(number)), number])
         if ensemble is None:
             action = greedy_action(output.q_values, timestep.action_mask)
             return ActOutput(action, RecurrentState(core), kept) if has_core else ActOutput(action)

@@ -22,6 +22,7 @@ from .augmentation import augment_sample, make_augmentation
 from .config import AgentConfig
 from .optimizers import make_optimizer
 from .resets import make_resets
+from .shifts import make_shifts
 from .support import make_calibration
 from .terms import make_self_prediction_term, make_value_term
 from .types import AVERAGE, ENCODER, MAIN_TARGET, NO_NUMBERS, Agent, AgentNumbers, Term, TermOutput, Views
@@ -95,7 +96,9 @@ def make_agent(
         key, *augment_keys, term_key = jax.random.split(key, 4)
         online, sample = Variables(params, state), augment_sample(augment, augment_keys, batch)
         slow = {name: targets[name] for name in read}
-        views, state, own = look(network, key, online, slow, own_state, sample, burn_in, prediction)
+        views, state, own = look(
+            network, key, online, slow, own_state, sample, burn_in, prediction, config.target_role is not None
+        )
         total, priorities, metrics = _sum_terms(weighted, term_key, views)
         return jnp.mean(sample.weights * total), LossOutput(state, own, priorities, metrics)
 
@@ -143,7 +146,10 @@ def make_agent(
         future=0 if prediction is None else prediction.horizon,
         features=None if prediction is None else features,
         output=output,
-        periodic=make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
+        periodic={
+            **make_resets(config, init, total_learner_steps, environment_steps_per_learner_step),
+            **make_shifts(config, init, environment_steps_per_learner_step),
+        },
         acts_with=acts_with,
         q_values=q_values,
     )
@@ -206,7 +212,20 @@ def make_targets(
             f"act_with: got 'target' with target {config.target!r}, which is the online network under none, and never "
             "learns under frozen. Give another rule, such as --target incremental:0.005, or --act-with online."
         )
+    _check_role(config, rules[MAIN_TARGET])
     return targets | ({} if updates.is_none(average) else {AVERAGE: Target(average)})
+
+
+def _check_role(config: AgentConfig, rule: updates.Rule) -> None:
+    """Check that the main target differs from the online network if the value loss measures their distance."""
+    if config.target_role is None or isinstance(rule, updates.Partition):
+        return
+    if str(rule) in ("none", "periodic:1"):
+        raise ValueError(
+            f"target: got {str(rule)!r}, under which the target network equals the online network, and target_role is "
+            "not bootstrap, so that it has no effect; expected a slower rule. Try --target periodic:1000, or "
+            "--target-role bootstrap."
+        )
 
 
 def encoder_of(tree: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from ..networks import Network
 from ..replay.types import EnvironmentSpec, TimeStep
 from ..updates import Variables
 from .acting import forward
-from .config import AgentConfig, ConvPrediction, Ensemble, ImplicitQuantile, LinearPrediction, MLPPrediction
+from .config import AgentConfig, ConvPrediction, LinearPrediction, MLPPrediction
+from .head_parts import Ensemble, ImplicitQuantile
 from .heads import HEADS
 
 # Fields of the config's network that only the built-in network reads.
@@ -168,7 +169,7 @@ def network_arguments(config: AgentConfig, spec: EnvironmentSpec) -> dict[str, A
         "activation": config.network.activation,
         "head": HEADS[type(head)].name,
     }
-    names = ("dueling", "num_atoms", "v_min", "v_max", "num_quantiles", "num_members", "prior_scale")
+    names = ("dueling", "num_atoms", "v_min", "v_max", "num_quantiles", "num_members", "prior_scale", "num_iterations")
     arguments |= {name: getattr(head, name) for name in names if hasattr(head, name)}
     if getattr(head, "noisy_sigma", None) is not None:
         arguments |= {"noisy": True, "noisy_sigma": getattr(head, "noisy_sigma")}  # noqa: B009

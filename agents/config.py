@@ -8,11 +8,51 @@ import dataclasses
 from typing import Literal
 
 from .fields import Part, Range, above, at_least, number, one_of, scheduled, unit
+from .head_parts import (
+    Categorical,
+    Ensemble,
+    Error,
+    Head,
+    HLGauss,
+    ImplicitQuantile,
+    Iterated,
+    Quantile,
+    Scalar,
+    Streams,
+    Support,
+    check_bounded,
+)
 from .optimizer_parts import SGD, Adam, AdamW, RMSProp
 from .schedules import Schedule
 
-Error = Literal["squared", "huber"]
-GIVE_SUPPORT = "Give the lowest and the highest discounted return of an episode: --v-min and --v-max."
+__all__ = [
+    "LSTM",
+    "AgentConfig",
+    "Bootstrap",
+    "Categorical",
+    "ConvPrediction",
+    "Ensemble",
+    "Error",
+    "FunctionalRegularization",
+    "Greedy",
+    "HLGauss",
+    "Head",
+    "ImplicitQuantile",
+    "Iterated",
+    "LinearPrediction",
+    "MLPPrediction",
+    "Munchausen",
+    "Network",
+    "Optimizer",
+    "Quantile",
+    "Resets",
+    "Scalar",
+    "SelfPrediction",
+    "Streams",
+    "Support",
+    "TrustRegion",
+    "check_bounded",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,116 +93,6 @@ class Network(Part):
     core: LSTM | None = one_of({"none": None, "lstm": LSTM}, None)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Streams(Part):
-    """Last layers of a head.
-
-    Attributes:
-        dueling: Whether to split the head into a value stream and an advantage stream (Wang et al., 2016).
-        noisy_sigma: Initial scale of the learnt exploration noise in the last layers (Fortunato et al., 2018); None
-            disables the noise. A layer with n inputs starts at noisy_sigma / sqrt(n). Evaluation is without noise.
-    """
-
-    dueling: bool = False
-    noisy_sigma: float | None = at_least(0, None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Support(Part):
-    """Support of a return distribution.
-
-    Attributes:
-        num_atoms: Number of atoms or bins of the support.
-        v_min: Lowest return of the support: the first atom, or the lower edge of the first bin; None derives it from
-            the rewards of the first steps.
-        v_max: Highest return of the support: the last atom, or the upper edge of the last bin; None derives it from
-            the rewards of the first steps.
-    """
-
-    num_atoms: int = at_least(2, 51)
-    v_min: float | None = number(None)
-    v_max: float | None = number(None)
-
-    def __post_init__(self) -> None:
-        """Check the fields, and that both ends of the support are numbers or both are None."""
-        super().__post_init__()
-        if (self.v_min is None) != (self.v_max is None):
-            raise ValueError(
-                f"v_min: got {self.v_min}, and v_max is {self.v_max}; expected numbers for both, or None for both. "
-                f"{GIVE_SUPPORT}"
-            )
-        if self.v_min is not None and self.v_max is not None and not self.v_min < self.v_max:
-            raise ValueError(
-                f"v_min: got {self.v_min}, and v_max is {self.v_max}; expected v_min < v_max. {GIVE_SUPPORT}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Scalar(Streams):
-    """Scalar head: one Q-value per action (DQN).
-
-    Attributes:
-        error: Loss of the TD error: squared, or huber, which is linear beyond an error of 1.
-        value_rescaling: Whether to learn rescaled values, sign(x) * (sqrt(abs(x) + 1) - 1) + x / 1000, so that rewards
-            need no clipping (Pohlen et al., 2018).
-    """
-
-    error: Error = "squared"
-    value_rescaling: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Categorical(Streams, Support):
-    """Categorical head: probabilities of fixed returns, the atoms (C51, Bellemare et al., 2017)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class HLGauss(Streams, Support):
-    """Histogram head, trained on a Gaussian around the bootstrap target (HL-Gauss, Farebrother et al., 2024)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantile(Streams):
-    """Quantile head: quantiles of the return at fixed fractions (QR-DQN, Dabney et al., 2018a).
-
-    Attributes:
-        num_quantiles: Number of quantiles.
-    """
-
-    num_quantiles: int = at_least(1, 50)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImplicitQuantile(Streams):
-    """Implicit quantile head: quantiles of the return at sampled fractions (IQN, Dabney et al., 2018b).
-
-    Attributes:
-        num_quantiles: Number of fractions sampled per observation; acting uses the same number of evenly spaced
-            fractions.
-    """
-
-    num_quantiles: int = at_least(1, 8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ensemble(Part):
-    """Ensemble head: Q-values of several members; one member acts during an episode.
-
-    Bootstrapped DQN, Osband et al., 2016.
-
-    Attributes:
-        num_members: Number of ensemble members.
-        mask_probability: Probability that a member learns from a step.
-        prior_scale: Weight of the fixed random prior network in each member (Osband et al., 2018), or 0 for no prior.
-        error: Loss of the TD error: squared, or huber, which is linear beyond an error of 1.
-    """
-
-    num_members: int = at_least(1, 10)
-    mask_probability: float = number(0.5, Range(0, 1, exclusive=True))
-    prior_scale: float = at_least(0, 1.0)
-    error: Error = "squared"
-
-
 @dataclasses.dataclass(frozen=True)
 class Greedy(Part):
     """Greedy bootstrap: the value of one next action.
@@ -190,6 +120,34 @@ class Munchausen(Part):
     munchausen_weight: float = at_least(0, 0.9)
     munchausen_temperature: float = above(0, 0.03)
     munchausen_clip: float = number(-1.0, Range(highest=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionalRegularization(Part):
+    """Functional regularization: the values of the online network are pulled towards those of the target network.
+
+    Bootstrap targets are values of the online network, under stop-gradient (Piché et al., 2021).
+
+    Attributes:
+        functional_weight: Weight of half the squared distance between the values of the online network and the target
+            network.
+    """
+
+    functional_weight: float = above(0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegion(Part):
+    """Trust region around the target network: steps whose gradient would lead further out of it have no loss.
+
+    Bootstrap targets are values of the online network, under stop-gradient (MEME, Kapturowski et al., 2023).
+
+    Attributes:
+        trust_region_width: Largest distance between the values of the online network and the target network, in
+            standard deviations of the TD errors of the batch.
+    """
+
+    trust_region_width: float = above(0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +222,6 @@ class Resets(Part):
     shrink: float = unit(0.8)
 
 
-Head = Scalar | Categorical | HLGauss | Quantile | ImplicitQuantile | Ensemble
 Bootstrap = Greedy | Munchausen
 Optimizer = Adam | AdamW | RMSProp | SGD
 
@@ -287,6 +244,9 @@ class AgentConfig(Part):
         target: Rule of the target network, such as periodic:500, incremental:0.005, frozen or none. Periods are learner
             steps; 500env is a period in environment steps. Append q/torso=none to give a part of the network its own
             rule, or encoder=incremental:0.01 to give self-prediction its own target.
+        target_role: Role of the target network in the value loss: bootstrap (bootstrap targets are its values),
+            functional (the loss penalizes the distance to its values), or trust_region (the loss is dropped far from
+            its values). Under functional and trust_region, the online network provides the bootstrap targets.
         average: Rule of the Polyak average to evaluate with, such as incremental:0.001, or none to evaluate the network
             that acts.
         act_with: Network that acts, in training and in evaluation: online, or target (the main target network).
@@ -304,6 +264,7 @@ class AgentConfig(Part):
             "quantile": Quantile,
             "implicit_quantile": ImplicitQuantile,
             "ensemble": Ensemble,
+            "iterated": Iterated,
         },
         Scalar(),
         keeps=("dueling", "noisy_sigma", "num_atoms", "v_min", "v_max", "error"),
@@ -315,6 +276,9 @@ class AgentConfig(Part):
     max_gradient_norm: float | None = above(0, None)
     skip_nonfinite: bool = False
     target: str = "periodic:200"
+    target_role: FunctionalRegularization | TrustRegion | None = one_of(
+        {"bootstrap": None, "functional": FunctionalRegularization, "trust_region": TrustRegion}, None
+    )
     average: str = "none"
     act_with: Literal["online", "target"] = "online"
     self_prediction: LinearPrediction | MLPPrediction | ConvPrediction | None = one_of(
@@ -333,6 +297,16 @@ class AgentConfig(Part):
             raise ValueError(
                 "optimizer: got AdamW, but its decay would move the fixed prior of the ensemble. Try --optimizer adam, "
                 "or --prior-scale 0."
+            )
+        if isinstance(self.optimizer, AdamW) and isinstance(self.head, Iterated):
+            raise ValueError(
+                "optimizer: got AdamW, but its decay would move head 0 of the iterated head, which is frozen. Try "
+                "--optimizer adam, or another head."
+            )
+        if self.target_role is not None and isinstance(self.head, Iterated):
+            raise ValueError(
+                f"target_role: got {type(self.target_role).__name__}, but each head of the iterated head bootstraps "
+                "from the head before it. Try --target-role bootstrap, or --head scalar."
             )
         parts = "" if self.resets is None else f"{self.resets.reset_parts} {self.resets.shrink_parts}"
         if isinstance(self.head, Ensemble) and any(part.split("/")[0] == "prior" for part in parts.split()):
@@ -377,17 +351,3 @@ class AgentConfig(Part):
     def burn_in(self) -> int:
         """Number of burn-in steps of a sequence, which only update the recurrent state; 0 without a core."""
         return 0 if self.network.core is None else self.network.core.burn_in
-
-
-def check_bounded(discount: float) -> None:
-    """Check that returns are bounded, so that a support can be derived from rewards.
-
-    Raises:
-        ValueError: if the discount is not in [0, 1).
-
-    >>> check_bounded(0.99)
-    """
-    if not 0 <= discount < 1:
-        raise ValueError(
-            f"v_min: got None with a discount of {discount}, under which returns have no bound. {GIVE_SUPPORT}"
-        )

@@ -2,8 +2,8 @@
 
 Each loss takes the head's part of the config, the online network's output on ``obs_tm1``, the target network's output
 on ``obs_t``, the bootstrap policy, and the action, reward and discount of the transition. ``A`` is the number of
-actions, ``M`` the number of atoms or quantiles, ``K`` the number of ensemble members. Gradients flow through the online
-output only.
+actions, ``M`` the number of atoms or quantiles, ``K`` the number of ensemble members or of iterated heads that learn.
+Gradients flow through the online output only.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ import rlax
 
 from ..networks import HeadName, ValueOutput
 from .bootstrap import NextPolicy, mix
-from .config import Categorical, Ensemble, Error, Head, HLGauss, ImplicitQuantile, Quantile, Scalar
+from .head_parts import Categorical, Ensemble, Error, Head, HLGauss, ImplicitQuantile, Iterated, Quantile, Scalar
 
 Array = Any
 # Standard deviation of the Gaussian of HL-Gauss, in bin widths (Farebrother et al., 2024).
@@ -71,7 +71,8 @@ def learn_transition(
         head: Head's part of the config.
         online: Output of the online network on ``obs_tm1``.
         target: Output of the target network on ``obs_t``.
-        policy: Bootstrap policy; for an ensemble, one policy per member, with leaves ``[K, ...]``.
+        policy: Bootstrap policy; for an ensemble or an iterated head, one policy per member or per head that learns,
+            with leaves ``[K, ...]``.
         transition: Action, reward and discount.
 
     >>> from polyak.agents.bootstrap import NextPolicy
@@ -179,6 +180,18 @@ def ensemble(
     return TransitionLoss(jnp.mean(t.member_mask * penalty(head.error, errors)), jnp.mean(errors), size)
 
 
+def iterated(
+    head: Iterated, online: ValueOutput, target: ValueOutput, policy: NextPolicy, t: ActionRewardDiscount
+) -> TransitionLoss:
+    """iS-DQN (Vincent et al., 2026): sum of the losses of heads 1 to ``K``, each with the head before it as target.
+
+    The priority is the mean absolute TD error of the heads.
+    """
+    v_t = jax.vmap(mix)(policy.weights, target.members[:-1]) + policy.entropy_bonus
+    errors = jax.lax.stop_gradient(t.r_t + t.discount_t * v_t) - online.members[1:, t.a_tm1]
+    return TransitionLoss(jnp.sum(penalty(head.error, errors)), jnp.mean(errors), jnp.mean(jnp.abs(errors)))
+
+
 def penalty(error: Error, td_error: Array) -> Array:
     """Compute half the square of a TD error, or its Huber loss.
 
@@ -205,7 +218,8 @@ class HeadKind(NamedTuple):
     Attributes:
         name: Name of the head in :func:`polyak.networks.make_network`.
         loss: ``(head, online, target, policy, transition) -> TransitionLoss``.
-        size: Name of the part's field with the number ``M`` of atoms, quantiles or members; None without such a field.
+        size: Name of the part's field with the number ``M`` of atoms, quantiles, members or iterations; None
+            without such a field.
         fields: Mapping from the fields of ``ValueOutput`` that the loss reads besides ``q_values`` to functions
             ``(A, M) -> shape``, the shape for one observation.
     """
@@ -225,4 +239,5 @@ HEADS: Mapping[type[Head], HeadKind] = {
     Quantile: HeadKind("quantile", quantiles, "num_quantiles", _QUANTILES),
     ImplicitQuantile: HeadKind("implicit_quantile", quantiles, "num_quantiles", _QUANTILES),
     Ensemble: HeadKind("ensemble", ensemble, "num_members", {"members": lambda a, m: (1, m, a)}),
+    Iterated: HeadKind("iterated", iterated, "num_iterations", {"members": lambda a, m: (1, m + 1, a)}),
 }

@@ -178,6 +178,14 @@ AGENTS: dict[str, AgentEntry] = {
         ),
         "the members share one torso and the priors another; evaluated by the members' mean (a vote)",
     ),
+    "isdqn": AgentEntry(
+        "dqn",
+        {"head": "iterated", "num_iterations": 3, "target": "none"},
+        "a chain of heads without a second network",
+        (Paper("Vincent et al., 2026", "https://arxiv.org/abs/2506.04398"),),
+        "3 heads that learn, as in the paper's network without layer normalization (9 with it); the loss is half the "
+        "squared error; evaluated by the mean of the heads",
+    ),
     "r2d2": AgentEntry(
         "dueling_dqn",
         {

@@ -44,7 +44,7 @@ def make_resets(
     resets = config.resets
     if resets is None:
         return {}
-    period = _period(resets.reset_period, environment_steps_per_learner_step)
+    period = learner_steps_of("reset_period", resets.reset_period, environment_steps_per_learner_step)
     reset_parts, shrink_parts = resets.reset_parts.split(), resets.shrink_parts.split()
     params = jax.eval_shape(init, jax.random.key(0)).params
     if not reset_parts and not shrink_parts:
@@ -66,14 +66,28 @@ def make_resets(
     return {RESETS: Periodic(period, apply, last)}
 
 
-def _period(text: str, environment_steps_per_learner_step: Fraction | None) -> int:
+def learner_steps_of(field: str, text: str, environment_steps_per_learner_step: Fraction | None) -> int:
+    """Parse a period in learner steps, or in environment steps.
+
+    Args:
+        field: Name of the field, which begins the error message.
+        text: Number of learner steps, or of environment steps followed by ``env``.
+        environment_steps_per_learner_step: Number of environment steps per learner step; None if it is not known.
+
+    Raises:
+        ValueError: if the text does not parse, the period is 0, or environment steps are not a whole number of learner
+            steps.
+
+    >>> learner_steps_of("reset_period", "20000env", Fraction(2))
+    10000
+    """
     if not re.fullmatch(r"[0-9][0-9_]*(env)?", text.strip()):
         raise ValueError(
-            f"reset_period: got {text!r}; expected a number of learner steps, such as 40000, or of environment steps, "
+            f"{field}: got {text!r}; expected a number of learner steps, such as 40000, or of environment steps, "
             "such as 20000env."
         )
     try:
         unit = environment_steps_per_learner_step
         return int(updates.parse(f"periodic:{text.strip()}", environment_steps_per_learner_step=unit).period)
     except ValueError as error:
-        raise ValueError(f"reset_period: {str(error).removeprefix('target: ')}") from None
+        raise ValueError(f"{field}: {str(error).removeprefix('target: ')}") from None

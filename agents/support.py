@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from .. import networks
 from ..updates import LearnerState
-from .config import GIVE_SUPPORT, AgentConfig, Categorical, HLGauss, check_bounded
+from .config import AgentConfig
+from .head_parts import GIVE_SUPPORT, Categorical, HLGauss, check_bounded
 
 _TAIL = 0.05  # smallest share of the steps from which a reward is assumed to repeat at every step
 _MARGIN = 0.05  # extension at each end, as a share of the support

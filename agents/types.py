@@ -14,7 +14,7 @@ from ..updates.target import read
 Tree = Any
 
 AVERAGE, MAIN_TARGET, ENCODER = "average", "q", "encoder"
-RESETS = "resets"  # name of a periodic operation
+RESETS, SHIFTS = "resets", "shifts"  # names of periodic operations
 
 
 class RecurrentState(NamedTuple):

@@ -27,6 +27,7 @@ def look(
     sample: Sample,
     burn_in: int,
     prediction: SelfPrediction | None = None,
+    online_bootstrap: bool = False,
 ) -> tuple[Views, Tree, dict[str, Tree]]:
     """Compute the views of a sample.
 
@@ -43,6 +44,8 @@ def look(
         sample: Transitions or sequences.
         burn_in: Number of burn-in steps of a sequence, which only update the recurrent state.
         prediction: Self-prediction; its target is ``encoder``, or the main target if there is no ``encoder``.
+        online_bootstrap: Whether the online network provides the bootstrap targets. Its outputs ``t`` and ``t_again``
+            then have different random draws.
 
     Returns:
         Views, online module state after the forward pass, and mapping from name to module state of ``own_state``.
@@ -58,7 +61,8 @@ def look(
         if name != ENCODER:
             seen, training = (variables, sample, end, burn_in), name in own_state
             found[name], states[name], hidden[name] = _outputs(network, [key_target, key_t, key_again], *seen, training)
-    outputs, state, features = _outputs(network, [key_tm1, key_again, key_again], online, sample, end, burn_in, True)
+    keys = [key_tm1, key_t if online_bootstrap else key_again, key_again]
+    outputs, state, features = _outputs(network, keys, online, sample, end, burn_in, True)
     latents: Any = ()
     if prediction is not None:
         length = steps.a_tm1.shape[1]

@@ -1,4 +1,4 @@
-"""Heads: layers over features ``[B, D]``, and the action values of six kinds of heads.
+"""Heads: layers over features ``[B, D]``, and the action values of seven kinds of heads.
 
 The layers of a head compute ``M`` outputs for each action, ``[B, A, M]``: directly from the features, or as the sum of
 a value stream and an advantage stream (dueling). Functions convert these outputs to a ``ValueOutput``.
@@ -15,7 +15,7 @@ import numpy as np
 from ._checks import check_positive, check_sizes
 from .dense import Activation, DenseLayers, activation_fn, linear
 
-HeadName = Literal["q", "categorical", "hl_gauss", "quantile", "implicit_quantile", "ensemble"]
+HeadName = Literal["q", "categorical", "hl_gauss", "quantile", "implicit_quantile", "ensemble", "iterated"]
 
 _NUM_COSINES = 64
 
@@ -32,7 +32,8 @@ class ValueOutput(NamedTuple):
         logits: Unnormalized log-probabilities of the atoms, ``[B, A, M]``.
         quantiles: Quantiles of the return at the fractions ``taus``, ``[B, M, A]``.
         taus: Quantile fractions in [0, 1], ``[B, M]``.
-        members: Action values of each ensemble member, ``[B, K, A]``.
+        members: Action values of each ensemble member, ``[B, K, A]``; of heads 0 to ``K`` of an iterated head,
+            ``[B, K + 1, A]``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -280,6 +281,15 @@ def ensemble_output(members: jax.Array) -> ValueOutput:
     [[2.0, 0.0]]
     """
     return ValueOutput(q_values=jnp.mean(members, axis=-2), members=members)
+
+
+def iterated_output(heads: jax.Array) -> ValueOutput:
+    """Value output of the action values ``[B, K + 1, A]`` of a chain of heads; the action values are means of 1 to K.
+
+    >>> iterated_output(jnp.asarray([[[9.0, 9.0], [1.0, 0.0], [3.0, 0.0]]])).q_values.tolist()
+    [[2.0, 0.0]]
+    """
+    return ValueOutput(q_values=jnp.mean(heads[:, 1:], axis=-2), members=heads)
 
 
 def _check_layers(num_actions: Any, num_outputs: Any, hidden_sizes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Action-value networks: a torso, an optional recurrent core, and one of six heads."""
+"""Action-value networks: a torso, an optional recurrent core, and one of seven heads."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -19,6 +19,7 @@ from .heads import (
     atoms_of_support,
     categorical_output,
     ensemble_output,
+    iterated_output,
     make_atoms,
     midpoints,
     plain_output,
@@ -56,6 +57,7 @@ def make_network(
     draw_fractions: bool = True,
     num_members: int = 10,
     prior_scale: float = 1.0,
+    num_iterations: int = 1,
     lstm_size: int | None = None,
     transition: TransitionName | None = None,
     transition_sizes: Sequence[int] = (),
@@ -90,6 +92,8 @@ def make_network(
     - ``ensemble``: values of ``num_members`` ensemble members, linear in shared features. ``prior_scale`` times the
       output of a fixed torso and head without an LSTM (path prefix ``prior``) is added to them (Osband et al., 2018).
       The parameters of the prior get no gradient, but weight decay of an optimizer changes them.
+    - ``iterated``: values of ``num_iterations + 1`` heads, one linear layer over shared features. The action values are
+      the means of all heads but head 0, which provides bootstrap targets only (iS-DQN, Vincent et al., 2026).
 
     Args:
         num_actions: Number of actions ``A``, at least 1.
@@ -100,10 +104,11 @@ def make_network(
         activation: Name of the activation function of the dense layers, see ``activation_fn``.
         normalize: Whether to scale the output of the torso to [0, 1] for each observation, see
             :func:`normalize_features`.
-        head: Name of the head, one of the six above.
-        dueling: Whether the head has a value stream and an advantage stream, see ``DuelingHead``; not for an ensemble.
-        noisy: Whether the layers of the head and the last hidden layer are ``NoisyLinear``; not for an ensemble. With
-            an LSTM, only the layers after it are noisy.
+        head: Name of the head, one of the seven above.
+        dueling: Whether the head has a value stream and an advantage stream, see ``DuelingHead``; not for
+            the heads ensemble and iterated.
+        noisy: Whether the layers of the head and the last hidden layer are ``NoisyLinear``; not for the heads
+            ensemble and iterated. With an LSTM, only the layers after it are noisy.
         noisy_sigma: Initial scale of the noise, at least 0.
         num_atoms: Number of atoms of a categorical or hl_gauss head, at least 2.
         v_min: Lowest return of a categorical or hl_gauss head. If ``v_min`` and ``v_max`` are None, the range is module
@@ -114,6 +119,7 @@ def make_network(
             midpoints.
         num_members: Number of ensemble members, at least 1.
         prior_scale: Scale of the prior of an ensemble, at least 0; 0 for no prior.
+        num_iterations: Number of heads of an iterated head besides head 0 (``K``), at least 1.
         lstm_size: Number of units of the LSTM, at least 1, see :func:`lstm`; None for no recurrent core.
         transition: Name of the transition model that predicts later features, see :class:`LatentTransition`; None for
             no model.
@@ -132,9 +138,9 @@ def make_network(
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, ``hidden_sizes`` is empty, a name is unknown, an ensemble is combined
-            with ``dueling`` or ``noisy``, or the head does not have the layers of the projection. From the functions of
-            the network, if the observation does not fit the torso, or shapes do not match.
+        ValueError: If a number is out of range, ``hidden_sizes`` is empty, a name is unknown, the head ensemble or
+            iterated is combined with ``dueling`` or ``noisy``, or the head does not have the layers of the projection.
+            From the functions of the network, if the observation does not fit the torso, or shapes do not match.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -153,7 +159,9 @@ def make_network(
         ((3, 2), (3, 64, 2))
     """
     _check_network(num_actions, torso, hidden_sizes, activation, lowering)
-    _check_head(head, dueling, noisy, num_atoms, v_min, v_max, num_quantiles, num_members, noisy_sigma, prior_scale)
+    _check_head(head, dueling, noisy, v_min, v_max, noisy_sigma, prior_scale)
+    counts = {"num_atoms": num_atoms, "num_quantiles": num_quantiles, "num_members": num_members}
+    _check_counts(**counts, num_iterations=num_iterations)
     _check_projection(projection, head, dueling)
     core = None if lstm_size is None else lstm(num_actions, lstm_size)
     shared, own = split_hidden(hidden_sizes, head, dueling, lstm_size, projection)
@@ -179,8 +187,8 @@ def make_network(
             return DuelingHead(num_actions, num_outputs, each, activation, sigma, both)
         return LinearHead(num_actions, num_outputs, own, activation, sigma, name)
 
-    def members_of(hidden: jax.Array) -> jax.Array:  # [B, members, actions]
-        out: jax.Array = LinearHead(num_members, num_actions, own, activation)(hidden)
+    def members_of(hidden: jax.Array, number: int = num_members) -> jax.Array:  # [B, members, actions]
+        out: jax.Array = LinearHead(number, num_actions, own, activation)(hidden)
         return out
 
     def atoms_of(layers: Any) -> jax.Array:
@@ -196,6 +204,8 @@ def make_network(
                     prior = members_of(encode(observation, is_training))
                 members = members + prior_scale * jax.lax.stop_gradient(prior)
             return ensemble_output(members)
+        if head == "iterated":
+            return iterated_output(members_of(hidden, num_iterations + 1))
         if head == "q":
             return plain_output(head_of(1, "q_values")(hidden))
         if head in ("categorical", "hl_gauss"):
@@ -317,24 +327,25 @@ def _check_projection(projection: Any, head: Any, dueling: bool) -> None:
         )
 
 
+def _check_counts(**counts: Any) -> None:
+    """Check the numbers of outputs of all heads, also of those that are not chosen."""
+    for field, count in counts.items():
+        check_positive(field, count)
+    if counts["num_atoms"] < 2:
+        raise ValueError("num_atoms: got 1; expected an integer >= 2, for example 51.")
+
+
 def _check_head(
     head: Any,
     dueling: bool,
     noisy: bool,
-    num_atoms: Any,
     v_min: Any,
     v_max: Any,
-    num_quantiles: Any,
-    num_members: Any,
     noisy_sigma: Any,
     prior_scale: Any,
 ) -> None:
     """Check the arguments of all heads, also of those that are not chosen."""
     check_choice("head", head, get_args(HeadName))
-    for field, count in (("num_atoms", num_atoms), ("num_quantiles", num_quantiles), ("num_members", num_members)):
-        check_positive(field, count)
-    if num_atoms < 2:
-        raise ValueError("num_atoms: got 1; expected an integer >= 2, for example 51.")
     if not (v_min is None and v_max is None):
         for field, bound in (("v_min", v_min), ("v_max", v_max)):
             check_finite(field, bound)
@@ -343,7 +354,7 @@ def _check_head(
     check_nonnegative("noisy_sigma", noisy_sigma)
     check_nonnegative("prior_scale", prior_scale)
     for field, wanted in (("dueling", dueling), ("noisy", noisy)):
-        if wanted and head == "ensemble":
+        if wanted and head in ("ensemble", "iterated"):
             raise ValueError(
-                f"{field}: got True with head='ensemble'; expected False. Use another head, or omit the field."
+                f"{field}: got True with head={head!r}; expected False. Use another head, or omit the field."
             )

@@ -28,6 +28,7 @@ def value_network_in_words(
     num_quantiles: int = 64,
     num_members: int = 10,
     prior_scale: float = 1.0,
+    num_iterations: int = 1,
     lstm_size: int | None = None,
     torso_width: int = 1,
     normalize: bool = False,
@@ -55,6 +56,7 @@ def value_network_in_words(
     if head == "implicit_quantile":
         words.append(_fractions(num_quantiles))
     outputs = {"categorical": num_atoms, "hl_gauss": num_atoms, "quantile": num_quantiles, "ensemble": num_members}
+    outputs["iterated"] = num_iterations + 1
     number = outputs.get(head, 1)
     if dueling and projection == "shared":
         words.append(_hidden(own, final))
@@ -145,8 +147,9 @@ def _numbers(num_actions: int, head: HeadName, own: Sequence[int], final: str, d
         "categorical": ("logits", "the logits of each action"),
         "hl_gauss": ("logits", "the logits of each action"),
         "ensemble": ("q_values", "the action values of each member"),
+        "iterated": ("q_values", "the action values of each head"),
     }[head]
-    rows, columns = (outputs, num_actions) if head == "ensemble" else (num_actions, outputs)
+    rows, columns = (outputs, num_actions) if head in ("ensemble", "iterated") else (num_actions, outputs)
     several = head not in ("q", "implicit_quantile")
     read = f", reshaped in C order to [{rows}, {columns}]," if several else ""
     if dueling:
@@ -178,6 +181,8 @@ def _values(head: HeadName, outputs: int, v_min: float, v_max: float, prior_scal
             else f"the centres of {outputs} equal bins that divide {v_min} to {v_max}"
         )
         return f"The value of an action is the sum of softmax(its logits) * atoms; the atoms are {atoms}."
+    if head == "iterated":
+        return "The value of an action is the mean over all heads but the first."
     prior = (
         f"A prior is added: {prior_scale} times the output of a second torso and head with the same layers, without an "
         "LSTM. The names of its arrays begin with prior/ (prior/head/q_values). "

@@ -35,7 +35,7 @@ OTHER = {
     "hidden_sizes": ("3 4", (3, 4)),
     "transition_sizes": ("3 4", (3, 4)),
     "loggers": ("wandb", ("wandb",)),
-    "target": ("none", "none"),
+    "target": ("periodic:7", "periodic:7"),
     "average": ("incremental:0.1", "incremental:0.1"),
     "env": ("Acrobot-v1", "Acrobot-v1"),
     "env_kwargs": ('{"size":3}', '{"size": 3}'),
@@ -79,6 +79,9 @@ BESIDE = {
     ("windows", "transitions"): "--core none",
     ("optimizer", "adamw"): "--head scalar",
     ("head", "ensemble"): "--optimizer adam",
+    ("head", "iterated"): "--optimizer adam",
+    ("target_role", "functional"): "--head scalar",
+    ("target_role", "trust_region"): "--head scalar",
     ("bootstrap", "munchausen"): "--head quantile",
     ("self_prediction", "conv"): "--core none",
 }
@@ -88,7 +91,7 @@ def beside(name, union, kind):
     """Flags that a kind needs beside it: those of ``BESIDE``, and others of parts that the agent could not keep."""
     config = make_run_config(name)
     words = [BESIDE[union, kind]] if (union, kind) in BESIDE else []
-    if leaves(config).get("projection", "none") != "none" and kind in ("implicit_quantile", "ensemble"):
+    if leaves(config).get("projection", "none") != "none" and kind in ("implicit_quantile", "ensemble", "iterated"):
         words.append("--projection none")
     if (union, kind) == ("resets", "none"):
         schedules = config.loop.draw.schedules.items()

@@ -87,8 +87,18 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
         "config",
         "wrapper",
     }
-    for union in ("head", "bootstrap", "core", "optimizer", "self-prediction", "resets", "windows", "sampling"):
-        assert re.search(rf"^\W* --{union} \{{\w+(,\w+)+\}}", text, re.MULTILINE)
+    for union in (
+        "head",
+        "bootstrap",
+        "core",
+        "optimizer",
+        "target-role",
+        "self-prediction",
+        "resets",
+        "windows",
+        "sampling",
+    ):
+        assert re.search(rf"^\W* --{union} \{{\w+(,[\s│]*\w+)+\}}", text, re.MULTILINE)
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
         assert default[1] == leaves(make_configs(name))[union.replace("-", "_")]
     titles = re.findall(r"^\W+ ([\w-]+) options", text, re.MULTILINE)
@@ -97,6 +107,7 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
         "head",
         "bootstrap",
         "optimizer",
+        "target-role",
         "self-prediction",
         "resets",
         "draw",

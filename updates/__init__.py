@@ -30,7 +30,7 @@ from .rule import (
     step_size_at,
     text,
 )
-from .surgery import Periodic, check_parts, reset, shrink_and_perturb
+from .surgery import Periodic, check_parts, reset, shift_heads, shrink_and_perturb
 from .target import TargetState
 from .verbs import apply_updates, incremental_update, periodic_update
 
@@ -66,6 +66,7 @@ __all__ = [
     "repeat",
     "reset",
     "rules_by_part",
+    "shift_heads",
     "shrink_and_perturb",
     "step_size_at",
     "target",

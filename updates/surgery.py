@@ -1,4 +1,4 @@
-"""Resets of parts of a learner state: reinitialization, and shrink and perturb.
+"""Surgery on parts of a learner state: reinitialization, shrink and perturb, and the shift of a chain of heads.
 
 Networks lose plasticity during long training. Reinitializing the last layers, and interpolating the other layers
 towards newly initialized ones, restores it (Nikishin et al., 2022; D'Oro et al., 2023; Schwarzer et al., 2023). Leaves
@@ -76,7 +76,7 @@ def reset(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> Lea
     {'head': [0.0], 'torso': [1.0]}
     """
     moved = _map_parts(lambda old, new: jnp.array(new), state, fresh, parts)
-    return moved._replace(optimizer_state=_reset_optimizer(state, fresh, parts))
+    return moved._replace(optimizer_state=_map_optimizer(lambda old, owner, new: jnp.array(new), state, parts, fresh))
 
 
 def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence[str], shrink: Any) -> LearnerState:
@@ -116,6 +116,74 @@ def shrink_and_perturb(state: LearnerState, fresh: LearnerState, parts: Sequence
     return _map_parts(mixed, state, fresh, parts)
 
 
+def shift_heads(
+    state: LearnerState, parts: Sequence[str], num_heads: int, *, shift_moments: bool = False
+) -> LearnerState:
+    """Copy each head of a chain to the place before it: head ``k`` becomes head ``k + 1``; the last head is kept.
+
+    The heads are ``num_heads`` blocks of equal size in the last axis of the chosen leaves, such as the kernel
+    ``[D, num_heads * A]`` and the bias ``[num_heads * A]`` of a linear layer (iS-DQN, Vincent et al., 2026). The blocks
+    move in the parameters and in every target. All other leaves, module state and counts keep their values, exact to
+    the bit.
+
+    Args:
+        state: State of the learner.
+        parts: Prefixes of leaf paths, in whole path components (``head/q_values``).
+        num_heads: Number of heads in the chain, at least 2, including head 0.
+        shift_moments: Whether the blocks move in the optimizer state too. Moments of head 0 are then 0, because a loss
+            that uses head 0 in bootstrap targets only must not move it.
+
+    Raises:
+        ValueError: If ``num_heads`` is not an integer of at least 2, there are no parts, a part matches no parameter
+            (the message lists the modules), or the last axis of a leaf does not have ``num_heads`` equal blocks (the
+            message names the leaf).
+
+    >>> import optax
+    >>> from polyak.updates import LossOutput, learner
+    >>> follow = learner(lambda *_: (0.0, LossOutput()), optax.adam(0.1), {})
+    >>> state = follow.init({"head": jnp.arange(6.0), "torso": jnp.ones(1)})
+    >>> shift_heads(state, ["head"], num_heads=3).params["head"].tolist()
+    [2.0, 3.0, 4.0, 5.0, 4.0, 5.0]
+    """
+    if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 2:
+        raise ValueError(
+            f"num_heads: got {num_heads!r}; expected an integer >= 2, the number of heads including head 0. Try 2."
+        )
+    check_parts(parts, state.params)
+
+    def shifted(path: Any, leaf: jax.Array) -> jax.Array:
+        return _shift(leaf, num_heads, path_text(path)) if begins_with(path_text(path), parts) else leaf
+
+    targets = {
+        name: slow._replace(params=jax.tree_util.tree_map_with_path(shifted, slow.params))
+        for name, slow in state.targets.items()
+    }
+    moved = state._replace(params=jax.tree_util.tree_map_with_path(shifted, state.params), targets=targets)
+    if not shift_moments:
+        return moved
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(state.params)]
+
+    def moments(leaf: jax.Array, owner: int) -> jax.Array:
+        if jnp.shape(leaf) != shapes[owner]:  # a factored moment, or a count of a parameter
+            return leaf
+        after = _shift(leaf, num_heads, "optimizer_state")
+        return after.at[..., : leaf.shape[-1] // num_heads].set(0)
+
+    return moved._replace(optimizer_state=_map_optimizer(moments, state, parts))
+
+
+def _shift(leaf: jax.Array, num_heads: int, path: str) -> jax.Array:
+    """Drop the first of ``num_heads`` blocks of the last axis, and repeat the last one."""
+    shape = jnp.shape(leaf)
+    if not shape or shape[-1] % num_heads:
+        raise ValueError(
+            f"{path}: got shape {shape}, whose last axis does not have {num_heads} blocks of equal size; expected the "
+            "outputs of all heads, side by side. Name only the last layer in parts."
+        )
+    size = shape[-1] // num_heads
+    return jnp.concatenate([leaf[..., size:], leaf[..., -size:]], axis=-1)
+
+
 def _map_parts(
     function: Callable[[Any, Any], Any], state: LearnerState, fresh: LearnerState, parts: Sequence[str]
 ) -> LearnerState:
@@ -132,19 +200,26 @@ def _map_parts(
     return state._replace(params=mapped(state.params, fresh.params), targets=targets)
 
 
-def _reset_optimizer(state: LearnerState, fresh: LearnerState, parts: Sequence[str]) -> Tree:
-    """Replace the optimizer state of the parameters of ``parts``, whose paths end with the paths of the parameters."""
+def _map_optimizer(
+    function: Callable[..., Any], state: LearnerState, parts: Sequence[str], *others: LearnerState
+) -> Tree:
+    """Apply ``function(leaf, owner, *others)`` to the optimizer state of the parameters of ``parts``.
+
+    The path of such a leaf ends with the path of its parameter; ``owner`` is the index of the parameter.
+    """
     paths = leaf_paths(state.params)
 
-    def is_reset(path: str) -> bool:
+    def owner_of(path: str) -> int | None:
         owners = [own for own in paths if f"/{path}".endswith(f"/{own}")]
-        return bool(owners) and begins_with(max(owners, key=len), parts)
+        longest = max(owners, key=len, default="")
+        return paths.index(longest) if owners and begins_with(longest, parts) else None
 
     entries, structure = jax.tree_util.tree_flatten_with_path(state.optimizer_state)
-    leaves = [
-        jnp.array(new) if is_reset(path_text(path)) else old
-        for (path, old), new in zip(entries, jax.tree.leaves(fresh.optimizer_state), strict=True)
-    ]
+    columns = [jax.tree.leaves(other.optimizer_state) for other in others]
+    leaves = []
+    for (path, leaf), *rest in zip(entries, *columns, strict=True):
+        owner = owner_of(path_text(path))
+        leaves.append(leaf if owner is None else function(leaf, owner, *rest))
     return jax.tree.unflatten(structure, leaves)
 
 

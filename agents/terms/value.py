@@ -10,11 +10,14 @@ from ...networks import ValueOutput
 from ...replay.types import Sequence
 from ..acting import mask_values
 from ..bootstrap import next_policy
-from ..config import AgentConfig, Categorical, Ensemble, Greedy, HLGauss, ImplicitQuantile
+from ..config import AgentConfig, FunctionalRegularization, Greedy
+from ..head_parts import Categorical, Ensemble, HLGauss, ImplicitQuantile, Iterated
 from ..heads import ActionRewardDiscount, TransitionLoss, learn_transition
-from ..types import MAIN_TARGET, Term, TermOutput, Views
+from ..types import MAIN_TARGET, Outputs, Term, TermOutput, Views
 
 Array = Any
+# Lower bound of the standard deviation of TD errors in a trust region (MEME, Kapturowski et al., 2023).
+_LEAST_DEVIATION = 0.01
 # Weight of the largest priority in a sequence; the mean has the rest (Kapturowski et al., 2019, section 2.3).
 _WEIGHT_OF_THE_LARGEST = 0.9
 _BATCHED = ValueOutput(*(None if field == "atoms" else 0 for field in ValueOutput._fields))  # type: ignore[arg-type]
@@ -28,6 +31,10 @@ def make_value_term(config: AgentConfig) -> Term:
     ``0.9 * largest + 0.1 * mean`` of the priorities of its steps; a sequence that is not complete yet gets the largest
     priority of the batch.
 
+    The main target has a role (``target_role``). By default its values are the bootstrap targets. With functional
+    regularization or a trust region, the online network under stop-gradient provides the bootstrap targets, and the
+    values of the target network change the loss of each step.
+
     Args:
         config: Config of the agent.
     """
@@ -35,16 +42,17 @@ def make_value_term(config: AgentConfig) -> Term:
 
     def value_term(key: jax.Array, views: Views) -> TermOutput:
         del key  # the views have the networks' random draws
-        steps, target = views.steps, views.targets[MAIN_TARGET]
+        steps, target = views.steps, _bootstrap_network(config, views)
         batch, length = steps.a_tm1.shape
         online, tm1, t, selector = (
-            _flatten(tree) for tree in (views.online.tm1, target.tm1, target.t, _selector(config, views))
+            _flatten(tree) for tree in (views.online.tm1, target.tm1, target.t, _selector(config, views, target))
         )
         found = jax.vmap(functools.partial(_learn_step, config), in_axes=(*[_BATCHED] * 4, 0, 0))(
             online, tm1, t, selector, _flatten(steps), _member_masks(config, views, length)
         )
+        found, of_role = _apply_role(config, views, found)
         greedy = jnp.max(mask_values(views.online.tm1.q_values, steps.action_mask_tm1), axis=-1)
-        metrics = {"q": greedy.reshape(-1), "td_error": jnp.abs(found.td_error)}
+        metrics = {"q": greedy.reshape(-1), "td_error": jnp.abs(found.td_error)} | of_role
         if isinstance(config.head, Categorical | HLGauss):
             metrics["clipped_targets"] = found.clipped
         drawn = views.sample.transition
@@ -62,12 +70,59 @@ def make_value_term(config: AgentConfig) -> Term:
     return value_term
 
 
-def _selector(config: AgentConfig, views: Views) -> ValueOutput:
+def _bootstrap_network(config: AgentConfig, views: Views) -> Outputs:
+    """Return the outputs of the network that provides the bootstrap targets, under stop-gradient."""
+    if config.target_role is None:
+        return views.targets[MAIN_TARGET]
+    stopped: Outputs = jax.tree.map(jax.lax.stop_gradient, views.online)
+    return stopped
+
+
+def _apply_role(config: AgentConfig, views: Views, found: TransitionLoss) -> tuple[TransitionLoss, dict[str, Array]]:
+    """Change the losses ``[B * T]`` by the values of the main target; return them with metrics ``[B * T]``."""
+    if config.target_role is None:
+        return found, {}
+    a_tm1 = views.steps.a_tm1.reshape(-1)
+    online, target = (
+        _flatten(output).q_values[jnp.arange(len(a_tm1)), a_tm1]
+        for output in (views.online.tm1, views.targets[MAIN_TARGET].tm1)
+    )
+    distance = online - target
+    if isinstance(config.target_role, FunctionalRegularization):
+        loss = found.loss + config.target_role.functional_weight * 0.5 * jnp.square(distance)
+        return found._replace(loss=loss), {"value_distance": jnp.abs(distance)}
+    learns = views.steps.learns.reshape(-1)
+    dropped = leaves_trust_region(config.target_role.trust_region_width, distance, found.td_error, learns)
+    return found._replace(loss=jnp.where(dropped, 0.0, found.loss)), {"dropped_losses": dropped.astype(jnp.float32)}
+
+
+def leaves_trust_region(width: float, distance: Array, td_error: Array, learns: Array) -> Array:
+    r"""Return whether the gradient of each step leads out of the trust region around the target network.
+
+    A step leaves the region if ``|distance| > width * sigma`` and its TD error has the sign of ``distance``. ``sigma``
+    is the standard deviation of the TD errors of the batch, and at least 0.01. MEME (Kapturowski et al., 2023) also
+    uses a running standard deviation, which needs a state that a term does not have.
+
+    Args:
+        width: Width of the region in standard deviations.
+        distance: ``[N]``, value of the online network minus value of the target network.
+        td_error: ``[N]``, bootstrap target minus value of the online network.
+        learns: ``[N]`` bool, whether a step is learnt from.
+
+    >>> distance, td_error = jnp.array([3.0, 3.0, 0.5, -3.0]), jnp.array([1.0, -1.0, 1.0, -1.0])
+    >>> leaves_trust_region(2.0, distance, td_error, jnp.ones(4, bool)).tolist()
+    [True, False, False, True]
+    """
+    sigma = jnp.maximum(jnp.std(td_error, where=learns), _LEAST_DEVIATION)
+    outside = (jnp.abs(distance) > width * sigma) & (jnp.sign(distance) == jnp.sign(td_error))
+    return jax.lax.stop_gradient(outside)
+
+
+def _selector(config: AgentConfig, views: Views, target: Outputs) -> ValueOutput:
     """Return the values that choose the next action."""
     if isinstance(config.bootstrap, Greedy) and config.bootstrap.double:
         return views.online.t_again
     # Values at sampled fractions are noisy; choosing and bootstrapping with one sample would overestimate.
-    target = views.targets[MAIN_TARGET]
     is_greedy = isinstance(config.bootstrap, Greedy)
     return target.t_again if is_greedy and isinstance(config.head, ImplicitQuantile) else target.t
 
@@ -81,11 +136,15 @@ def _learn_step(
     step: Any,
     mask: Any,
 ) -> TransitionLoss:
-    """Compute the loss of one step; an ensemble has a bootstrap policy for each member."""
+    """Compute the loss of one step; an ensemble or an iterated head has a bootstrap policy for each of its heads."""
     masks = (step.action_mask_tm1, step.action_mask_t)
-    if isinstance(config.head, Ensemble):
-        policy = jax.vmap(lambda select, values: next_policy(config.bootstrap, select, values, step.a_tm1, *masks))(
-            selector.members, tm1.members
+    if isinstance(config.head, Ensemble | Iterated):
+        select, values = selector.members, tm1.members
+        if isinstance(config.head, Iterated):  # head k - 1 is the target of head k, which chooses in double Q-learning
+            is_double = isinstance(config.bootstrap, Greedy) and config.bootstrap.double
+            select, values = select[1:] if is_double else select[:-1], values[:-1]
+        policy = jax.vmap(lambda one, other: next_policy(config.bootstrap, one, other, step.a_tm1, *masks))(
+            select, values
         )
     else:
         policy = next_policy(config.bootstrap, selector.q_values, tm1.q_values, step.a_tm1, *masks)

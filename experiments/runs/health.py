@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ...agents import AgentConfig, LoopConfig
-from ...agents.config import Ensemble
+from ...agents.head_parts import Ensemble
 from ...replay import Replay
 from ...updates import Periodic, Target, rules_by_part
 from ..loops.carry import Carry
@@ -65,13 +65,17 @@ def of_operations(periodic: Mapping[str, Periodic], learner_steps: int) -> Itera
     ...     print(text)
     resets: never fires in the 500 learner steps of the run, because its period is 400 and it does not fire in the last
     period. Give a period of at most 250 learner steps.
+    >>> print(*of_operations({"shifts": Periodic(400, lambda key, state: state)}, 100))
+    shifts: never fires in the 100 learner steps of the run, because its period is 400. Give a period of at most 100
+    learner steps.
     """
     for name, operation in periodic.items():
         if not operation.count(learner_steps):
+            until_last = "" if operation.last is None else " and it does not fire in the last period"
+            longest = learner_steps if operation.last is None else learner_steps // 2
             yield (
                 f"{name}: never fires in the {learner_steps} learner steps of the run, because its period is "
-                f"{operation.period} and it does not fire in the last period. Give a period of at most "
-                f"{learner_steps // 2} learner steps."
+                f"{operation.period}{until_last}. Give a period of at most {longest} learner steps."
             )
 
 
@@ -90,7 +94,7 @@ def of_exploration(agent: AgentConfig, loop: LoopConfig) -> Iterator[str]:
     """
     epsilon = loop.exploration.epsilon
     ends_at = epsilon.initial if epsilon.final is None else epsilon.final
-    explores = isinstance(agent.head, Ensemble) or agent.head.noisy_sigma is not None
+    explores = isinstance(agent.head, Ensemble) or getattr(agent.head, "noisy_sigma", None) is not None
     if ends_at == 0 and not explores:
         how = "never explores" if epsilon.is_constant else "stops exploring"
         yield (

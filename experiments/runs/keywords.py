@@ -9,19 +9,16 @@ import haiku as hk
 
 from ...agents.config import (
     LSTM,
-    Categorical,
     ConvPrediction,
-    Ensemble,
+    FunctionalRegularization,
     Greedy,
-    HLGauss,
-    ImplicitQuantile,
     LinearPrediction,
     MLPPrediction,
     Munchausen,
-    Quantile,
     Resets,
-    Scalar,
+    TrustRegion,
 )
+from ...agents.head_parts import Categorical, Ensemble, HLGauss, ImplicitQuantile, Iterated, Quantile, Scalar
 from ...agents.loop_config import Prioritized, Sequences, Transitions, Uniform
 from ...agents.optimizer_parts import SGD, Adam, AdamW, RMSProp
 from ...agents.pretraining import LARS, MLPPredictor
@@ -107,13 +104,14 @@ class TrainFields(TypedDict, total=False):
     burn_in: int
     """Number of steps at the start of a sequence that only update the recurrent state."""
     head: (
-        Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "ensemble"]
+        Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "ensemble", "iterated"]
         | Scalar
         | Categorical
         | HLGauss
         | Quantile
         | ImplicitQuantile
         | Ensemble
+        | Iterated
     )
     """Head of the network: its output for each action, and the loss of that output."""
     dueling: bool
@@ -141,6 +139,13 @@ class TrainFields(TypedDict, total=False):
     """Probability that a member learns from a step."""
     prior_scale: float
     """Weight of the fixed random prior network in each member, or 0 for no prior."""
+    num_iterations: int
+    """Number of heads that learn (K), each of which is one iteration of the Bellman operator further than the head
+    before it."""
+    shift_every: str
+    """Period of the shift of the heads in learner steps, such as 200, or in environment steps, such as 8000env."""
+    shift_moments: bool
+    """Whether a shift of the heads also moves the optimizer's moments of their parameters."""
     bootstrap: Literal["greedy", "munchausen"] | Greedy | Munchausen
     """Bootstrap policy: greedy (the value of one next action) or munchausen (a soft value of all actions)."""
     double: bool
@@ -168,6 +173,14 @@ class TrainFields(TypedDict, total=False):
     """Whether to undo a learner step whose result is NaN or infinite, and count it in the metric skipped."""
     target: str
     """Rule of the target network, such as periodic:500, incremental:0.005, frozen or none."""
+    target_role: Literal["bootstrap", "functional", "trust_region"] | FunctionalRegularization | TrustRegion | None
+    """Role of the target network in the value loss: bootstrap (bootstrap targets are its values), functional (the
+    loss penalizes the distance to its values), or trust_region (the loss is dropped far from its values)."""
+    functional_weight: float
+    """Weight of half the squared distance between the values of the online network and the target network."""
+    trust_region_width: float
+    """Largest distance between the values of the online network and the target network, in standard deviations of
+    the TD errors of the batch."""
     average: str
     """Rule of the Polyak average to evaluate with, such as incremental:0.001, or none to evaluate the network that
     acts."""

@@ -104,7 +104,7 @@ def scalars(record: Record) -> dict[str, Any]:
 # Groups of the tags, by a field or by the part of its name before the first "/". All other fields are measured by the
 # learner, or by a term of the loss that a person adds: they are in losses/.
 _CHARTS = (
-    *("learner_steps", "episodes", "env_restarts", "replay_size", "epsilon", "resets", "reward_scale"),
+    *("learner_steps", "episodes", "env_restarts", "replay_size", "epsilon", "resets", "shifts", "reward_scale"),
     *("return_last", "return_mean", "return_mean_20", "return_mean_window", "length_mean_20"),
     *("greedy_return", "greedy_standard_error", "probe", "n_steps", "discount", "importance_exponent"),
     *("feature_rank", "dormant_units"),

@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[dict[str, Any], int | None, bool, bool]] = {
     "implicit_quantile": ({"head": "implicit_quantile", "bootstrap": "munchausen"}, None, True, False),
     "implicit_quantile_sequences": ({"head": "implicit_quantile", "bootstrap": "munchausen"}, 4, True, False),
     "ensemble": ({"head": "ensemble", "double": True}, None, False, True),
+    "iterated": ({"head": "iterated", "target": "none"}, None, False, True),
     "ensemble_lstm": ({"head": "ensemble", "core": "lstm", "bootstrap": "munchausen"}, 2, False, True),
 }
 

@@ -23,6 +23,21 @@ PAIRS = [
         {"prior_scale": 0},
     ),
     (
+        {"optimizer": "adamw", "head": "iterated"},
+        "^optimizer: got AdamW, but its decay would move head 0 of the iterated head.*Try --optimizer adam, or another",
+        {"optimizer": "adam"},
+    ),
+    (
+        {"target_role": "trust_region", "head": "iterated"},
+        "^target_role: got TrustRegion, but each head of the .*Try --target-role bootstrap, or --head scalar",
+        {"target_role": "bootstrap"},
+    ),
+    (
+        {"target_role": "functional", "head": "iterated"},
+        "^target_role: got FunctionalRegularization, but .*Try --target-role bootstrap, or --head scalar",
+        {"head": "scalar"},
+    ),
+    (
         {"bootstrap": "munchausen", "value_rescaling": True},
         "^value_rescaling: got True, but the Munchausen bootstrap.*Try --no-value-rescaling, or --bootstrap greedy",
         {"value_rescaling": False},
@@ -98,12 +113,13 @@ def test_fields_that_do_not_go_together(fields, message, way_out):
 
 
 PARTS = {
-    **{head: {"head": head} for head in [*DISTRIBUTIONS, "ensemble"]},
+    **{head: {"head": head} for head in [*DISTRIBUTIONS, "ensemble", "iterated"]},
     **{name: {name: True} for name in ("dueling", "double", "value_rescaling")},
     "noisy": {"noisy_sigma": 0.5},
     "munchausen": {"bootstrap": "munchausen"},
     "error": {"error": "squared"},
     "adamw": {"optimizer": "adamw"},
+    "role": {"target_role": "functional"},
     "lstm": {"core": "lstm"},
     "sequences": SEQUENCES,
     "n_steps": {"n_steps": 3},
@@ -115,6 +131,7 @@ PARTS = {
 # Leaves that the other part does not have, and two that exclude each other.
 DO_NOT_GO_WITH = {
     "ensemble": ["dueling", "noisy", "value_rescaling", "adamw"],
+    "iterated": ["dueling", "noisy", "value_rescaling", "adamw", "role"],
     "munchausen": ["double", "value_rescaling"],
     "value_rescaling": DISTRIBUTIONS,
     "error": DISTRIBUTIONS,

@@ -21,9 +21,21 @@ from polyak.agents.parts import leaves
 from polyak.replay import EnvironmentSpec
 
 IMAGES = EnvironmentSpec(jax.ShapeDtypeStruct((36, 36, 1), np.dtype(np.uint8)), num_actions=2)
-SMALL = {"hidden_sizes": (2,), "num_atoms": 3, "num_quantiles": 2, "num_members": 2, "lstm_size": 2}
+SMALL = {
+    "hidden_sizes": (2,),
+    "num_atoms": 3,
+    "num_quantiles": 2,
+    "num_members": 2,
+    "num_iterations": 2,
+    "lstm_size": 2,
+}
 TEXTS = {"target": ["periodic:7", "incremental:0.5"], "average": ["none", "incremental:0.5"]}
-TEXTS |= {"reset_period": ["20", "30"], "reset_parts": ["head", "torso"], "shrink_parts": ["", "torso"]}
+TEXTS |= {
+    "reset_period": ["20", "30"],
+    "shift_every": ["20", "30"],
+    "reset_parts": ["head", "torso"],
+    "shrink_parts": ["", "torso"],
+}
 # The two ends of a support are given together.
 SUPPORT = {"v_min": {"v_max": 9.0}, "v_max": {"v_min": -9.0}}
 

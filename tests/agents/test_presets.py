@@ -21,7 +21,7 @@ def test_configs_import_nothing_heavy(module):
 
 
 # What a preset may set besides numbers.
-SETTINGS = {"torso", "self_prediction", "optimizer", "error", "augmentation", "target", "reset_period"}
+SETTINGS = {"torso", "self_prediction", "optimizer", "error", "augmentation", "target", "reset_period", "shift_every"}
 
 
 def _is_number(value):

@@ -135,6 +135,14 @@ READ = [
     ({"head": "implicit_quantile", "double": True}, {"online.tm1", "online.t_again", "target.t"}),
     ({"bootstrap": "munchausen"}, {"online.tm1", "target.tm1", "target.t"}),
     ({"bootstrap": "munchausen", "head": "implicit_quantile"}, {"online.tm1", "target.tm1", "target.t"}),
+    ({"target_role": "functional"}, {"online.tm1", "online.t", "target.tm1"}),
+    ({"target_role": "functional", "double": True}, {"online.tm1", "online.t", "online.t_again", "target.tm1"}),
+    ({"target_role": "functional", "bootstrap": "munchausen"}, {"online.tm1", "online.t", "target.tm1"}),
+    (
+        {"target_role": "functional", "head": "implicit_quantile"},
+        {"online.tm1", "online.t", "online.t_again", "target.tm1"},
+    ),
+    ({"target_role": "trust_region", "trust_region_width": 0.1}, {"online.tm1", "online.t", "target.tm1"}),
 ]
 
 

@@ -24,7 +24,7 @@ def small_network(head: Any = "q", **arguments: Any) -> hk.Transformed:
 
 
 def small_arguments(head: Any = "q") -> dict[str, Any]:
-    numbers = {"num_atoms": 5, "v_min": -1.0, "v_max": 1.0, "num_quantiles": 4, "num_members": 2}
+    numbers = {"num_atoms": 5, "v_min": -1.0, "v_max": 1.0, "num_quantiles": 4, "num_members": 2, "num_iterations": 2}
     return {"torso": "mlp", "hidden_sizes": (6, 5), "head": head, **numbers}
 
 

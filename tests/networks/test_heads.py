@@ -26,11 +26,12 @@ class TestOutputs:
             ("implicit_quantile", False, {"quantiles": (2, 4, 3), "taus": (2, 4)}),
             ("implicit_quantile", True, {"quantiles": (2, 4, 3), "taus": (2, 4)}),
             ("ensemble", False, {"members": (2, 2, 3)}),
+            ("iterated", False, {"members": (2, 3, 3)}),
         ],
     )
     @pytest.mark.parametrize("key", [None, KEY], ids=["no key", "key"])
     def test_shapes_and_dtypes(self, head: str, dueling: bool, shapes: Any, key: Any) -> None:
-        net = small_network(head, dueling=dueling, noisy=head != "ensemble")
+        net = small_network(head, dueling=dueling, noisy=head not in ("ensemble", "iterated"))
         observation = jnp.zeros([2, 4], jnp.uint8)
         params = jax.eval_shape(net.init, KEY, observation)
         out = jax.eval_shape(lambda params: net.apply(params, key, observation), params)
@@ -101,6 +102,11 @@ class TestOutputs:
                         "head/q_values": (5, 6),
                     }.items()
                 },
+            ),
+            (
+                "iterated",
+                False,
+                {"torso/mlp/~/linear_0": (4, 6), "torso/mlp/~/linear_1": (6, 5), "head/q_values": (5, 9)},
             ),
         ],
     )
@@ -216,6 +222,22 @@ class TestImplicitQuantiles:
             assert np.abs(row - fixed[0]).max() < 0.055
 
 
+class TestIterated:
+    def test_values_are_the_mean_of_the_heads_that_learn(self) -> None:
+        net = small_network("iterated", num_iterations=2)
+        observation = random_floats(2, 4)
+        params = random_params(net, observation)
+        out = net.apply(params, None, observation)
+        hidden = observation
+        for layer in ("torso/mlp/~/linear_0", "torso/mlp/~/linear_1"):
+            hidden = jax.nn.relu(hidden @ params[layer]["w"] + params[layer]["b"][None])
+        for head in range(3):  # the outputs of the heads are side by side
+            block = slice(3 * head, 3 * head + 3)
+            values = hidden @ params["head/q_values"]["w"][:, block] + params["head/q_values"]["b"][None, block]
+            np.testing.assert_allclose(out.members[:, head], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(out.q_values, (out.members[:, 1] + out.members[:, 2]) / 2, rtol=1e-5)
+
+
 class TestEnsemble:
     def test_members_differ_and_their_mean_is_the_value(self) -> None:
         net = small_network("ensemble", num_members=3)
@@ -253,6 +275,9 @@ class TestEnsemble:
         ({"head": "c51"}, ValueError, r"head: got 'c51'; expected one of 'categorical', 'ensemble', 'hl_gauss'"),
         ({"head": "quantiles"}, ValueError, r"Did you mean 'quantile'\?"),
         ({"head": "ensemble", "dueling": True}, ValueError, r"dueling: got True with head='ensemble'; expected False"),
+        ({"head": "iterated", "dueling": True}, ValueError, r"dueling: got True with head='iterated'; expected False"),
+        ({"head": "iterated", "noisy": True}, ValueError, r"noisy: got True with head='iterated'; expected False"),
+        ({"num_iterations": 0}, ValueError, r"num_iterations: got 0; expected"),
         ({"head": "ensemble", "noisy": True}, ValueError, r"noisy: got True with head='ensemble'; expected False"),
         ({"num_atoms": 1}, ValueError, r"num_atoms: got 1; expected an integer >= 2"),
         ({"num_atoms": 51.0}, TypeError, r"num_atoms: got 51.0, a float"),

@@ -13,7 +13,7 @@ from network_tools import KEY, parameter_shapes, random_floats, random_params, s
 from polyak import networks
 
 HEADS = get_args(networks.HeadName)
-DUELING = [head for head in HEADS if head != "ensemble"]
+DUELING = [head for head in HEADS if head not in ("ensemble", "iterated")]
 
 
 def reads_its_key(net: hk.Transformed) -> bool:

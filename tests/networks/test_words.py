@@ -11,6 +11,7 @@ from network_tools import KEY, random_floats, random_params, unroll
 from polyak import networks
 
 SMALL: Any = {"num_atoms": 5, "v_min": -1.5, "v_max": 4.0, "num_quantiles": 3, "num_members": 2, "prior_scale": 2.5}
+SMALL["num_iterations"] = 2
 NUMBER = r"(-?[\d.]+)"
 
 
@@ -120,6 +121,8 @@ class Rebuilt:
                 (scale,) = found(rf"added: {NUMBER} times", words)
                 numbers = numbers + scale * self.numbers(self.features(x, "prior/"), "prior/")
             return numbers.mean(axis=0)
+        if "mean over all heads but the first" in words:
+            return numbers[1:].mean(axis=0)
         return numbers
 
 
@@ -150,7 +153,7 @@ def cases() -> list[Any]:
     given = []
     for head in get_args(networks.HeadName):
         for dueling, noisy in ((False, False), (True, False), (False, True), (True, True)):
-            if head != "ensemble" or not (dueling or noisy):
+            if head not in ("ensemble", "iterated") or not (dueling or noisy):
                 given.append({"head": head, "dueling": dueling, "noisy": noisy})
     for torso in ("nature", "impala", "minatar", "small"):
         given.append({"torso": torso})

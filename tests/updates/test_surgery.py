@@ -1,4 +1,4 @@
-"""Resets: the declared leaves of parameters, targets and optimizer state are new, and nothing else changes."""
+"""Surgery: the declared leaves of parameters, targets and optimizer state are new, and nothing else changes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from polyak import updates
-from polyak.updates import LossOutput, Periodic, Target, learner, reset, shrink_and_perturb
+from polyak.updates import LossOutput, Periodic, Target, learner, reset, shift_heads, shrink_and_perturb
 
 RULES = {"q": updates.incremental(0.1), "encoder": updates.periodic(3), "free": updates.none()}
 
@@ -172,3 +172,70 @@ def test_an_operation_fires_at_every_crossing_as_a_target_rule_does(period, last
         assert fired == bool(multiples)
         due = any(last is None or multiple <= last for multiple in multiples)
         assert (operation.count(steps) > operation.count(before)) == due, steps
+
+
+# --- Shift of heads ---------------------------------------------------------------------------------------------------
+
+
+def chain(optimizer):
+    """State of a learner of two heads of two outputs behind head 0, after three steps; only these two have a loss."""
+
+    def loss(key, params, state, targets, batch):
+        values = params["torso"]["w"] @ params["head/q_values"]["w"] + params["head/q_values"]["b"][None]
+        return jnp.sum((values[..., 2:] - jnp.arange(1.0, 5.0)[None]) ** 2), LossOutput(state)
+
+    made = learner(loss, optimizer, {"q": Target(updates.periodic(2)), "free": Target(updates.none())})
+    w = jnp.arange(18.0).reshape(3, 6) / 10
+    params = {"torso": {"w": jnp.ones((2, 3))}, "head/q_values": {"w": w, "b": jnp.zeros(6)}, "head/mlp": {"b": w[0]}}
+    return trained(made, made.init(params))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("shift_moments", [False, True])
+def test_blocks_move_down_by_one_place_in_parameters_and_targets(optimizer, shift_moments):
+    before = chain(optimizer)
+    after = jax.jit(lambda state: shift_heads(state, ["head/q_values"], 3, shift_moments=shift_moments))(before)
+    read = (lambda s: s.params, lambda s: s.targets["q"].params)
+    for tree in read:
+        for name in ("w", "b"):
+            old, new = (np.asarray(tree(state)["head/q_values"][name]) for state in (before, after))
+            assert np.array_equal(new, np.concatenate([old[..., 2:4], old[..., 4:6], old[..., 4:6]], axis=-1))
+    found = changed(before, after)
+    moments = {path for path in found if path.startswith("optimizer_state")}
+    assert found - moments == {path for path in paths(before, "head/q_values") if not path.startswith("optimizer")}
+    # The moments of head 0 are 0 before and after, and those of the last head are kept.
+    declared = {path for path in paths(before, "head/q_values") if path.startswith("optimizer_state")}
+    assert moments == (declared if shift_moments else set())
+    entries = [jax.tree.leaves_with_path(state.optimizer_state) for state in (before, after)]
+    for (path, old), (_, new) in zip(*entries, strict=True):
+        if shift_moments and "q_values" in jax.tree_util.keystr(path):
+            assert not old[..., :2].any()
+            assert np.array_equal(new, np.concatenate([old[..., :2], old[..., 4:6], old[..., 4:6]], axis=-1))
+
+
+def test_two_heads_are_a_copy_of_the_last_one_and_a_factored_moment_is_kept():
+    optimizer = optax.scale_by_factored_rms(min_dim_size_to_factor=2)
+    state = learner(lambda *_: (0.0, LossOutput()), optimizer, {}).init({"head": {"w": jnp.arange(8.0).reshape(2, 4)}})
+    after = shift_heads(state, ["head"], 2, shift_moments=True)
+    assert after.params["head"]["w"].tolist() == [[2, 3, 2, 3], [6, 7, 6, 7]]
+    assert changed(state, after) == {"params/head/w"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "num_heads", "message"),
+    [
+        (["head/q_values"], 1, r"num_heads: got 1; expected an integer >= 2"),
+        (["head/q_values"], True, r"num_heads: got True; expected an integer >= 2"),
+        (["head/q_values"], 4, r"head/q_values/b: got shape \(6,\), whose last axis does not have 4 blocks"),
+        (
+            ["torso"],
+            2,
+            r"torso/w: got shape \(2, 3\), whose last axis does not have 2 blocks .*Name only the last layer",
+        ),
+        (["heads"], 3, r"no parameter matches 'heads'; the modules are .*Did you mean 'head'"),
+        ([], 3, r"parts: got \[\]; expected a list"),
+    ],
+)
+def test_heads_that_cannot_be_shifted(parts, num_heads, message):
+    with pytest.raises(ValueError, match=message):
+        shift_heads(chain(optax.adam(0.1)), parts, num_heads)

@@ -145,7 +145,7 @@ def test_json_has_the_kind_of_every_union(name, preset):
     written = to_json(make_run_config(name, preset, {"steps": 10**7}))
     kinds = {union: found for union in unions() if (found := _found(written, union)) is not None}
     assert all(found["kind"] in unions()[union] for union, found in kinds.items())
-    assert set(unions()) - set(kinds) <= {"core", "self_prediction", "resets"}
+    assert set(unions()) - set(kinds) <= {"core", "self_prediction", "resets", "target_role"}
     # The numbers of an agent that are not given are those of its preset.
     assert from_json({"format": 2, "agent_name": name, "preset": preset, "steps": 10**7}) == from_json(written)
 

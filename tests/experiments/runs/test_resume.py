@@ -9,7 +9,7 @@ from polyak.experiments.runs import train as runs
 from small_runs import assert_same_run, config_of, interrupt_at, records, silent
 
 SIZES = {"hidden_sizes": (8, 8), "num_atoms": 5, "num_quantiles": 3, "num_members": 3, "lstm_size": 4}
-SIZES |= {"sequence_length": 5, "burn_in": 2, "sequence_period": 3}
+SIZES |= {"shift_every": "20", "sequence_length": 5, "burn_in": 2, "sequence_period": 3}
 RESUMED = ["prioritized_dqn"]  # in the suite; the other agents in .ci/run
 TARGETS = ["periodic:10", "incremental:0.01", None]  # in turn; None: the agent's own
 
