@@ -1,4 +1,4 @@
-"""Rows of the host replay: arrays, indices, opening and closing of rows."""
+"""State of a replay, and rows of the host replay: indices, opening and closing of rows."""
 
 import functools
 from typing import Any, NamedTuple
@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import sum_tree
-from .types import Tree
+from .types import Array, Tree
 
 
 class ReplayState(NamedTuple):
-    """State of the host replay, a pytree of NumPy arrays. Made by ``init``, written by ``add``.
+    """State of a replay, a pytree of NumPy arrays on the host and of JAX arrays on the device.
+
+    Made by ``init``, written by ``add``. On the device, int64 is int32 and float64 is float32.
 
     Attributes:
         observation: Observations ``[R, ...]``, in the dtype of the environment.
@@ -24,13 +26,15 @@ class ReplayState(NamedTuple):
             be sampled.
         head: Position of the open row in each lane, ``[L]`` int64.
         written: Number of rows opened so far in each lane, including the head, ``[L]`` int64; ``min(written, C)`` rows
-            hold data.
+            hold data. On the device, a multiple of ``C`` is subtracted before the number overflows.
         num_valid: Number of starts in each lane, ``[L]`` int64.
-        priorities: Priorities, a ``SumTree`` over ``[R]`` leaves, 0 at boundaries; ``()`` unless prioritized.
+        priorities: Priorities, a ``SumTree`` of ``sum_tree`` or ``device_tree`` over ``[R]`` leaves, 0 at boundaries;
+            ``()`` unless prioritized.
         largest_priority: Largest priority assigned so far, which new rows get, ``[]`` float64; ``()`` unless
             prioritized.
         writing: Number that identifies a start among all starts stored in its row over time, ``[R]`` int64:
-            ``row + R * (number of times the row became a boundary again)``; ``()`` unless prioritized.
+            ``row + R * (number of times the row became a boundary again)``; ``()`` unless prioritized. On the device it
+            is ``()``, because it follows from ``written``.
         episode_step: Number of rows of the episode before each row, ``[R]`` int64; ``()`` unless the replay has stacks,
             sequences or the future of transitions.
         lags: Distance of each frame of a stack from the newest frame, ``stack - 1`` down to 0, ``[stack]`` int64;
@@ -39,23 +43,23 @@ class ReplayState(NamedTuple):
         sequence_start: Whether a sequence can start at each row, ``[R]`` bool; ``()`` without sequences.
     """
 
-    observation: npt.NDArray[Any]
-    action: npt.NDArray[np.int32]
-    reward: npt.NDArray[np.float32]
-    continuation: npt.NDArray[np.float32]
+    observation: Array
+    action: Array
+    reward: Array
+    continuation: Array
     extras: Tree
-    action_mask: Any
-    boundary: npt.NDArray[np.bool_]
-    head: npt.NDArray[np.int64]
-    written: npt.NDArray[np.int64]
-    num_valid: npt.NDArray[np.int64]
-    priorities: Any = ()
-    largest_priority: Any = ()
-    writing: Any = ()
-    episode_step: Any = ()
-    lags: Any = ()
-    sequence_period: Any = ()
-    sequence_start: Any = ()
+    action_mask: Array
+    boundary: Array
+    head: Array
+    written: Array
+    num_valid: Array
+    priorities: Array = ()
+    largest_priority: Array = ()
+    writing: Array = ()
+    episode_step: Array = ()
+    lags: Array = ()
+    sequence_period: Array = ()
+    sequence_start: Array = ()
 
 
 @functools.lru_cache(maxsize=16)
@@ -78,7 +82,8 @@ def heads(state: ReplayState) -> slice | npt.NDArray[np.int64]:
     if num_envs == 1:
         head = int(state.head[0])
         return slice(head, head + 1)
-    return state.head + lane_starts(num_envs, len(state.boundary) // num_envs)
+    rows: npt.NDArray[np.int64] = state.head + lane_starts(num_envs, len(state.boundary) // num_envs)
+    return rows
 
 
 def open_next(state: ReplayState, lanes: npt.NDArray[Any]) -> slice | npt.NDArray[np.int64]:
@@ -117,7 +122,8 @@ def open_next(state: ReplayState, lanes: npt.NDArray[Any]) -> slice | npt.NDArra
 def _ahead(state: ReplayState) -> npt.NDArray[np.int64]:
     """Row of the start in each lane that opening the head removes, because it is now only history of a stack."""
     per_lane = len(state.boundary) // len(state.head)
-    return (state.head + len(state.lags) - 1) % per_lane + lane_starts(len(state.head), per_lane)
+    position: npt.NDArray[np.int64] = (state.head + len(state.lags) - 1) % per_lane
+    return position + lane_starts(len(state.head), per_lane)
 
 
 def count_step(state: ReplayState, before: Any, at: Any) -> None:

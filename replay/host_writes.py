@@ -99,7 +99,7 @@ def next_rows(state: ReplayState, count: int) -> npt.NDArray[np.int64]:
 def rows_ahead(state: ReplayState, count: int) -> npt.NDArray[np.int64]:
     """Next ``count`` rows of each lane, beginning with the open row, ``[R]`` int64."""
     per_lane = len(state.boundary) // len(state.head)
-    ahead = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane
+    ahead: npt.NDArray[np.int64] = (state.head[:, None] + np.arange(min(count, per_lane))) % per_lane
     return (ahead + lane_starts(len(state.head), per_lane)[:, None]).ravel()
 
 

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "agent_samples",
     "functional_environments",
     "network_tools",
+    "replay_pair",
     "replay_record",
     "scripted_environments",
     "small_runs",

@@ -1,4 +1,4 @@
-"""Replays of a million small steps: add of 8 environments, sample of 128, priority update; against cpprb and SB3.
+"""Replays of a million small steps: add of 8 environments, sample of 128, priority update; on host and device.
 
     python experiments/benchmarks/replay.py
 
@@ -18,6 +18,10 @@ sums the changes at the next sample and cpprb at the update, so the third case m
 Stacks of four frames of 84 x 84 bytes are sampled from 50 thousand steps. SB3 stores each whole stack twice: with its
 observation, and as the next observation of the previous step. Polyak stores each frame once. SB3's samples are tensors,
 so the sample is also measured with the transfer to JAX, which changes the memory order of the frames.
+
+The device replay (``polyak.replay.device``) is compared with flashbax's prioritized flat buffer. Both are compiled with
+donated states, and each call waits for its result. Flashbax stores observation, action, reward and the end of an
+episode of each step, and its samples are pairs of consecutive steps, also across the end of an episode.
 """
 
 import itertools
@@ -26,7 +30,7 @@ import numpy as np
 
 import bare
 import timing
-from polyak.replay import DrawNumbers, EnvironmentSpec, Step, host
+from polyak.replay import DrawNumbers, EnvironmentSpec, Step, device, host
 
 NUM_ENVS, BATCH = 8, 128
 ALPHA, BETA = 0.6, 0.4
@@ -187,6 +191,77 @@ def sb3_stacks(capacity):
     return lambda: buffer.sample(32)
 
 
+def polyak_device(capacity, steps):
+    """Measure add, prioritized sample and priority update of polyak's device replay."""
+    import jax
+
+    spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), num_actions=2)
+    replay = device.make(spec, num_envs=NUM_ENVS, capacity=capacity, batch_size=BATCH, priority_exponent=ALPHA)
+    state, given, next_key = replay.init(), itertools.cycle(jax.device_put(steps)), keys()
+    numbers = DrawNumbers(importance_exponent=BETA)
+
+    def add():
+        nonlocal state
+        state = jax.block_until_ready(replay.add(state, next(given)))
+
+    def update(rows, priorities):
+        nonlocal state
+        state = jax.block_until_ready(replay.update_priorities(state, rows, priorities))
+
+    return add, lambda: jax.block_until_ready(replay.sample(next(next_key), state, numbers)).rows, update
+
+
+def flashbax_device(capacity, steps):
+    """Measure add, prioritized sample and priority update of flashbax."""
+    import flashbax
+    import jax
+
+    buffer = flashbax.make_prioritised_flat_buffer(
+        capacity, BATCH, BATCH, add_batch_size=NUM_ENVS, priority_exponent=ALPHA, device=jax.default_backend()
+    )
+    experience = [
+        {"observation": s.obs_tm1, "action": s.a_tm1, "reward": s.r_t, "discount": s.discount_t} for s in steps
+    ]
+    given = itertools.cycle(jax.device_put(experience))
+    state = buffer.init(jax.tree.map(lambda leaf: leaf[0], experience[0]))
+    add_to, draw_from = jax.jit(buffer.add, donate_argnums=0), jax.jit(buffer.sample)
+    set_priorities = jax.jit(buffer.set_priorities, donate_argnums=0)
+    next_key = itertools.cycle(list(jax.random.split(jax.random.PRNGKey(0), 1_000)))
+
+    def add():
+        nonlocal state
+        state = jax.block_until_ready(add_to(state, next(given)))
+
+    def update(rows, priorities):
+        nonlocal state
+        state = jax.block_until_ready(set_priorities(state, rows, priorities))
+
+    return add, lambda: jax.block_until_ready(draw_from(state, next(next_key))).indices, update
+
+
+def measure_device(options):
+    """Fill the replays on the device, then measure adds, prioritized samples and priority updates."""
+    capacity, calls = (20_000, 50) if options.quick else (1_000_000, 2_000)
+    steps = steps_of_eight()
+    stores = {"polyak": polyak_device(capacity, steps)}
+    if timing.available(options, "flashbax"):
+        stores["flashbax"] = flashbax_device(capacity, steps)
+    for add, draw, update in stores.values():
+        for _ in range(capacity // NUM_ENVS + len(steps)):
+            add()
+        generator = np.random.default_rng(0)
+        for _ in range(calls):
+            update(draw(), generator.exponential(size=BATCH).astype(np.float32))
+    stores = {name: (add, *cases_of_priorities(draw, update)[:2]) for name, (add, draw, update) in stores.items()}
+    bars = {"add of 8": "", "prioritized draw of 128": "at most 1", "priority update of 128": "at most 1"}
+    for number, (case, bar) in enumerate(bars.items()):
+        sides = {name: timing.microseconds(calls_of[number], calls) for name, calls_of in stores.items()}
+        figures = timing.alternate(sides, options.rounds)
+        ratios = [("polyak", name) for name in timing.best(figures, ("flashbax",))]
+        case = f"{capacity:,} steps on the device, {case}"
+        timing.report(options, case, "µs", figures, ratios, {"polyak / flashbax": bar})
+
+
 def measure_uniform(options):
     """Fill the replays, then measure adds and samples."""
     capacity, calls = (20_000, 200) if options.quick else (1_000_000, 5_000)
@@ -236,11 +311,12 @@ def measure_stacks(options):
 
 
 def main():
-    """Measure uniform samples, prioritized samples, and stacks."""
+    """Measure uniform samples, prioritized samples, stacks, and the device replay."""
     options = timing.arguments(__doc__, rounds=9)
     measure_uniform(options)
     measure_priorities(options)
     measure_stacks(options)
+    measure_device(options)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,13 @@ import polyak
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARIES = ("jax", "jaxlib", "optax", "dm-haiku", "gymnasium", "numpy")
-PEERS = {"torch": "torch", "stable_baselines3": "stable-baselines3", "sbx": "sbx-rl", "cpprb": "cpprb"}
+PEERS = {
+    "torch": "torch",
+    "stable_baselines3": "stable-baselines3",
+    "sbx": "sbx-rl",
+    "cpprb": "cpprb",
+    "flashbax": "flashbax",
+}
 
 Figures = dict[str, list[float]]
 

@@ -188,6 +188,8 @@ def _training_numbers(
         ("learner", f"{_number(record, 'learner_steps', ',')} steps" if "learner_steps" in record else "-"),
     ]
     long = [("replay", ", ".join(replay) or "-")]
+    if config.loop.loop != "host":
+        long.append(("loop", resolved.get("loop", "-")))
     if config.evaluate_every is not None:
         long.insert(0, ("evaluated", _evaluation(record)))
     headline = ("return", f"{_number(record, 'return_mean_20', '.1f')} (last 20 episodes)")

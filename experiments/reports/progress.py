@@ -50,6 +50,8 @@ class Progress:
         self._resolved = {**resolved, "folder": folder}
         if self._display is not None:
             self._display.draw(self._panel(self._display, "compiling"))
+        elif not self._quiet and isinstance(self._config, RunConfig) and self._config.loop.loop != "host":
+            self.say(f"loop: {resolved['loop']}")
 
     def show(self, record: Record) -> None:
         """Show one record, unless the last one was shown a moment ago."""
