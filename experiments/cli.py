@@ -6,7 +6,7 @@ A command imports its modules after it has read its arguments, so that help is p
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -24,10 +24,11 @@ from .commands import (
     RecordCommand,
     RecordFramesCommand,
     ResumeCommand,
+    SweepCommand,
     TrainCommand,
 )
 from .runs.config import RunConfig
-from .runs.flags import parse_pretraining, parse_run
+from .runs.flags import parse_pretraining, parse_run, parse_sweep
 from .runs.pretrain_config import PretrainConfig
 
 WAY_ON = "continue with:"  # in the note of an error that ended a run
@@ -104,6 +105,37 @@ def _train_seeds(config: RunConfig, folder: pathlib.Path, seeds: int, quiet: boo
     return 1 if failed else 0 if all(ends.values()) and len(ends) == seeds else 130
 
 
+def _sweep(arguments: list[str]) -> int:
+    description = _description("sweep", SweepCommand)
+    read = parse_sweep(arguments, SweepCommand, description, help.ending("sweep"))
+    command = read.command
+    from .reports.sweep_progress import SweepProgress
+    from .runs.folders import default_sweep_folder
+    from .runs.sweep import sweep
+    from .runs.sweep_grid import make_grid
+
+    grid = make_grid(read.agent, read.preset, read.fields, read.axes, command.seeds)
+    folder = command.out or default_sweep_folder(grid.lanes[0].config, grid.axes)
+    with SweepProgress(grid, quiet=command.quiet) as progress:
+        ends = sweep(grid, folder, progress.show, progress.say, lanes=command.lanes)
+    return _report_sweep(folder, ends)
+
+
+def _report_sweep(folder: pathlib.Path, ends: Mapping[str, Any]) -> int:
+    if None in ends.values():
+        return 130
+    from .reports.progress import tell
+    from .reports.sweep_report import write
+
+    for line in write(folder):
+        tell(line)
+    tell(f"sweep     {folder}")
+    failed = {name: end for name, end in ends.items() if isinstance(end, str) and "diverged" not in end}
+    for name, end in failed.items():
+        print(f"polyak: {name}: {end}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def _pretrain(arguments: list[str]) -> int:
     description = _description("pretrain", PretrainCommand)
     config, command = parse_pretraining(arguments, PretrainCommand, description, help.ending("pretrain"))
@@ -150,6 +182,8 @@ def _resume(arguments: list[str]) -> int:
     from .reports.progress import Progress
     from .runs import folders
 
+    if folders.is_sweep(command.run):
+        return _resume_sweep(command)
     config = folders.read_any_config_to_resume(command.run)
     with Progress(config, quiet=command.quiet) as progress:
         shown = progress.show, progress.say, progress.begin
@@ -163,6 +197,18 @@ def _resume(arguments: list[str]) -> int:
 
         result = runs.resume(command.run, *shown, steps=command.steps)
     return _report(command.run, result)
+
+
+def _resume_sweep(command: ResumeCommand) -> int:
+    from .reports.sweep_progress import SweepProgress
+    from .runs.sweep import resume_sweep
+    from .runs.sweep_saving import read_sweep
+
+    if command.steps is not None:
+        raise ValueError("steps: a sweep is not extended; its lanes end together. Start a longer sweep.")
+    with SweepProgress(read_sweep(command.run).grid, quiet=command.quiet) as progress:
+        ends = resume_sweep(command.run, progress.show, progress.say)
+    return _report_sweep(command.run, ends)
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -237,6 +283,7 @@ def _agents(arguments: list[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "sweep": _sweep,
     "pretrain": _pretrain,
     "check": _check,
     "record-frames": _record_frames,

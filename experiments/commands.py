@@ -34,6 +34,31 @@ class TrainCommand:
 
 
 @dataclasses.dataclass(frozen=True)
+class SweepCommand:
+    """Train every combination of settings and seeds: lanes of one compiled program, and one table at the end.
+
+    A flag with several values is an axis of the grid.
+
+    Attributes:
+        preset: Name of the settings that the agent begins with; flags replace them.
+        seeds: Number of seeds of each setting, from --seed on.
+        lanes: Order of the lanes on a device: map runs one after the other and equals single runs to the bit, vmap runs
+            all as one batch and equals them to rounding; auto is map on CPU, and vmap on other devices.
+        out: Folder of the sweep, new or empty; None makes one under runs/.
+        config: File config.json of another run, whose settings the lanes begin with; flags replace them. It holds the
+            agent and the preset.
+        quiet: Whether to print no progress.
+    """
+
+    preset: Preset = "classic"
+    seeds: int = 1
+    lanes: Literal["auto", "map", "vmap"] = "auto"
+    out: pathlib.Path | None = None
+    config: pathlib.Path | None = None
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainCommand:
     """Pretrain an encoder on images: probes of its features while it runs, a folder with all results at the end.
 

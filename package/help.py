@@ -62,6 +62,16 @@ COMMANDS: Mapping[str, CommandHelp] = {
             "polyak train dqn --env my_module:MyEnv --wrapper my_module:wrap",
         ),
     ),
+    "sweep": CommandHelp(
+        "sweep [AGENT]",
+        "train a grid of settings and seeds in one program",
+        (
+            "polyak sweep dqn --target periodic:50 incremental:0.005 none --seeds 16",
+            "polyak sweep dqn --target none 'periodic:500 q/torso=none' --seeds 5",
+            "polyak sweep dqn --learning-rate 1e-4 1e-3 --discount 0.97 0.99 --seeds 8",
+            "polyak sweep c51 --num-atoms 21 51 --seeds 8 --lanes vmap",
+        ),
+    ),
     "pretrain": CommandHelp(
         "pretrain [METHOD]",
         "pretrain an encoder on images with BYOL, without labels",
@@ -157,16 +167,16 @@ def description(command: str, summary: str) -> str:
     """Return the text above the options in a command's help: summary, targets, schedules, examples."""
     parts = [
         f"{summary}\n",
-        *([TARGETS, SCHEDULES] if command in ("train", "pretrain") else []),
+        *([TARGETS, SCHEDULES] if command in ("train", "sweep", "pretrain") else []),
         f"examples\n{_lines(COMMANDS[command].examples)}",
     ]
     return "\n".join(parts)
 
 
 def ending(command: str) -> str:
-    """Return the text below the options in the short help of ``train`` and ``pretrain``: targets and examples."""
+    """Return the text below the options in the short help of a command that trains: targets and examples."""
     shown = "\n".join((TARGETS, f"examples\n{_lines(COMMANDS[command].examples[:4])}"))
-    agents = "`polyak agents` lists the agents.\n" if command == "train" else ""
+    agents = "`polyak agents` lists the agents.\n" if command in ("train", "sweep") else ""
     schedule = "SCHEDULE is a number, or a text such as linear(1,0.05,25%).\n"
     return f"{schedule}\n{shown}\n{agents}`--help-all` prints all options, the schedules and more examples."
 

@@ -1,30 +1,24 @@
 """Runs of one config over several seeds, in processes side by side."""
 
 import dataclasses
-import multiprocessing
-import os
 import pathlib
-import queue
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..loops.learning import Record
-from ..runs import train as runs
+from ..runs import side_by_side
 from ..runs.config import RunConfig
 from ..runs.folders import prepare_folder
+from ..runs.side_by_side import Job, run_side_by_side
 from .display import Unfailing, make_display
 from .progress import EVERY_PLAIN
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # processes beside each other
-POLL = 0.5  # seconds between two looks at processes that have said nothing
-
-Ends = dict[int, dict[str, Any] | str | None]  # by seed: the evaluation, an error in words, or None if interrupted
+Ends = side_by_side.Ends[int]  # by seed
 
 
 def train_seeds(
@@ -58,83 +52,9 @@ def train_seeds(
     if seeds < 2:
         raise ValueError(f"seeds: got {seeds}; expected an integer >= 2. A single seed is --seed.")
     prepare_folder(folder)
-    context = multiprocessing.get_context("spawn")
-    said: Any = context.Queue()
-    waiting = [dataclasses.replace(config, seed=config.seed + number) for number in range(seeds)]
-    cores = at_a_time or os.cpu_count() or 1
-    newest: dict[int, Record] = {}
-    ends: Ends = {}
-    running: dict[int, Any] = {}
-    if cores > 1:
-        os.environ.setdefault("XLA_FLAGS", ONE_THREAD)
-    interrupted = False
-    while (waiting and not interrupted) or running:
-        while waiting and not interrupted and len(running) < cores:
-            one = waiting.pop(0)
-            process = context.Process(target=_train_one, args=(one, folder / f"seed{one.seed}", given, said))
-            process.start()
-            running[one.seed] = process
-        try:
-            _read(said, newest, ends, say)
-            for seed in [seed for seed, process in running.items() if not process.is_alive()]:
-                process = running.pop(seed)
-                process.join()
-                _drain(said, newest, ends, say)
-                ends.setdefault(seed, f"its process ended with exit status {process.exitcode}")
-            show(newest, ends)
-        except KeyboardInterrupt:
-            interrupted = True
-            for process in running.values():
-                _interrupt(process.pid)
-    return ends
-
-
-def _train_one(config: RunConfig, folder: pathlib.Path, given: Mapping[str, Any], said: Any) -> None:
-    """Program of a process."""
-    import jax
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    seed = config.seed
-    try:
-        end: Any = runs.train(
-            config, folder, lambda record: said.put((seed, record)), lambda text: said.put((seed, text)), given=given
-        )
-    except Exception as error:
-        end = f"{type(error).__name__}: {error}"
-    said.put((seed, ("end", end)))
-
-
-def _read(said: Any, newest: dict[int, Record], ends: Ends, say: Callable[[str], None]) -> None:
-    """Wait for what a process says, and read all that they have said."""
-    try:
-        _take(said.get(timeout=POLL), newest, ends, say)
-    except queue.Empty:
-        return
-    _drain(said, newest, ends, say)
-
-
-def _drain(said: Any, newest: dict[int, Record], ends: Ends, say: Callable[[str], None]) -> None:
-    while True:
-        try:
-            _take(said.get_nowait(), newest, ends, say)
-        except queue.Empty:
-            return
-
-
-def _take(item: tuple[int, Any], newest: dict[int, Record], ends: Ends, say: Callable[[str], None]) -> None:
-    seed, what = item
-    if isinstance(what, str):
-        say(f"seed {seed}: {what}")
-    elif isinstance(what, tuple):
-        ends[seed] = what[1]
-    else:
-        newest[seed] = what
-
-
-def _interrupt(pid: int | None) -> None:
-    # A terminal has sent its Ctrl-C to all processes already; a second one would end them at once.
-    if pid is not None and not sys.stdin.isatty():
-        os.kill(pid, signal.SIGINT)
+    configs = [dataclasses.replace(config, seed=config.seed + number) for number in range(seeds)]
+    jobs = {one.seed: Job(one, folder / f"seed{one.seed}") for one in configs}
+    return run_side_by_side(jobs, show, lambda seed, text: say(f"seed {seed}: {text}"), given, at_a_time)
 
 
 class SeedsProgress:

@@ -17,7 +17,7 @@ from ..loops.evaluation import LANES, Evaluator, evaluation_seed
 from ..loops.learning import Record
 from ..loops.normalization import Scaling
 from .build import Parts, build
-from .config import without_workers
+from .config import RunConfig, without_workers
 from .consumers import Consumer
 from .drive import CHECKPOINTS
 from .files import load_variables, save_variables, write_json
@@ -153,14 +153,37 @@ def evaluated(
     config = parts.config
     before = None
     for carry, record in found:
-        if record and config.evaluate_every is not None:
-            last = max(carry.steps - config.log_every, 0) if before is None else before
-            if carry.steps // config.evaluate_every > last // config.evaluate_every:
-                seed, scaling = evaluation_seed(config.seed, carry.steps), normalization.scaling(carry.normalization)
-                result = evaluate(carry.agent, scaling, config.evaluation_episodes, seed, 0.0)
-                record = record | {GREEDY: result["mean"], "greedy_standard_error": result["standard_error"]}
+        if record:
+            if is_due(config, carry.steps, before):
+                record = record | evaluation_of(carry, config, evaluate)
             before = carry.steps
         yield carry, record
+
+
+def is_due(config: RunConfig, steps: int, before: int | None) -> bool:
+    """Whether a record has an evaluation.
+
+    Args:
+        config: Config of the run.
+        steps: Number of environment steps at the record.
+        before: Number of environment steps at the record before; None at the first record of a run or of its
+            continuation.
+
+    >>> config = RunConfig(log_every=500, evaluate_every=1_000)
+    >>> is_due(config, 1_000, 500), is_due(config, 1_500, 1_000), is_due(config, 1_000, None)
+    (True, False, True)
+    """
+    if config.evaluate_every is None:
+        return False
+    last = max(steps - config.log_every, 0) if before is None else before
+    return steps // config.evaluate_every > last // config.evaluate_every
+
+
+def evaluation_of(carry: Carry, config: RunConfig, evaluate: Callable[..., dict[str, Any]]) -> Record:
+    """Evaluate a carry of a run; return the fields of its record."""
+    seed, scaling = evaluation_seed(config.seed, carry.steps), normalization.scaling(carry.normalization)
+    result = evaluate(carry.agent, scaling, config.evaluation_episodes, seed, 0.0)
+    return {GREEDY: result["mean"], "greedy_standard_error": result["standard_error"]}
 
 
 def keep_best(parts: Parts, folder: pathlib.Path, best: float | None) -> Consumer:

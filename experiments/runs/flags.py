@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
+from ...agents.fields import Part, annotations_of, check_name, did_you_mean, is_part_type, kind_of, kinds_of
 from ...agents.other_names import other_name
 from ...agents.parts import absent, bringers, leaves, part_of_kind
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
@@ -61,6 +61,29 @@ def parse_run(arguments: Sequence[str], command: type, description: str, ending:
             many, or a value is out of range; or if the file of ``--config`` cannot be read.
         SystemExit: if tyro cannot read a value, or after ``--help`` and ``--help-all``.
     """
+    read = _read_run(arguments, command, description, ending, "train")
+    config = make_run_config(read.agent, read.preset, read.fields)
+    _check_importable(config)
+    return config, read.command
+
+
+class ReadRun(NamedTuple):
+    """Arguments of a command that trains.
+
+    Attributes:
+        agent: Name of the agent.
+        preset: Name of the preset.
+        fields: Name to value of all flags of a run.
+        command: Instance of the dataclass of the other flags.
+    """
+
+    agent: str
+    preset: str
+    fields: dict[str, Any]
+    command: Any
+
+
+def _read_run(arguments: Sequence[str], command: type, description: str, ending: str, name: str) -> ReadRun:
     named, rest = _name_first(arguments, AGENTS, "agent", "--env")
     given = _given(rest)
     load_agent_module(_first(given, "agent_module") or "none")
@@ -70,11 +93,98 @@ def parse_run(arguments: Sequence[str], command: type, description: str, ending:
     configs = Configs(base.agent, base.loop) if base else make_configs(agent, preset)
     own = leaves(base) if base else own_leaves(agent)
     flags = [*command_flags(command), *run_flags(configs, _kinds(given), own)]
-    page = _Page(f"polyak train {named or '[AGENT]'} [OPTIONS]", description, ending, TRAIN_OPTIONS)
-    fields, found = _parse(rest, command, flags, Configs, f"polyak train {agent}", page)
-    config = make_run_config(agent, preset, fields)
-    _check_importable(config)
-    return config, found
+    page = _Page(f"polyak {name} {named or '[AGENT]'} [OPTIONS]", description, ending, TRAIN_OPTIONS)
+    fields, found = _parse(rest, command, flags, Configs, f"polyak {name} {agent}", page)
+    return ReadRun(agent, preset, fields, found)
+
+
+class ReadSweep(NamedTuple):
+    """Arguments of ``polyak sweep``.
+
+    Attributes:
+        agent: Name of the agent.
+        preset: Name of the preset.
+        fields: Name to value of the flags of a run that were given with one value.
+        axes: Name to values of the flags of a run that were given with several values.
+        command: Instance of the dataclass of the other flags.
+    """
+
+    agent: str
+    preset: str
+    fields: dict[str, Any]
+    axes: dict[str, list[Any]]
+    command: Any
+
+
+def parse_sweep(arguments: Sequence[str], command: type, description: str, ending: str = "") -> ReadSweep:
+    """Read the arguments of ``polyak sweep``: those of ``polyak train``, and several values after a flag of one value.
+
+    Raises:
+        ValueError, SystemExit: as :func:`parse_run`; ValueError too if a flag is given twice.
+    """
+    arguments = list(arguments)
+    flags = [place for place, word in enumerate(arguments) if word.startswith("--")]
+    spans = [slice(begin + 1, end) for begin, end in zip(flags, [*flags[1:], len(arguments)], strict=True)]
+    names = [_given([arguments[place]]).popitem()[0] for place in flags]
+    several = _flags_of_several(command)
+    found: dict[str, list[str]] = {}
+    for name, span in zip(names, spans, strict=True):
+        if names.count(name) > 1:
+            way_out = (
+                f"Its words are one value of the grid; try a sweep for each, or polyak.sweep({name}=[...]) in Python."
+                if name in several
+                else f"Give all values after one --{name.replace('_', '-')}."
+            )
+            raise ValueError(f"{name}: got it twice; expected it once. {way_out}")
+        if name not in several and len(words := arguments[span]) > 1:
+            found[name] = words
+    firsts = _with_words(arguments, {name: words[0] for name, words in found.items()})
+    read = _read_run(firsts, command, description, ending, "sweep")
+    given = {_ALIASES.get(f"--{name}", name) for name in names}
+    given |= {name.removeprefix("no_") for name in given}
+    base = read.fields if "config" in given else {}
+    fields = {name: value for name, value in read.fields.items() if name in given or name in base}
+    axes = {name: [fields.pop(name)] for name in found if name in fields}
+    for name, values in axes.items():
+        for word in found[name][1:]:
+            other = _read_run(_with_words(firsts, {name: word}), command, description, ending, "sweep")
+            values.append(other.fields[name])
+    for name in found.keys() - axes.keys():  # flags of the command itself
+        raise ValueError(f"{name}: got {' '.join(found[name])}; expected one value, because it is no field of a run.")
+    return ReadSweep(read.agent, read.preset, fields, axes, read.command)
+
+
+def _with_words(arguments: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    """Arguments in which some flags have one other word."""
+    found: list[str] = []
+    name = None
+    for word in arguments:
+        if word.startswith("--"):
+            name = _given([word]).popitem()[0]
+            found += [word, words[name]] if name in words else [word]
+        elif name not in words:
+            found.append(word)
+    return found
+
+
+def _flags_of_several(command: type) -> set[str]:
+    """Names of flags that take several words, or none."""
+    annotations = dict[str, Any]()
+    for kind in (command, RunConfig, *_part_types(RunConfig)):
+        annotations |= annotations_of(kind)
+    several = {name for name, annotation in annotations.items() if typing.get_origin(annotation) is tuple}
+    switches = {name for name, annotation in annotations.items() if annotation is bool}
+    aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in several}
+    return several | aliases | switches | {f"no_{name}" for name in switches} | {"help", "help_all"}
+
+
+def _part_types(config: type) -> Iterator[type]:
+    for field in dataclasses.fields(config):
+        kinds = [kind for kind in kinds_of(field).values() if kind is not None]
+        annotation = annotations_of(config)[field.name]
+        for kind in kinds or ([annotation] if is_part_type(annotation) else []):
+            yield kind
+            yield from _part_types(kind)
 
 
 def parse_pretraining(

@@ -5,6 +5,7 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import __version__
@@ -13,6 +14,9 @@ from .config import RunConfig, from_json
 from .files import read_json
 from .pretrain_config import PretrainConfig
 from .version_0_1_0 import config_from_0_1_0
+
+SWEEP = "sweep.json"  # in the folder of a sweep
+LANE_OF = "lane_of"  # in the config.json of a lane: path of the folder of its sweep, relative to that of the lane
 
 
 def prepare_folder(folder: pathlib.Path) -> None:
@@ -27,6 +31,10 @@ def prepare_folder(folder: pathlib.Path) -> None:
         if (folder / "config.json").exists():
             raise ValueError(
                 f"out: {folder} holds a run. Give another folder, or continue it: {resume_command(folder)}"
+            )
+        if is_sweep(folder):
+            raise ValueError(
+                f"out: {folder} holds a sweep. Give another folder, or continue it: {resume_command(folder)}"
             )
         raise ValueError(f"out: {folder} holds files. Give another folder, new or empty.")
     try:
@@ -50,6 +58,19 @@ def default_folder(config: RunConfig | PretrainConfig) -> pathlib.Path:
     plain = ["-".join(re.findall(r"[\w.]+", name)) for name in names]
     moment, apart = time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)
     return pathlib.Path("runs") / f"{'-'.join(plain)[:120]}-seed{config.seed}-{moment}-{apart}"
+
+
+def default_sweep_folder(config: RunConfig, axes: Mapping[str, Sequence[str]]) -> pathlib.Path:
+    """Default folder of a sweep, ``runs/sweep-dqn-CartPole-v1-target-DATE-TIME-1f3a``.
+
+    Args:
+        config: Config of a lane.
+        axes: Names of the axes to their values.
+    """
+    names = ("sweep", config.label, config.env, *axes)
+    plain = ["-".join(re.findall(r"[\w.]+", name)) for name in names]
+    moment, apart = time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)
+    return pathlib.Path("runs") / f"{'-'.join(plain)[:120]}-{moment}-{apart}"
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -80,6 +101,11 @@ def read_config_file(path: pathlib.Path) -> RunConfig:
     except (ValueError, TypeError) as error:
         reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
         raise type(error)(f"config: {path}: {reason}") from None
+
+
+def is_sweep(folder: pathlib.Path) -> bool:
+    """Whether ``folder`` contains a sweep."""
+    return (folder / SWEEP).is_file()
 
 
 def is_pretraining(folder: pathlib.Path) -> bool:
@@ -122,7 +148,11 @@ def read_config_to_resume(folder: pathlib.Path) -> RunConfig:
         ValueError: as :func:`read_config`, or if the run was started by version 0.1.0, whose checkpoints cannot be
             read.
     """
-    written = _read_written(folder)["config"]
+    found = _read_written(folder)
+    if LANE_OF in found and found["resolved"]["loop"] == "device":
+        sweep = (folder / found[LANE_OF]).resolve()
+        raise ValueError(f"{folder}: the run is a lane of a sweep. Continue the sweep: {resume_command(sweep)}")
+    written = found["config"]
     if "format" not in written and "method" not in written:
         if (folder / "evaluation.json").is_file():
             way_out = f"It has ended; evaluate it with: polyak evaluate {shlex.quote(str(folder))}"

@@ -78,7 +78,7 @@ def train(
             prepare_folder(folder)
             stack.enter_context(locked(folder))
         try:
-            carry = _first_carry(parts)
+            carry = first_carry(parts)
         except BaseException:  # a run that cannot start leaves no files
             (folder / STORAGE).unlink(missing_ok=True)
             raise
@@ -139,7 +139,7 @@ def resume(
             return _resume(parts, folder, on_record, report, on_begin, callbacks)
 
 
-def _first_carry(parts: Parts) -> Carry:
+def first_carry(parts: Parts) -> Carry:
     """Carry at step 0, with the parameters of ``initial`` if it is set."""
     config, agent = parts.config, parts.agent
     carry = initial_carry(agent, parts.environment, parts.replay, config.loop, config.seed)
@@ -199,7 +199,7 @@ def _resume(
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     else:  # a run that was killed before its first checkpoint starts again
-        carry, metrics_bytes = _first_carry(parts), 0
+        carry, metrics_bytes = first_carry(parts), 0
     report(f"resuming {folder} at step {carry.steps}")
     described = resolved(parts, run_id)
     (folder / "evaluation.json").unlink(missing_ok=True)  # an extended run has not ended
@@ -225,7 +225,7 @@ def _run(
     earlier = [record for record in written if record["step"] <= carry.steps]
     best, means = best_of(iter(earlier)), EpisodeMeans(WINDOW * config.log_every, earlier)
     mapped = _mapped_rows(config)
-    for text in _settings_warnings(parts):
+    for text in settings_warnings(parts):
         report(f"warning: {text}")
 
     def save(carry: Carry, position: int) -> None:
@@ -273,7 +273,8 @@ def _mapped_rows(config: RunConfig) -> MappedRows | None:
     return MappedRows(checkpoint.KEEP * -(-config.checkpoint_every // config.num_envs) + 1)
 
 
-def _settings_warnings(parts: Parts) -> Iterator[str]:
+def settings_warnings(parts: Parts) -> Iterator[str]:
+    """Warnings about the settings of a run, before it begins."""
     config = parts.config
     learner_steps = total_learner_steps(config.loop, config.steps, config.num_envs)
     yield from health.of_targets(parts.agent.targets, learner_steps)

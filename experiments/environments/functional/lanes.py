@@ -1,6 +1,7 @@
 """``N`` functional environments stepped together, with resets: pure functions, and the adapter to the loops."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -93,8 +94,7 @@ class FunctionalEnvironments:
         self.state: LanesState | None = None
         self._key = jax.random.fold_in(jax.random.key(seed), 0xE57)
         self._resets = 0
-        self._start = jax.jit(lambda key: start(functional, key, num_envs))
-        self._advance = jax.jit(lambda state, actions: _advance(functional, state, actions))
+        self._start, self._advance = _compiled(functional, num_envs)
         self._valid = np.ones(num_envs, bool)
         self._valid.flags.writeable = False
 
@@ -190,6 +190,15 @@ def not_finite(functional: FunctionalEnvironment, step: int) -> ValueError:
     return ValueError(
         f"{functional.name}: an observation or a reward is not finite after {step} steps of the environments. Test the "
         "environment with polyak check."
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(functional: FunctionalEnvironment, num_envs: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compiled reset and step, which the environments of all seeds share, as in a sweep and its evaluations."""
+    return (
+        jax.jit(lambda key: start(functional, key, num_envs)),
+        jax.jit(lambda state, actions: _advance(functional, state, actions)),
     )
 
 
