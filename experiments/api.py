@@ -1,4 +1,4 @@
-"""Runs from Python: ``polyak.train``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``compare`` and ``export``."""
+"""Runs from Python: ``polyak.train``, ``sweep``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``export`` and others."""
 
 import contextlib
 import pathlib
@@ -12,10 +12,10 @@ from ..agents import Agent
 from ..agents.fields import check_name
 from ..agents.presets import DEFAULT_AGENT, DEFAULT_PRESET
 from ..agents.presets import register_agent as register_agent
-from .environments.make import given_environment
-from .environments.objects import kwargs_text, text_of
 from .reports.comparison import compare as compare
 from .reports.progress import Progress
+from .reports.sweep_progress import SweepProgress
+from .reports.swept import Sweep, finished
 from .runs import folders
 from .runs import train as runs
 from .runs.config import RunConfig, make_run_config
@@ -24,17 +24,23 @@ from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
+from .runs.given import as_texts, given_again, path_as_text
 from .runs.keywords import PretrainFields, TrainFields
-from .runs.own_parts import part_texts
 from .runs.pretrain import pretrain as run_pretraining
 from .runs.pretrain import resume_pretraining
 from .runs.pretrain_config import PretrainConfig, make_pretrain_config
 from .runs.signature import with_keywords
+from .runs.sweep import Choice, check_no_steps, resume_sweep
+from .runs.sweep import sweep as run_sweep
+from .runs.sweep_fields import axes_of
+from .runs.sweep_grid import make_grid
+from .runs.sweep_saving import read_sweep
 
 __all__ = [
     "Exported",
     "Pretrained",
     "Run",
+    "Sweep",
     "evaluate",
     "export",
     "load",
@@ -43,6 +49,7 @@ __all__ = [
     "pretrain",
     "register_agent",
     "resume",
+    "sweep",
     "train",
 ]
 
@@ -99,7 +106,7 @@ def train(
     if isinstance(config, str | pathlib.Path):
         config = folders.read_config_file(pathlib.Path(config))
     if config is None:
-        texts, given = _as_texts(fields if isinstance(agent, str | None) else {**fields, "agent": agent})
+        texts, given = as_texts(fields if isinstance(agent, str | None) else {**fields, "agent": agent})
         name = agent if isinstance(agent, str) else DEFAULT_AGENT
         config = make_run_config(name, preset or DEFAULT_PRESET, texts)
     elif fields or agent is not None or preset is not None:
@@ -114,6 +121,54 @@ def train(
     with _folder(out, config) as folder, Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         return _kept(_finished(runs.train(config, folder, *shown, given, callbacks), folder, given), out)
+
+
+@with_keywords(TrainFields)
+def sweep(
+    agent: str | None = None,
+    *,
+    seeds: int = 1,
+    preset: str | None = None,
+    lanes: Choice = "auto",
+    out: Folder | None = None,
+    quiet: bool = True,
+    **fields: Any,
+) -> Sweep:
+    """Train every combination of settings and seeds, as ``polyak sweep`` does.
+
+    On CPU, JAX has one device unless ``XLA_FLAGS`` asks for more before JAX is imported; ``polyak sweep`` has one for
+    each core.
+
+    Args:
+        agent: Name of the agent, by default n_step_double_dqn.
+        seeds: Number of seeds of each setting, from ``seed`` on.
+        preset: Name of the numbers that the agent begins with; by default classic.
+        lanes: Whether the lanes of a device run one after the other (``map``) or as one batch (``vmap``); ``auto`` is
+            ``map`` on CPU, ``vmap`` on other devices.
+        out: Folder of the sweep, new or empty; by default one under ``runs/``.
+        quiet: Whether to print no progress.
+        **fields: Fields as of :func:`train`. A list in place of a value is an axis of the grid, and a list of tuples
+            where the value is a tuple (``hidden_sizes``).
+
+    Raises:
+        ValueError, TypeError: as :func:`train`, or if an axis is empty, repeats a value or cannot be an axis, or the
+            lanes do not fit into memory; before anything is compiled.
+        KeyboardInterrupt: if interrupted; the sweep is saved, and :func:`resume` continues it.
+
+    >>> import tempfile
+    >>> fields = {"steps": 300, "learning_starts": 100, "hidden_sizes": (8,), "evaluation_episodes": 1}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = sweep("dqn", target=["none", "periodic:50"], seeds=2, out=f"{folder}/sweep", **fields)
+    ...     runs = found.lanes
+    >>> [run.config.agent.target for run in runs], list(found.ends)[-1]
+    (['none', 'none', 'periodic:50', 'periodic:50'], 'periodic-50/seed1')
+    """
+    single, axes, given = axes_of(fields)
+    grid = make_grid(agent or DEFAULT_AGENT, preset or DEFAULT_PRESET, single, axes, seeds)
+    folder = pathlib.Path(out) if out is not None else folders.default_sweep_folder(grid.lanes[0].config, axes)
+    with SweepProgress(grid, quiet=quiet) as progress:
+        ends = run_sweep(grid, folder, progress.show, progress.say, lanes=lanes, given=given)
+    return finished(read_sweep(folder), ends, given)
 
 
 @with_keywords(PretrainFields)
@@ -146,7 +201,7 @@ def pretrain(
     >>> run.encode(numpy.zeros((3, 8, 8, 1), numpy.float32)).shape, run.evaluation["encoder"]
     ((3, 8), {})
     """
-    config = make_pretrain_config(method, {**fields, **_path_as_text("data", fields)})
+    config = make_pretrain_config(method, {**fields, **path_as_text("data", fields)})
     with _folder(out, config) as folder, Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         return _kept(_pretrained(run_pretraining(config, folder, *shown), folder), out)
@@ -159,8 +214,8 @@ def resume(
     callbacks: Sequence[Callback] = (),
     quiet: bool = True,
     **objects: Any,
-) -> Run | Pretrained:
-    """Continue a run that was stopped or killed, as if it had not been; a pretraining run too.
+) -> Run | Pretrained | Sweep:
+    """Continue a run that was stopped or killed, as if it had not been; a pretraining run or a sweep too.
 
     Args:
         folder: Folder of the run.
@@ -176,7 +231,9 @@ def resume(
         KeyboardInterrupt: if interrupted again; the run is saved.
     """
     folder = pathlib.Path(folder)
-    config, given = folders.read_any_config_to_resume(folder), _given_again(objects)
+    if folders.is_sweep(folder):
+        return _resume_sweep(folder, steps, quiet, given_again(objects))
+    config, given = folders.read_any_config_to_resume(folder), given_again(objects)
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
         if isinstance(config, PretrainConfig):
@@ -218,7 +275,7 @@ def load(folder: Folder, *, checkpoint: str | int | None = None, **objects: Any)
     >>> again.variables.params["head/q_values"]["w"].shape, again.spec.num_actions
     ((8, 2), 2)
     """
-    return load_run(pathlib.Path(folder), _given_again(objects), _name_of(checkpoint))
+    return load_run(pathlib.Path(folder), given_again(objects), _name_of(checkpoint))
 
 
 def evaluate(
@@ -247,7 +304,7 @@ def evaluate(
         ValueError: if there is no finished run, fewer than one episode, or an epsilon outside [0, 1].
     """
     folder, given = (run.folder, run.given) if isinstance(run, Run) else (pathlib.Path(run), {})
-    return evaluate_run(folder, episodes, seed, epsilon, {**given, **_given_again(objects)}, _name_of(checkpoint))
+    return evaluate_run(folder, episodes, seed, epsilon, {**given, **given_again(objects)}, _name_of(checkpoint))
 
 
 def export(
@@ -297,6 +354,13 @@ def export(
     return folder
 
 
+def _resume_sweep(folder: pathlib.Path, steps: int | None, quiet: bool, given: Mapping[str, Any]) -> Sweep:
+    check_no_steps(steps)
+    saved = read_sweep(folder)
+    with SweepProgress(saved.grid, quiet=quiet) as progress:
+        return finished(saved, resume_sweep(folder, progress.show, progress.say, given), given)
+
+
 @contextlib.contextmanager
 def _folder(out: Folder | Literal[False] | None, config: RunConfig | PretrainConfig) -> Iterator[pathlib.Path]:
     """Folder of a new run; a temporary one that nothing was written to is removed."""
@@ -319,37 +383,8 @@ def _kept(run: AnyRun, out: Folder | Literal[False] | None) -> AnyRun:
     return run
 
 
-def _as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Fields with texts in the place of objects, and the objects that no module has, by their text."""
-    texts, given = {**fields, **_path_as_text("initial", fields)}, dict[str, Any]()
-    if "env" in fields:
-        texts["env"], environment = given_environment(fields["env"])
-        given |= environment
-    if isinstance(fields.get("env_kwargs"), Mapping):
-        texts["env_kwargs"] = kwargs_text(fields["env_kwargs"])
-    if isinstance(fields.get("wrappers"), list | tuple):
-        named = [(one if isinstance(one, str) else text_of(one), one) for one in fields["wrappers"]]
-        texts["wrappers"] = tuple(text for text, _ in named)
-        given |= {text: one for text, one in named if text.startswith("<")}
-    own, objects = part_texts(*(texts.pop(name, None) for name in ("network", "terms", "agent")))
-    return {**texts, **own}, {**given, **objects}
-
-
 def _name_of(checkpoint: str | int | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
-
-
-def _given_again(objects: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in objects:
-        check_name(name, ("env", "wrappers", "network", "terms", "agent"), "object")
-    return _as_texts(objects)[1]
-
-
-def _path_as_text(name: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """A field that is a path, or a run, as a text; nothing where it is neither."""
-    value = fields.get(name)
-    path = value.folder if isinstance(value, Run | Pretrained) else value
-    return {name: str(path)} if isinstance(path, pathlib.Path) else {}
 
 
 def _finished(result: dict[str, Any] | None, folder: pathlib.Path, given: Mapping[str, Any]) -> Run:

@@ -28,8 +28,9 @@ from .commands import (
     TrainCommand,
 )
 from .runs.config import RunConfig
-from .runs.flags import parse_pretraining, parse_run, parse_sweep
+from .runs.flags import parse_pretraining, parse_run
 from .runs.pretrain_config import PretrainConfig
+from .runs.sweep_flags import parse_sweep
 
 WAY_ON = "continue with:"  # in the note of an error that ended a run
 
@@ -124,11 +125,18 @@ def _sweep(arguments: list[str]) -> int:
 def _report_sweep(folder: pathlib.Path, ends: Mapping[str, Any]) -> int:
     if None in ends.values():
         return 130
+    from .reports.comparison import compare
+    from .reports.comparison_table import comparison_table
+    from .reports.figures import comparison_figure
     from .reports.progress import tell
-    from .reports.sweep_report import write
 
-    for line in write(folder):
-        tell(line)
+    comparison = compare(folder)
+    tell(comparison_table(comparison, "text").rstrip())
+    if comparison.curves:
+        comparison_figure(comparison, folder / "comparison.png")
+        tell(f"figure    {folder / 'comparison.png'}")
+    for note in comparison.notes:
+        tell(f"note      {note}")
     tell(f"sweep     {folder}")
     failed = {name: end for name, end in ends.items() if isinstance(end, str) and "diverged" not in end}
     for name, end in failed.items():
@@ -201,11 +209,10 @@ def _resume(arguments: list[str]) -> int:
 
 def _resume_sweep(command: ResumeCommand) -> int:
     from .reports.sweep_progress import SweepProgress
-    from .runs.sweep import resume_sweep
+    from .runs.sweep import check_no_steps, resume_sweep
     from .runs.sweep_saving import read_sweep
 
-    if command.steps is not None:
-        raise ValueError("steps: a sweep is not extended; its lanes end together. Start a longer sweep.")
+    check_no_steps(command.steps)
     with SweepProgress(read_sweep(command.run).grid, quiet=command.quiet) as progress:
         ends = resume_sweep(command.run, progress.show, progress.say)
     return _report_sweep(command.run, ends)

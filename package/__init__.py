@@ -1,8 +1,9 @@
 """polyak: agents that bootstrap from a slow copy of themselves, in JAX and Haiku.
 
-Ten functions and five subpackages, imported at their first use:
+Eleven functions and five subpackages, imported at their first use:
 
 * ``polyak.train``, ``polyak.resume``, ``polyak.load``, ``polyak.evaluate``, ``polyak.compare``: runs from Python.
+* ``polyak.sweep``: grids of settings and seeds in one compiled program.
 * ``polyak.pretrain``, ``polyak.load_pretrained``: encoders pretrained on images.
 * ``polyak.register_agent``: agents of your own, by name.
 * ``polyak.export``, ``polyak.load_exported``: trained networks outside of polyak.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         pretrain,
         register_agent,
         resume,
+        sweep,
         train,
     )
 
@@ -47,6 +49,7 @@ __all__ = [
     "register_agent",
     "replay",
     "resume",
+    "sweep",
     "train",
     "updates",
 ]
@@ -60,6 +63,7 @@ _FUNCTIONS = (
     "pretrain",
     "register_agent",
     "resume",
+    "sweep",
     "train",
 )
 

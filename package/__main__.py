@@ -28,6 +28,8 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     if arguments[0] != "agents" and not {"-h", "--help", "--help-all"} & {*arguments}:
+        if _trains_lanes(arguments):
+            os.environ["XLA_FLAGS"] = lane_flags(os.environ.get("XLA_FLAGS", ""), _cores())
         import jax
 
         # Synchronous dispatch takes a fifth of the time if the result is fetched immediately.
@@ -47,6 +49,37 @@ def _run(arguments: list[str]) -> int:
     if os.getcwd() not in sys.path:  # as with `python -m polyak`: import modules of the working directory
         sys.path.append(os.getcwd())
     return run(arguments)
+
+
+def _trains_lanes(arguments: list[str]) -> bool:
+    """Whether a command trains the lanes of a sweep."""
+    resumes = arguments[0] == "resume" and any(os.path.isfile(os.path.join(word, "sweep.json")) for word in arguments)
+    return arguments[0] == "sweep" or resumes
+
+
+def lane_flags(given: str, cores: int) -> str:
+    """Return XLA's flags for the lanes of a sweep on CPU: a device with one thread for each core.
+
+    XLA reads them when JAX starts. They do not affect other devices.
+
+    Args:
+        given: Flags of the environment, which are kept.
+        cores: Number of cores.
+
+    >>> lane_flags("--xla_force_host_platform_device_count=3", cores=8)
+    '--xla_force_host_platform_device_count=3 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+    """
+    flags = {
+        "--xla_force_host_platform_device_count": cores,
+        "--xla_cpu_multi_thread_eigen": "false",
+        "intra_op_parallelism_threads": 1,
+    }
+    return " ".join([*given.split(), *(f"{name}={value}" for name, value in flags.items() if name not in given)])
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class TestLayout:
 
     def test_the_parts_are_public(self) -> None:
         functions = {"compare", "evaluate", "export", "load", "load_exported", "resume", "train"}
-        functions |= {"load_pretrained", "pretrain", "register_agent"}
+        functions |= {"load_pretrained", "pretrain", "register_agent", "sweep"}
         assert sorted(set(polyak.__all__) - {"__version__", *functions}) == PARTS
 
     def test_ruff_bans_every_bare_name(self) -> None:

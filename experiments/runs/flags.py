@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from ...agents.fields import Part, annotations_of, check_name, did_you_mean, is_part_type, kind_of, kinds_of
+from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
 from ...agents.other_names import other_name
 from ...agents.parts import absent, bringers, leaves, part_of_kind
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
@@ -25,7 +25,7 @@ from .config import RUN_LEAVES, RunConfig, load_agent_module, make_run_config
 from .flag_help import METAVARS, PRETRAIN_OPTIONS, TRAIN_OPTIONS, Flag, about, short_help
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
-_ALIASES = {"--wrapper": "wrappers"}
+ALIASES = {"--wrapper": "wrappers"}
 
 
 class _Page(NamedTuple):
@@ -61,7 +61,7 @@ def parse_run(arguments: Sequence[str], command: type, description: str, ending:
             many, or a value is out of range; or if the file of ``--config`` cannot be read.
         SystemExit: if tyro cannot read a value, or after ``--help`` and ``--help-all``.
     """
-    read = _read_run(arguments, command, description, ending, "train")
+    read = read_run(arguments, command, description, ending, "train")
     config = make_run_config(read.agent, read.preset, read.fields)
     _check_importable(config)
     return config, read.command
@@ -83,9 +83,10 @@ class ReadRun(NamedTuple):
     command: Any
 
 
-def _read_run(arguments: Sequence[str], command: type, description: str, ending: str, name: str) -> ReadRun:
+def read_run(arguments: Sequence[str], command: type, description: str, ending: str, name: str) -> ReadRun:
+    """Read the arguments of a command that trains, see :func:`parse_run`; ``name`` is that of the command."""
     named, rest = _name_first(arguments, AGENTS, "agent", "--env")
-    given = _given(rest)
+    given = given_words(rest)
     load_agent_module(_first(given, "agent_module") or "none")
     base = _base(given, named)
     agent = base.agent_name if base else named or DEFAULT_AGENT
@@ -98,102 +99,13 @@ def _read_run(arguments: Sequence[str], command: type, description: str, ending:
     return ReadRun(agent, preset, fields, found)
 
 
-class ReadSweep(NamedTuple):
-    """Arguments of ``polyak sweep``.
-
-    Attributes:
-        agent: Name of the agent.
-        preset: Name of the preset.
-        fields: Name to value of the flags of a run that were given with one value.
-        axes: Name to values of the flags of a run that were given with several values.
-        command: Instance of the dataclass of the other flags.
-    """
-
-    agent: str
-    preset: str
-    fields: dict[str, Any]
-    axes: dict[str, list[Any]]
-    command: Any
-
-
-def parse_sweep(arguments: Sequence[str], command: type, description: str, ending: str = "") -> ReadSweep:
-    """Read the arguments of ``polyak sweep``: those of ``polyak train``, and several values after a flag of one value.
-
-    Raises:
-        ValueError, SystemExit: as :func:`parse_run`; ValueError too if a flag is given twice.
-    """
-    arguments = list(arguments)
-    flags = [place for place, word in enumerate(arguments) if word.startswith("--")]
-    spans = [slice(begin + 1, end) for begin, end in zip(flags, [*flags[1:], len(arguments)], strict=True)]
-    names = [_given([arguments[place]]).popitem()[0] for place in flags]
-    several = _flags_of_several(command)
-    found: dict[str, list[str]] = {}
-    for name, span in zip(names, spans, strict=True):
-        if names.count(name) > 1:
-            way_out = (
-                f"Its words are one value of the grid; try a sweep for each, or polyak.sweep({name}=[...]) in Python."
-                if name in several
-                else f"Give all values after one --{name.replace('_', '-')}."
-            )
-            raise ValueError(f"{name}: got it twice; expected it once. {way_out}")
-        if name not in several and len(words := arguments[span]) > 1:
-            found[name] = words
-    firsts = _with_words(arguments, {name: words[0] for name, words in found.items()})
-    read = _read_run(firsts, command, description, ending, "sweep")
-    given = {_ALIASES.get(f"--{name}", name) for name in names}
-    given |= {name.removeprefix("no_") for name in given}
-    base = read.fields if "config" in given else {}
-    fields = {name: value for name, value in read.fields.items() if name in given or name in base}
-    axes = {name: [fields.pop(name)] for name in found if name in fields}
-    for name, values in axes.items():
-        for word in found[name][1:]:
-            other = _read_run(_with_words(firsts, {name: word}), command, description, ending, "sweep")
-            values.append(other.fields[name])
-    for name in found.keys() - axes.keys():  # flags of the command itself
-        raise ValueError(f"{name}: got {' '.join(found[name])}; expected one value, because it is no field of a run.")
-    return ReadSweep(read.agent, read.preset, fields, axes, read.command)
-
-
-def _with_words(arguments: Sequence[str], words: Mapping[str, str]) -> list[str]:
-    """Arguments in which some flags have one other word."""
-    found: list[str] = []
-    name = None
-    for word in arguments:
-        if word.startswith("--"):
-            name = _given([word]).popitem()[0]
-            found += [word, words[name]] if name in words else [word]
-        elif name not in words:
-            found.append(word)
-    return found
-
-
-def _flags_of_several(command: type) -> set[str]:
-    """Names of flags that take several words, or none."""
-    annotations = dict[str, Any]()
-    for kind in (command, RunConfig, *_part_types(RunConfig)):
-        annotations |= annotations_of(kind)
-    several = {name for name, annotation in annotations.items() if typing.get_origin(annotation) is tuple}
-    switches = {name for name, annotation in annotations.items() if annotation is bool}
-    aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in several}
-    return several | aliases | switches | {f"no_{name}" for name in switches} | {"help", "help_all"}
-
-
-def _part_types(config: type) -> Iterator[type]:
-    for field in dataclasses.fields(config):
-        kinds = [kind for kind in kinds_of(field).values() if kind is not None]
-        annotation = annotations_of(config)[field.name]
-        for kind in kinds or ([annotation] if is_part_type(annotation) else []):
-            yield kind
-            yield from _part_types(kind)
-
-
 def parse_pretraining(
     arguments: Sequence[str], command: type, description: str, ending: str = ""
 ) -> tuple[PretrainConfig, Any]:
     """Read the arguments of ``polyak pretrain``; as :func:`parse_run` does, with the name of a method."""
     named, rest = _name_first(arguments, METHODS, "method", "--data")
     method = check_name(named or METHODS[0], METHODS, "method")
-    flags = [*command_flags(command), *pretrain_flags(_kinds(_given(rest)))]
+    flags = [*command_flags(command), *pretrain_flags(_kinds(given_words(rest)))]
     page = _Page(f"polyak pretrain {method} [OPTIONS]", description, ending, PRETRAIN_OPTIONS)
     fields, found = _parse(rest, command, flags, PretrainConfig, f"polyak pretrain {method}", page)
     return make_pretrain_config(method, fields), found
@@ -203,7 +115,7 @@ def _parse(
     arguments: Sequence[str], command: type, flags: Sequence[Flag], configs: type, prog: str, page: _Page
 ) -> tuple[dict[str, Any], Any]:
     """Name to value of the flags of a run, and an instance of ``command``; ``configs`` has the parts of all flags."""
-    given = _given(arguments)
+    given = given_words(arguments)
     _check_names(given, flags, configs)
     if {"help", "h"} & given.keys():
         summary = f"{page.description.partition(chr(10))[0]} The defaults of {prog.split()[-1]} are in parentheses."
@@ -340,7 +252,7 @@ def _flags(config: Any, given: Mapping[str, str], top: str, group: str | None = 
             yield Flag(field.name, group or top, annotations[field.name], value, type(config))
 
 
-def _given(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def given_words(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Name of each flag to the words after it."""
     found: dict[str, tuple[str, ...]] = {}
     name = None
@@ -366,7 +278,7 @@ def _kinds(given: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def _check_names(given: Mapping[str, Sequence[str]], flags: Sequence[Flag], configs: type) -> None:
     switches = {f"no_{flag.name}" for flag in flags if flag.annotation is bool}
     known = {flag.name: flag.default for flag in flags}
-    aliases = {alias.removeprefix("--") for alias, name in _ALIASES.items() if name in known}
+    aliases = {alias.removeprefix("--") for alias, name in ALIASES.items() if name in known}
     brought, unknown = bringers(configs), []
     for name, words in given.items():
         if name in {*aliases, *known, *switches, "h", "help", "help_all"} or name.startswith("tyro_"):
@@ -414,7 +326,7 @@ def _annotation(flag: Flag) -> Any:
         help=about(flag),
         metavar="SCHEDULE" if is_schedule else METAVARS.get(flag.name),
         help_behavior_hint=f"(default: {flag.default})" if is_schedule else None,
-        aliases=[alias for alias, name in _ALIASES.items() if name == flag.name] or None,
+        aliases=[alias for alias, name in ALIASES.items() if name == flag.name] or None,
     )
     # A schedule's text is read when the config is made, as it is from JSON and from Python.
     return Annotated[str if is_schedule else flag.annotation, argument]

@@ -105,6 +105,19 @@ def sweep(
         return _on_devices(saved, programs, show, report)
 
 
+def check_no_steps(steps: int | None) -> None:
+    """Check that a sweep is continued without a new number of steps.
+
+    Raises:
+        ValueError: if a number is given.
+    """
+    if steps is not None:
+        raise ValueError(
+            f"steps: got {steps}; a sweep is not extended, because its lanes end together. Start a longer sweep, or "
+            "extend a lane alone: polyak train --initial LANE."
+        )
+
+
 def resume_sweep(folder: pathlib.Path, show: Show, report: Report, given: Mapping[str, Any] = {}) -> LaneEnds:
     """Continue a sweep exactly from its newest checkpoints; see :func:`sweep`.
 
