@@ -1,4 +1,4 @@
-"""Runs from Python: ``polyak.train``, ``sweep``, ``pretrain``, ``resume``, ``load``, ``evaluate``, ``export`` and others."""
+"""Runs from Python: the functions ``polyak.train``, ``sweep``, ``resume``, ``evaluate``, ``export`` and others."""
 
 import contextlib
 import pathlib

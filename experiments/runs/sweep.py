@@ -393,6 +393,8 @@ class _Drive:
             self._ends[name] = result
             self._show(self._newest, self._ends)
         shutil.rmtree(self._checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it has the checkpoints of another program
+            self._checkpoints.parent.rmdir()
 
 
 def _diverged(reason: str) -> str:

@@ -1,0 +1,157 @@
+"""Sweeps: lanes equal their own runs, are saved, continued, evaluated, and end apart from each other."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import polyak
+from polyak.experiments.runs import sweep as sweeps
+from polyak.experiments.runs import train as runs
+from polyak.experiments.runs.sweep import check_memory, resume_sweep, sweep
+from polyak.experiments.runs.sweep_grid import groups_of
+from polyak.experiments.runs.sweep_lanes import make_lanes
+from small_runs import records, silent
+from small_sweeps import assert_equal_lane, assert_same_sweep, grid_of, own_run, run_sweep
+
+RULES = ["periodic:5", "incremental:0.1", "none", "periodic:20 q/torso=none", "periodic:9 q/head=incremental:0.5"]
+
+
+def test_lanes_equal_their_own_runs(tmp_path):
+    axes = {"target": RULES, "learning_rate": [0.01]}
+    grid = grid_of(axes=axes, epsilon=0.2)
+    ends, said = run_sweep(grid, tmp_path / "sweep")
+    assert "programs  1 program" in said
+    assert [name for name, end in ends.items() if end["episodes"] == 2] == [lane.name for lane in grid.lanes]
+    for number in (1, 3):
+        lane = grid.lanes[number]
+        assert_equal_lane(tmp_path / "sweep" / lane.name, own_run(lane, tmp_path / str(number)))
+
+
+def test_numbers_are_lanes_of_one_program(tmp_path):
+    axes = {"learning_rate": [0.001, 0.1], "discount": [0.9, "linear(0.5,0.99,50%)"], "n_steps": [1, 3]}
+    grid = grid_of("prioritized_dqn", axes=axes, epsilon="linear(1,0.1,50%)")
+    assert len(groups_of(grid.lanes)) == 1
+    run_sweep(grid, tmp_path / "sweep")
+    for number in (0, 7):
+        lane = grid.lanes[number]
+        assert_equal_lane(tmp_path / "sweep" / lane.name, own_run(lane, tmp_path / str(number)))
+    assert records(tmp_path / "sweep" / grid.lanes[0].name) != records(tmp_path / "sweep" / grid.lanes[7].name)
+
+
+def interrupt_at(step):
+    """A ``show`` that acts as Ctrl-C when all lanes have reached a step."""
+
+    def show(newest, ends):
+        if newest and min(record["step"] for record in newest.values()) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return show
+
+
+def quiet(newest, ends):
+    """A ``show`` that shows nothing."""
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """A sweep over rules and seeds with evaluations within, and its grid."""
+    grid = grid_of(seeds=2, axes={"target": ["none", "periodic:5"]}, evaluate_every=200)
+    folder = tmp_path_factory.mktemp("seeds") / "sweep"
+    run_sweep(grid, folder)
+    return folder, grid
+
+
+def test_an_interrupted_sweep_continues_to_the_bit(seeds, tmp_path):
+    folder, grid = seeds
+    said = []
+    ends = sweep(grid, tmp_path / "sweep", interrupt_at(200), said.append)
+    assert set(ends.values()) == {None}
+    assert said[-1] == f"interrupted, saved; continue with: polyak resume {tmp_path / 'sweep'}"
+    assert (tmp_path / "sweep" / "checkpoints" / "0" / "200").is_dir()
+    with (tmp_path / "sweep" / "none" / "seed0" / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps({"step": 300, "left": "by a killed process"}) + "\n")
+    ends = resume_sweep(tmp_path / "sweep", quiet, silent)
+    assert all(end["episodes"] == 2 for end in ends.values())
+    assert_same_sweep(tmp_path / "sweep", folder, grid)
+    assert not (tmp_path / "sweep" / "checkpoints").exists()
+    assert resume_sweep(tmp_path / "sweep", quiet, silent) == ends
+
+
+def test_a_lane_is_evaluated_as_its_own_run(seeds, tmp_path):
+    folder, grid = seeds
+    lane = grid.lanes[3]
+    own_run(lane, tmp_path / "run")
+    assert_equal_lane(folder / lane.name, tmp_path / "run")
+    assert (folder / lane.name / "best.json").read_text() == (tmp_path / "run" / "best.json").read_text()
+
+
+def test_a_lane_is_the_folder_of_a_run(seeds):
+    folder, grid = seeds
+    name = grid.lanes[3].name
+    lane = polyak.load(folder / name)
+    assert lane.config == grid.lanes[3].config
+    assert lane.evaluation == json.loads((folder / name / "evaluation.json").read_text())
+    assert polyak.evaluate(folder / name, episodes=2) == lane.evaluation
+    assert polyak.evaluate(folder / name, episodes=1, checkpoint="best")["episodes"] == 1
+    written = json.loads((folder / name / "config.json").read_text())
+    assert written["resolved"]["targets"]["q"]["rule"] == "periodic:5"
+    with pytest.raises(ValueError, match=f"lane of a sweep. Continue the sweep: polyak resume {folder.resolve()}"):
+        polyak.resume(folder / name)
+    comparison = polyak.compare(folder)
+    assert [(row.group, row.seeds) for row in comparison.rows] == [("target=none", 2), ("target=periodic:5", 2)]
+
+
+def test_what_is_written_of_a_sweep(seeds):
+    folder, grid = seeds
+    written = json.loads((folder / "sweep.json").read_text())
+    assert written["axes"] == {"target": ["none", "periodic:5"]}
+    assert written["lanes"] == ["none/seed0", "none/seed1", "periodic-5/seed0", "periodic-5/seed1"]
+    assert written["versions"]["jax"] == jax.__version__
+    assert written["diverged"] == {}
+    assert {path.name for path in (folder / "none" / "seed0").iterdir()} == {
+        "best.json",
+        "best.npz",
+        "config.json",
+        "evaluation.json",
+        "metrics.jsonl",
+        "parameters.npz",
+    }
+
+
+def test_what_differs_in_its_program_is_a_program_of_its_own(tmp_path):
+    axes = {"num_atoms": [5, 9], "target": ["none", "periodic:5"]}
+    grid = grid_of("c51", axes=axes, v_min=0.0, v_max=10.0, steps=200, log_every=200)
+    compiled = []
+
+    def count(newest, ends):
+        compiled.append([newest[lane.name]["compilations"] for lane in grid.lanes if lane.name in newest])
+
+    said = []
+    ends = sweep(grid, tmp_path / "sweep", count, said.append)
+    assert "programs  2 programs, compiled and run one after the other: num_atoms 5; num_atoms 9" in said
+    assert "program 2 of 2: num_atoms 9" in said
+    assert len(ends) == 4
+    for lane in grid.lanes:
+        atoms = lane.config.agent.head.num_atoms
+        with np.load(tmp_path / "sweep" / lane.name / "parameters.npz") as found:
+            assert found["params/head/logits/b"].shape == (2 * atoms,)
+
+
+def test_a_lane_that_diverges_disturbs_no_other(tmp_path):
+    fields = {"steps": 300, "max_gradient_norm": None, "skip_nonfinite": False, "optimizer": "sgd"}
+    axes = {"learning_rate": [0.001, 1e30]}
+    grid = grid_of(axes=axes, **fields)
+    ends, said = run_sweep(grid, tmp_path / "sweep")
+    good, bad = grid.lanes
+    assert ends[bad.name].startswith("diverged: ")
+    assert any(text.startswith(f"warning: {bad.name}: ") for text in said)
+    assert_equal_lane(tmp_path / "sweep" / good.name, own_run(good, tmp_path / "run"))
+    assert not (tmp_path / "sweep" / bad.name / "evaluation.json").exists()
+    assert bad.name in json.loads((tmp_path / "sweep" / "sweep.json").read_text())["diverged"]
+    with pytest.raises(ValueError, match="training has diverged"):
+        own_run(bad, tmp_path / "bad")
+    assert records(tmp_path / "sweep" / bad.name) == records(tmp_path / "bad")
+    assert resume_sweep(tmp_path / "sweep", quiet, silent) == ends
