@@ -50,7 +50,7 @@ from .train import settings_warnings
 LaneEnds = Ends[str]  # by the name of the lane; a text for a lane that has diverged or failed
 Show = Callable[[Mapping[str, Record], LaneEnds], None]
 Choice = Literal["auto", "map", "vmap"]
-EVALUATION, GIB = "evaluation.json", 2**30
+EVALUATION = "evaluation.json"
 
 
 def sweep(
@@ -81,6 +81,8 @@ def sweep(
             into memory.
     """
     check_installed(grid.lanes[0].config.loggers)
+    if folder.exists():
+        prepare_folder(folder)
     if _loop_of(grid.lanes, given) == "host":
         prepare_folder(folder)
         with locked(folder):
@@ -161,7 +163,7 @@ def _mode() -> Mode:
 def _count(grid: Grid) -> str:
     sizes = [*(f"{len(values)} x {name}" for name, values in grid.axes.items())]
     seeds = len({lane.config.seed for lane in grid.lanes})
-    return f"{len(grid.lanes)} lanes: {', '.join([*sizes, f'{seeds} x seed'])}"
+    return f"{len(grid.lanes)} lane{'s' if len(grid.lanes) > 1 else ''}: {', '.join([*sizes, f'{seeds} x seed'])}"
 
 
 def _programs(lanes: Sequence[Lane], mode: Mode, given: Mapping[str, Any]) -> list[Lanes]:
@@ -205,9 +207,13 @@ def check_memory(lanes: Lanes, available: int) -> None:
     ways = [f"fewer lanes ({fits} fit)"] if fits else []
     ways += [f"--replay-capacity {smaller}"] if smaller > lanes.parts.config.loop.draw.batch_size else []
     raise ValueError(
-        f"replay_capacity: got {capacity} for {count} lanes, which need {total / GIB:.2f} GiB in all, {each / GIB:.3f} "
-        f"GiB per lane; {available / GIB:.2f} GiB are available. Try {' or '.join(ways) or 'a smaller network'}."
+        f"replay_capacity: got {capacity} for {count} lanes, which need {_size(total)} in all, {_size(each)} per lane; "
+        f"{_size(available)} are available. Try {' or '.join(ways) or 'a smaller network'}."
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.2f} MiB"
 
 
 def _announcement(grid: Grid, programs: Sequence[Lanes]) -> Iterator[str]:
@@ -223,10 +229,7 @@ def _announcement(grid: Grid, programs: Sequence[Lanes]) -> Iterator[str]:
     yield f"devices   {count} {device} device{'s' if count > 1 else ''}, the lanes of each {how}"
     each = max(needed_bytes(one)[0] for one in programs)
     total = max(needed_bytes(one)[1] for one in programs)
-    yield (
-        f"memory    {each / 2**20:.1f} MiB per lane, {total / GIB:.2f} GiB in all; {available_bytes() / GIB:.1f} GiB "
-        "are available"
-    )
+    yield (f"memory    {_size(each)} per lane, {_size(total)} in all; {_size(available_bytes())} are available")
 
 
 def _on_devices(saved: SavedSweep, programs: Sequence[Lanes], show: Show, report: Report) -> LaneEnds:

@@ -72,7 +72,7 @@ def make_grid(
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds: got {seeds!r}; expected an integer >= 1, the number of seeds. Try --seeds 16.")
-    _check_axes(fields, axes)
+    _check_axes(axes)
     fields = {"loggers": (), "loop": "auto", **fields}
     settings = [
         make_run_config(agent, preset, {**fields, **dict(zip(axes, values, strict=True))})
@@ -140,14 +140,12 @@ def target_options(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _check_axes(fields: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> None:
+def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
     for name, values in axes.items():
         if name in _NO_AXIS:
             raise ValueError(f"{name}: got {len(values)} values; it cannot be an axis: {_NO_AXIS[name]}.")
         if not values:
             raise ValueError(f"{name}: got no value for the axis, so the grid is empty; expected at least one value.")
-        if name in fields:
-            raise ValueError(f"{name}: got an axis and one value as well; expected one of the two.")
 
 
 def _check_lanes(config: RunConfig) -> None:
