@@ -1,5 +1,6 @@
 """Sweeps: lanes equal their own runs, are saved, continued, evaluated, and end apart from each other."""
 
+import collections
 import json
 import signal
 
@@ -8,11 +9,8 @@ import numpy as np
 import pytest
 
 import polyak
-from polyak.experiments.runs import sweep as sweeps
-from polyak.experiments.runs import train as runs
-from polyak.experiments.runs.sweep import check_memory, resume_sweep, sweep
+from polyak.experiments.runs.sweep import resume_sweep, sweep
 from polyak.experiments.runs.sweep_grid import groups_of
-from polyak.experiments.runs.sweep_lanes import make_lanes
 from small_runs import records, silent
 from small_sweeps import assert_equal_lane, assert_same_sweep, grid_of, own_run, run_sweep
 
@@ -39,6 +37,30 @@ def test_numbers_are_lanes_of_one_program(tmp_path):
         lane = grid.lanes[number]
         assert_equal_lane(tmp_path / "sweep" / lane.name, own_run(lane, tmp_path / str(number)))
     assert records(tmp_path / "sweep" / grid.lanes[0].name) != records(tmp_path / "sweep" / grid.lanes[7].name)
+
+
+@pytest.fixture
+def compiled():
+    """Counts the programs that JAX compiles, by name."""
+    names = collections.Counter()
+
+    def hear(event, duration, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names[about["fun_name"]] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(hear)
+
+
+def test_all_rules_and_seeds_are_compiled_once(compiled, tmp_path):
+    run_sweep(grid_of(seeds=3, axes={"target": RULES, "discount": [0.9, 0.99]}, steps=200), tmp_path / "sweep")
+    assert {name: compiled[f"jit({name})"] for name in ("init", "mapped", "readings", "program")} == {
+        "init": 1,
+        "mapped": 1,  # a chunk of all lanes
+        "readings": 1,  # of a record
+        "program": 1,  # of the evaluation
+    }
 
 
 def interrupt_at(step):
@@ -105,7 +127,7 @@ def test_a_lane_is_the_folder_of_a_run(seeds):
 
 
 def test_what_is_written_of_a_sweep(seeds):
-    folder, grid = seeds
+    folder = seeds[0]
     written = json.loads((folder / "sweep.json").read_text())
     assert written["axes"] == {"target": ["none", "periodic:5"]}
     assert written["lanes"] == ["none/seed0", "none/seed1", "periodic-5/seed0", "periodic-5/seed1"]
@@ -124,13 +146,7 @@ def test_what_is_written_of_a_sweep(seeds):
 def test_what_differs_in_its_program_is_a_program_of_its_own(tmp_path):
     axes = {"num_atoms": [5, 9], "target": ["none", "periodic:5"]}
     grid = grid_of("c51", axes=axes, v_min=0.0, v_max=10.0, steps=200, log_every=200)
-    compiled = []
-
-    def count(newest, ends):
-        compiled.append([newest[lane.name]["compilations"] for lane in grid.lanes if lane.name in newest])
-
-    said = []
-    ends = sweep(grid, tmp_path / "sweep", count, said.append)
+    ends, said = run_sweep(grid, tmp_path / "sweep")
     assert "programs  2 programs, compiled and run one after the other: num_atoms 5; num_atoms 9" in said
     assert "program 2 of 2: num_atoms 9" in said
     assert len(ends) == 4
