@@ -10,7 +10,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: threads besid
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Asserts of helpers explain themselves as those of tests do.
-pytest.register_assert_rewrite("agent_samples", "network_tools", "replay_record", "small_runs", "scripted_environments", "functional_environments")
+pytest.register_assert_rewrite(
+    "agent_samples", "network_tools", "replay_record", "small_runs", "scripted_environments", "functional_environments"
+)
 
 
 def pytest_configure(config):
