@@ -39,12 +39,10 @@ def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exp
     kept = (writings(state, at) == identity) & starts.at[at].get(mode="clip")
     # The comparisons are False for NaN.
     kept &= (values >= 0) & (values <= device_tree.largest_priority(number))
-    values = jnp.where(kept, values, 0) ** np.float32(exponent)
-    values = jnp.where(values >= device_tree.SMALLEST, values, 0)
+    values = jnp.where(kept & (values >= device_tree.SMALLEST), values, 0) ** np.float32(exponent)
     largest = jnp.maximum(state.largest_priority, jnp.max(jnp.where(kept, values, 0)))
-    # After sorting by row and then by position, the last entry of each row is the one that counts.
-    at = jnp.where(kept, at, number)
-    at, _, values = jax.lax.sort((at, jnp.arange(len(at)), values), num_keys=2)
+    # After a stable sort, the last entry of each row is the one that counts.
+    at, values = jax.lax.sort((jnp.where(kept, at, number), values), num_keys=1, is_stable=True)
     last = jnp.append(at[1:] != at[:-1], True) & (at < number)
     return state._replace(priorities=device_tree.assign(state.priorities, at, values, last), largest_priority=largest)
 
@@ -52,11 +50,6 @@ def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exp
 def size(state: ReplayState) -> Array:
     """Number of steps that can be sampled, over all lanes, ``[]`` int32."""
     return jnp.sum(state.num_valid, dtype=jnp.int32)
-
-
-def has_starts(state: ReplayState) -> Array:
-    """Return whether a transition or sequence can be sampled, ``[]`` bool."""
-    return jnp.any(state.sequence_start) if len(state.sequence_start) else size(state) > 0
 
 
 def _check_update(state: ReplayState, rows: Array, priorities: Array) -> None:
