@@ -82,6 +82,9 @@ def test_samples_are_the_windows_of_the_host(options: dict[str, Any]) -> None:
         eager = pair.device.sample(np.uint32([1, 2, 3]), pair.on_device, numbers)
         jax.tree.map(np.testing.assert_array_equal, drawn, eager)
     assert calls == 1
+    starts = np.flatnonzero(~pair.on_host.boundary)
+    single = _walk.transitions(pair.on_device, jnp.asarray(starts, jnp.int32), 1, np.float32(0.9), 1)
+    assert_close(_walk.transitions(pair.on_host, starts, 1, 0.9), single)
     spec = pair.device.sample_spec()
     assert spec == jax.eval_shape(lambda drawn: drawn, drawn)
     expected = pair.host.sample_spec()

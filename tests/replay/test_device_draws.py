@@ -176,10 +176,11 @@ def test_a_leaf_of_0_is_never_drawn(name: str) -> None:
 
 
 def test_a_million_equal_leaves_are_drawn_equally() -> None:
-    # A single float32 number as the mass would have 16 values for each leaf.
+    # A single float32 number as the mass would have 16 values for each leaf, and round to the edges of nodes.
     leaves = np.ones(2**20, np.float32)
     tree, generator = build(leaves), np.random.default_rng(0)
     exact = generator.uniform(0, 2**20, BATCH)
+    exact[:30] = np.concatenate([np.arange(1, 16) * 2**16 - 1e-3, np.arange(1, 16) * 2**16 + 1e-3])
     coarse = exact.astype(np.float32)
     index, _ = find(tree, coarse, (exact - coarse).astype(np.float32))
     np.testing.assert_array_equal(index, np.floor(exact))
@@ -187,17 +188,15 @@ def test_a_million_equal_leaves_are_drawn_equally() -> None:
     np.testing.assert_array_equal(np.asarray(index) // 2**11, np.arange(BATCH))
 
 
-def test_a_draw_is_finer_than_float32() -> None:
-    # Of the float32 numbers above 2**19, 11 or 12 fall into each leaf of 0.7. A mass of this precision would draw the
-    # leaves with 12 numbers more often, by 9 %.
-    tree = build(np.full(2**20, 0.7, np.float32))
-    until = np.arange(2**20 + 1) * np.float64(np.float32(0.7))
-    with_11 = np.diff(np.ceil(until * 16)) == 11
-    upper = until[:-1] > 2**19
-    draws = np.concatenate([stratified(tree, jax.random.key(seed), (BATCH,))[0] for seed in range(500)])
-    draws = draws[upper[draws]]
-    assert len(draws) > 70_000
-    assert abs(with_11[draws].mean() - with_11[upper].mean()) < 0.006
+def test_the_mass_of_a_draw_has_32_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_tree, "find", lambda tree, mass, rest: (mass, rest))
+    tree, key = build(np.full(SIZE, 0.7, np.float32)), jax.random.key(0)
+    total = np.float32(device_tree.total(tree))
+    for batch in (1, 6, BATCH):
+        mass, rest = (np.asarray(part, np.float64) for part in device_tree.stratified(tree, key, (batch,)))
+        fraction = np.asarray(jax.random.bits(key, (batch,), np.uint32)) / 2**32
+        exact = (np.arange(batch) + fraction) * np.float64(total * np.float32(1 / batch))
+        np.testing.assert_allclose(mass + rest, exact, rtol=0, atol=total * 2**-35)
 
 
 def test_a_hundred_thousand_updates_leave_the_sums_of_a_new_tree() -> None:
