@@ -95,7 +95,7 @@ def _draw(key: Array, state: ReplayState, shape: tuple[int, ...], exponent: Arra
 def _uniform_sequences(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Array:
     """Sample the starts of sequences uniformly, by their number; arbitrary rows if there is none."""
     tree = device_tree.build(state.sequence_start.astype(jnp.int32))
-    number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1))
+    number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1), jnp.int32)
     return device_tree.find(tree, number, jnp.zeros_like(number))[0]
 
 
@@ -111,7 +111,7 @@ def _uniform_steps(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Ar
     until = jnp.cumsum(state.num_valid)
     lane = jnp.zeros(number, jnp.int32)
     if num_envs > 1:
-        start = jax.random.randint(jax.random.fold_in(key, 0), (number,), 0, jnp.maximum(until[-1], 1))
+        start = jax.random.randint(jax.random.fold_in(key, 0), (number,), 0, jnp.maximum(until[-1], 1), jnp.int32)
         lane = jnp.minimum(jnp.searchsorted(until, start, side="right", method="scan_unrolled"), num_envs - 1)
     span = jnp.minimum(state.written - 1, per_lane - max(1, len(state.lags)))[lane][:, None]
     head, lane_start = state.head[lane][:, None], (lane * per_lane)[:, None]
@@ -119,7 +119,7 @@ def _uniform_steps(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Ar
     def more(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         attempt, rows, found = carry
         attempted = jax.random.fold_in(key, attempt)
-        back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1))
+        back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1), jnp.int32)
         candidates = lane_start + (head - 1 - back) % per_lane
         starts = ~state.boundary.at[candidates].get(mode="clip")
         first = jnp.take_along_axis(candidates, jnp.argmax(starts, axis=1)[:, None], axis=1)[:, 0]
