@@ -162,8 +162,8 @@ class LoopConfig(Part):
         cadence: Cadence of learning.
         exploration: Epsilon-greedy exploration.
         normalization: Normalization of observations and rewards.
-        loop: Loop that trains: host, which takes any environment; device, which compiles a functional environment, the
-            replay and learning into one program; or auto for device wherever it can run the config.
+        loop: Loop that trains: host for any environment, device for a functional environment that is compiled together
+            with replay and learning, or auto for device wherever it can run the config.
     """
 
     draw: Draw = Draw()

@@ -38,8 +38,7 @@ _add = jax.jit(device_writes.add, donate_argnums=0)
 _end_episode = jax.jit(device_writes.end_episode, donate_argnums=0)
 _update = jax.jit(device_draws.update_priorities, donate_argnums=0, static_argnames="exponent")
 _sample = jax.jit(device_draws.sample, static_argnums=0)
-_positive = jax.jit(lambda tree: device_tree.total(tree) > 0)
-_has_starts = jax.jit(device_draws.has_starts)
+_has_starts = jax.jit(lambda state: jnp.any(state.sequence_start))
 
 
 def make(
@@ -189,42 +188,39 @@ def _allocate(layout: Layout) -> ReplayState:
 
 def _checked_sample(plan: Plan, key: Array, state: ReplayState, numbers: DrawNumbers) -> Sample:
     """Check the arguments that are not traced, then sample; see ``Replay.sample``."""
-    n, discount, exponent = (_concrete(number) for number in numbers)
-    if n is not None:
-        numbers = numbers._replace(n_steps=np.int32(check_steps(n, plan.most, in_sequence=plan.sequence_length > 0)))
-    if discount is not None:
-        numbers = numbers._replace(discount=np.float32(check_unit("discount", discount)))
-    if exponent is not None:
-        exponent = np.float32(check_unit("importance_exponent", exponent))
-        numbers = numbers._replace(importance_exponent=exponent)
-    if not _is_traced(state):
+    n, discount, exponent = numbers
+    if not _is_traced(n):
+        n = check_steps(_as_python(n), plan.most, in_sequence=plan.sequence_length > 0)
+    if not _is_traced(discount):
+        discount = check_unit("discount", _as_python(discount))
+    if not _is_traced(exponent):
+        exponent = check_unit("importance_exponent", _as_python(exponent))
+    if not _is_traced(state.num_valid):
         _check_not_empty(state)
-    sample: Sample = _sample(plan, key, state, numbers)
+    sample: Sample = _sample(plan, key, state, DrawNumbers(n, discount, exponent))
     return sample
 
 
 def _check_not_empty(state: ReplayState) -> None:
-    if state.priorities and _positive(state.priorities):
+    sequences = len(state.sequence_start) > 0
+    if sequences and state.priorities and np.asarray((state.priorities.leaves, *state.priorities.sums)[-1]).any():
         return
-    if not _has_starts(state):
-        what = "sequences" if len(state.sequence_start) else "steps"
+    if not (_has_starts(state) if sequences else np.asarray(state.num_valid).any()):
+        what = "sequences" if sequences else "steps"
         raise ValueError(f"state: got a replay without {what}; expected at least one. Add steps first.")
 
 
-def _is_traced(tree: Tree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def _concrete(number: Any) -> Any:
-    """Return a number, or None if it is traced."""
-    if _is_traced(number):
-        return None
+def _as_python(number: Any) -> Any:
     return number.item() if isinstance(number, jax.Array) else number
+
+
+def _is_traced(array: Any) -> bool:
+    return isinstance(array, jax.core.Tracer)
 
 
 def _size(state: ReplayState) -> Any:
     """Number of steps that can be sampled, over all lanes."""
-    return device_draws.size(state) if _is_traced(state) else host_draws.size(state)
+    return device_draws.size(state) if _is_traced(state.num_valid) else host_draws.size(state)
 
 
 def _rewards(state: ReplayState) -> npt.NDArray[np.float32]:

@@ -39,12 +39,10 @@ def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exp
     kept = (writings(state, at) == identity) & starts.at[at].get(mode="clip")
     # The comparisons are False for NaN.
     kept &= (values >= 0) & (values <= device_tree.largest_priority(number))
-    values = jnp.where(kept, values, 0) ** np.float32(exponent)
-    values = jnp.where(values >= device_tree.SMALLEST, values, 0)
+    values = jnp.where(kept & (values >= device_tree.SMALLEST), values, 0) ** np.float32(exponent)
     largest = jnp.maximum(state.largest_priority, jnp.max(jnp.where(kept, values, 0)))
-    # After sorting by row and then by position, the last entry of each row is the one that counts.
-    at = jnp.where(kept, at, number)
-    at, _, values = jax.lax.sort((at, jnp.arange(len(at)), values), num_keys=2)
+    # After a stable sort, the last entry of each row is the one that counts.
+    at, values = jax.lax.sort((jnp.where(kept, at, number), values), num_keys=1, is_stable=True)
     last = jnp.append(at[1:] != at[:-1], True) & (at < number)
     return state._replace(priorities=device_tree.assign(state.priorities, at, values, last), largest_priority=largest)
 
@@ -52,11 +50,6 @@ def update_priorities(state: ReplayState, rows: Array, priorities: Array, *, exp
 def size(state: ReplayState) -> Array:
     """Number of steps that can be sampled, over all lanes, ``[]`` int32."""
     return jnp.sum(state.num_valid, dtype=jnp.int32)
-
-
-def has_starts(state: ReplayState) -> Array:
-    """Return whether a transition or sequence can be sampled, ``[]`` bool."""
-    return jnp.any(state.sequence_start) if len(state.sequence_start) else size(state) > 0
 
 
 def _check_update(state: ReplayState, rows: Array, priorities: Array) -> None:
@@ -102,7 +95,7 @@ def _draw(key: Array, state: ReplayState, shape: tuple[int, ...], exponent: Arra
 def _uniform_sequences(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Array:
     """Sample the starts of sequences uniformly, by their number; arbitrary rows if there is none."""
     tree = device_tree.build(state.sequence_start.astype(jnp.int32))
-    number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1))
+    number = jax.random.randint(key, shape, 0, jnp.maximum(device_tree.total(tree), 1), jnp.int32)
     return device_tree.find(tree, number, jnp.zeros_like(number))[0]
 
 
@@ -118,7 +111,7 @@ def _uniform_steps(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Ar
     until = jnp.cumsum(state.num_valid)
     lane = jnp.zeros(number, jnp.int32)
     if num_envs > 1:
-        start = jax.random.randint(jax.random.fold_in(key, 0), (number,), 0, jnp.maximum(until[-1], 1))
+        start = jax.random.randint(jax.random.fold_in(key, 0), (number,), 0, jnp.maximum(until[-1], 1), jnp.int32)
         lane = jnp.minimum(jnp.searchsorted(until, start, side="right", method="scan_unrolled"), num_envs - 1)
     span = jnp.minimum(state.written - 1, per_lane - max(1, len(state.lags)))[lane][:, None]
     head, lane_start = state.head[lane][:, None], (lane * per_lane)[:, None]
@@ -126,7 +119,7 @@ def _uniform_steps(key: Array, state: ReplayState, shape: tuple[int, ...]) -> Ar
     def more(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         attempt, rows, found = carry
         attempted = jax.random.fold_in(key, attempt)
-        back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1))
+        back = jax.random.randint(attempted, (number, _CANDIDATES), 0, jnp.maximum(span, 1), jnp.int32)
         candidates = lane_start + (head - 1 - back) % per_lane
         starts = ~state.boundary.at[candidates].get(mode="clip")
         first = jnp.take_along_axis(candidates, jnp.argmax(starts, axis=1)[:, None], axis=1)[:, 0]

@@ -125,7 +125,7 @@ def stratified(tree: SumTree, key: Array, shape: tuple[int, ...]) -> tuple[Array
         jax.lax.bitcast_convert_type(scale, jnp.uint32) & np.uint32(0xFFFFF000), jnp.float32
     )
     fine = scale - coarse
-    return find(tree, *_two_sum(high * coarse, high * fine + (low * coarse + (low * fine + lowest * scale))))
+    return find(tree, high * coarse, high * fine + (low * coarse + (low * fine + lowest * scale)))
 
 
 def find(tree: SumTree, mass: Array, rest: Array) -> tuple[Array, Array]:
@@ -146,10 +146,10 @@ def find(tree: SumTree, mass: Array, rest: Array) -> tuple[Array, Array]:
     shape, mass, rest = mass.shape, mass.reshape(-1), rest.reshape(-1)
     node = jnp.zeros(mass.shape, jnp.int32)
     for level in (tree.leaves, *tree.sums)[::-1]:
-        child, before, values = _choose(_children(level, node), mass, rest)
+        child, before = _choose(_children(level, node), mass, rest)
         node = (node << _SHIFT) + child
         mass, rest = _two_sum(mass - before, rest)
-    return node.reshape(shape), values.reshape(shape)
+    return node.reshape(shape), tree.leaves.at[node].get(mode="clip").reshape(shape)
 
 
 def largest_priority(number: int) -> float:
@@ -186,8 +186,8 @@ def _sum(children: Array) -> Array:
     return jnp.sum(children, axis=1, dtype=children.dtype)
 
 
-def _choose(children: Array, mass: Array, rest: Array) -> tuple[Array, Array, Array]:
-    """Choose the child of each row whose cumulative sum exceeds the mass; also return the sum before it, and its value.
+def _choose(children: Array, mass: Array, rest: Array) -> tuple[Array, Array]:
+    """Choose the child of each row whose cumulative sum exceeds the mass; also return the sum before it.
 
     If rounding leaves a mass beyond the sum of all children, the last child above 0 is chosen.
     """
@@ -195,10 +195,11 @@ def _choose(children: Array, mass: Array, rest: Array) -> tuple[Array, Array, Ar
     column = jnp.arange(_BRANCHES, dtype=jnp.int32)[None]
     beyond = running - mass[:, None] > rest[:, None]
     score = jnp.where(children > 0, jnp.where(beyond, 2 * _BRANCHES - column, column), 0)
-    best = jnp.max(score, axis=1, keepdims=True)
+    best = jnp.max(score, axis=1)
     child = jnp.where(best > _BRANCHES, 2 * _BRANCHES - best, best)
-    before = jnp.max(jnp.where(column < child, running, 0), axis=1)
-    return child[:, 0], before, _sum(jnp.where(column == child, children, 0))
+    flat = jnp.arange(len(mass), dtype=jnp.int32) * _BRANCHES + child
+    before = running.reshape(-1).at[jnp.maximum(flat - 1, 0)].get(mode="clip")
+    return child, jnp.where(child > 0, before, 0)
 
 
 def _two_sum(one: Array, other: Array) -> tuple[Array, Array]:

@@ -268,7 +268,7 @@ class UpdatePriorities(Protocol):
         Raises:
             TypeError: If ``rows`` are not integers.
             ValueError: If a priority is negative, not finite or too large to be summed, the shapes differ, or the
-                replay is not prioritized. The state is unchanged.
+                replay is not prioritized. The state is unchanged. The device replay skips such a priority instead.
         """
 
 
@@ -295,7 +295,7 @@ class EndEpisode(Protocol):
 
 
 class Replay(NamedTuple):
-    """Functions of a replay state, with the hyper-parameters bound by a maker (``host.make``).
+    """Functions of a replay state, with the hyper-parameters bound by a maker (``host.make`` or ``device.make``).
 
     Functions that consume a state may write into its arrays; use the state that they return.
 

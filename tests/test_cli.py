@@ -53,6 +53,7 @@ OTHER = {
     "steps": ("60000", 60000),
     "replay_capacity": ("70000", 70000),
     "noisy_sigma": ("0.25", 0.25),
+    "loop": ("auto", "auto"),
 }
 
 

@@ -43,7 +43,7 @@ def test_dir_lists_the_public_names():
 def test_the_keywords_are_those_that_the_program_has():
     written = (ROOT / "experiments" / "runs" / "keywords.py").read_text()
     assert runpy.run_path(str(ROOT / "docs" / "options.py"))["keywords"]() == written, "python docs/options.py"
-    begins_with = {"agent", "loop", "agent_name", "preset", "byol", "method"}
+    begins_with = {"agent", "agent_name", "preset", "byol", "method"}
     for fields, config in ((TrainFields, RunConfig), (PretrainFields, PretrainConfig)):
         assert fields.__annotations__.keys() == {*leaves(config()), *bringers(config)} - begins_with
 

@@ -115,6 +115,7 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
         "cadence",
         "exploration",
         "normalization",
+        "loop",
     ]
     assert sorted(titles) == sorted(["command", "run", "agent", *parts])
 

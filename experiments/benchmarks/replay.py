@@ -241,6 +241,9 @@ def flashbax_device(capacity, steps):
 
 def measure_device(options):
     """Fill the replays on the device, then measure adds, prioritized samples and priority updates."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as in the host loop
     capacity, calls = (20_000, 50) if options.quick else (1_000_000, 2_000)
     steps = steps_of_eight()
     stores = {"polyak": polyak_device(capacity, steps)}

@@ -26,7 +26,19 @@ METAVARS = {
 _COLUMN = 26
 # Options of the short help, by group.
 TRAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "run": ("env", "steps", "num_envs", "seed", "seeds", "evaluate_every", "out", "config", "preset", "initial"),
+    "run": (
+        "env",
+        "steps",
+        "num_envs",
+        "loop",
+        "seed",
+        "seeds",
+        "evaluate_every",
+        "out",
+        "config",
+        "preset",
+        "initial",
+    ),
     "agent": ("target", "head", "bootstrap", "double", "self_prediction", "resets", "optimizer", "learning_rate"),
     "network": ("torso", "hidden_sizes", "core"),
     "draw": ("batch_size", "n_steps", "discount", "sampling"),

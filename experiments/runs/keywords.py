@@ -257,6 +257,9 @@ class TrainFields(TypedDict, total=False):
     normalize_rewards: bool
     """Whether to divide rewards by the standard deviation of the discounted return, and clip their n-step sums to
     [-10, 10]."""
+    loop: Literal["host", "device", "auto"]
+    """Loop that trains: host for any environment, device for a functional environment that is compiled together
+    with replay and learning, or auto for device wherever it can run the config."""
 
 
 class PretrainFields(TypedDict, total=False):

@@ -176,18 +176,27 @@ def test_a_leaf_of_0_is_never_drawn(name: str) -> None:
 
 
 def test_a_million_equal_leaves_are_drawn_equally() -> None:
-    # A single float32 number as the mass would have 16 values for each leaf.
+    # A single float32 number as the mass would have 16 values for each leaf, and round to the edges of nodes.
     leaves = np.ones(2**20, np.float32)
     tree, generator = build(leaves), np.random.default_rng(0)
     exact = generator.uniform(0, 2**20, BATCH)
+    exact[:30] = np.concatenate([np.arange(1, 16) * 2**16 - 1e-3, np.arange(1, 16) * 2**16 + 1e-3])
     coarse = exact.astype(np.float32)
     index, _ = find(tree, coarse, (exact - coarse).astype(np.float32))
     np.testing.assert_array_equal(index, np.floor(exact))
     index, _ = stratified(tree, jax.random.key(0), (BATCH,))
     np.testing.assert_array_equal(np.asarray(index) // 2**11, np.arange(BATCH))
-    # Low bits of the masses: the position within 64 leaves, and the numbers of even and odd leaves.
-    draws = np.concatenate([stratified(tree, jax.random.key(seed), (BATCH,))[0] for seed in range(40)])
-    assert stats.chisquare(np.bincount(draws % 64, minlength=64)).pvalue > 1e-3
+
+
+def test_the_mass_of_a_draw_has_32_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_tree, "find", lambda tree, mass, rest: (mass, rest))
+    tree, key = build(np.full(SIZE, 0.7, np.float32)), jax.random.key(0)
+    total = np.float32(device_tree.total(tree))
+    for batch in (1, 6, BATCH):
+        mass, rest = (np.asarray(part, np.float64) for part in device_tree.stratified(tree, key, (batch,)))
+        fraction = np.asarray(jax.random.bits(key, (batch,), np.uint32)) / 2**32
+        exact = (np.arange(batch) + fraction) * np.float64(total * np.float32(1 / batch))
+        np.testing.assert_allclose(mass + rest, exact, rtol=0, atol=total * 2**-35)
 
 
 def test_a_hundred_thousand_updates_leave_the_sums_of_a_new_tree() -> None:

@@ -149,7 +149,7 @@ def _adapted(
         reason = in_short(error).partition("\n")[0]
         raise ValueError(
             f"env: {name}: JAX cannot trace the environment ({reason}). Its functions must be written in "
-            "jax.numpy, without Python branches on arrays."
+            "jax.numpy, without Python branches on arrays, and its observations must be as its space says."
         ) from error
     first, later = _shapes(template), _shapes(after)
     if first != later:

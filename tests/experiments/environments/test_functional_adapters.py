@@ -283,7 +283,8 @@ def test_every_step_equals_that_of_gymnax(name, kwargs):
     first, (outcome, wanted) = jax.jit(jax.vmap(run))(jax.random.split(KEY, 8))
     np.testing.assert_array_equal(*first)
     for found, expected in zip(outcome, wanted, strict=True):
-        np.testing.assert_array_equal(found, expected)
+        # Some versions of XLA round the two copies of a step in one program differently, in the last digit.
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert (outcome.terminated | outcome.truncated).any()
     assert outcome.truncated.any() or "max_steps_in_episode" not in kwargs
 

@@ -35,7 +35,7 @@ def test_steps_are_exact_and_only_ended_lanes_are_reset(masks, dtype):
     assert not shown.reward.any()
     kinds = set()
     for chosen in ACTIONS:
-        number, t, _ = np.int64(shown.observation).T
+        number, t, *_ = np.int64(shown.observation).T
         step = environments.step(chosen)
         end, kind = t + 1 == length_of(number), kind_of(number)
         terminated = end & (kind != 1)
@@ -91,10 +91,10 @@ def test_a_seed_determines_everything_and_lanes_steps_and_resets_differ():
     numbers = [*numbers, *(step.timestep.observation[step.last, 0] for step in story[1:])]
     numbers = np.concatenate([np.atleast_1d(number) for number in numbers])
     assert len(np.unique(numbers)) == len(numbers) > 80
-    noise = np.array([step.obs_t[:, 2] for step in story[1:]])
-    assert len(np.unique(noise)) > 60  # of 199 values
-    assert (noise[1:] != noise[:-1]).mean() > 0.9
-    assert (noise[:, 1:] != noise[:, :-1]).mean() > 0.9
+    noise = np.array([step.obs_t[:, 2:] for step in story[1:]])  # [T, N, 2]
+    assert (noise[1:] != noise[:-1]).mean((0, 1)).min() > 0.9
+    assert (noise[:, 1:] != noise[:, :-1]).mean((0, 1)).min() > 0.9
+    assert (noise[..., 0] != noise[..., 1]).mean() > 0.9
 
 
 def stored(snapshot):
@@ -143,7 +143,7 @@ WRONG = {
     "lanes": (lambda: taken(FunctionalEnvironments(tale(), 3)), r"got .*\(3,.* of 4 x tale"),
     "name": (lambda: taken(FunctionalEnvironments(tale("other"), N)), "got a snapshot of other; expected tale"),
     "gymnasium": (lambda: taken(make("CartPole-v1", N)), "got a snapshot of no functional environment"),
-    "dtype": (lambda: taken(FunctionalEnvironments(tale(dtype=np.uint8), N)), r"got uint8\(4, 3\) for state.timestep"),
+    "dtype": (lambda: taken(FunctionalEnvironments(tale(dtype=np.uint8), N)), r"got uint8\(4, 4\) for state.timestep"),
     "masks": (
         lambda: taken(FunctionalEnvironments(tale(masks=False), N)),
         "got no array for state.timestep.action_mask",
@@ -240,6 +240,8 @@ def test_types_are_stable_so_that_one_program_steps_forever(make_environment):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), later) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), begun
     )
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves((begun, result)))
+    single = jax.eval_shape(environment.init, jax.random.key(0))[0]
+    one = jax.eval_shape(environment.step, jax.random.key(0), single, jnp.int32(0))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((begun, result, single, one)))
     assert result.obs_t.shape == (2, *environment.spec.observation.shape)
     assert result.obs_t.dtype == environment.spec.observation.dtype
