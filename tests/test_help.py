@@ -15,7 +15,7 @@ from polyak.agents.parts import bringers, leaves
 from polyak.agents_table import agents_table, difference_table, links
 from polyak.experiments import cli, commands
 from polyak.experiments.runs.config import RunConfig
-from polyak.experiments.runs.flag_help import PRETRAIN_OPTIONS, TRAIN_OPTIONS, attributes
+from polyak.experiments.runs.flag_help import PRETRAIN_OPTIONS, SWEEP_OPTIONS, TRAIN_OPTIONS, attributes
 from polyak.experiments.runs.pretrain_config import METHODS, PretrainConfig, make_pretrain_config
 from polyak.tables import table
 
@@ -64,7 +64,8 @@ def test_lines_fit_a_page_of_80_columns_unbroken():
 
 @pytest.mark.parametrize("command", help.COMMANDS)
 def test_a_commands_help_teaches(command, page):
-    everything = {"option": "--help-all"} if command in ("train", "pretrain") else {}
+    trains = command in ("train", "sweep", "pretrain")
+    everything = {"option": "--help-all"} if trains else {}
     text = page(command, **everything)
     for example in help.COMMANDS[command].examples:
         assert f"  {example}\n" in text  # on a line of its own, unbroken
@@ -72,7 +73,7 @@ def test_a_commands_help_teaches(command, page):
         shown = page(*shlex.split(example)[1:], **everything) if everything else text
         for option in re.findall(r"--[a-z-]+", example):
             assert re.search(rf"^\W*{option}\b", shown, re.MULTILINE), option
-    assert (help.TARGETS in text) == (help.SCHEDULES in text) == (command in ("train", "pretrain"))
+    assert (help.TARGETS in text) == (help.SCHEDULES in text) == trains
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -164,7 +165,7 @@ def test_the_short_help_of_train_fits_the_terminal_and_two_pages(width, page, mo
 
 @pytest.mark.parametrize(
     ("command", "names", "options"),
-    [("train", AGENTS, TRAIN_OPTIONS), ("pretrain", METHODS, PRETRAIN_OPTIONS)],
+    [("train", AGENTS, TRAIN_OPTIONS), ("sweep", ["dqn"], SWEEP_OPTIONS), ("pretrain", METHODS, PRETRAIN_OPTIONS)],
 )
 def test_the_short_help_has_its_options_with_the_defaults_of_the_agent(command, names, options, page):
     for name in names:
@@ -175,6 +176,9 @@ def test_the_short_help_has_its_options_with_the_defaults_of_the_agent(command, 
         wanted = [option for found in options.values() for option in found if option not in absent]
         assert shown == [option.replace("_", "-") for option in wanted]
         assert f"The defaults of {name} are in parentheses." in " ".join(text.split())
+        if command == "sweep":
+            assert re.search(r"--loop NAME .*host, device, \(auto\)", " ".join(text.split()))
+            continue
         config = make_configs(name) if command == "train" else PretrainConfig()
         for leaf, value in leaves(config).items():
             if leaf in wanted and isinstance(value, str | int | Schedule) and not isinstance(value, bool):

@@ -44,6 +44,10 @@ TRAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "draw": ("batch_size", "n_steps", "discount", "sampling"),
     "replay, cadence and exploration": ("replay_capacity", "learning_starts", "train_every", "epsilon"),
 }
+SWEEP_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    **TRAIN_OPTIONS,
+    "run": tuple(name for one in TRAIN_OPTIONS["run"] for name in ((one, "lanes") if one == "seeds" else (one,))),
+}
 PRETRAIN_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "run": ("data", "steps", "batch_size", "seed", "probe_every", "out"),
     "byol": ("target", "optimizer", "learning_rate", "weight_decay"),

@@ -17,12 +17,12 @@ import tyro
 
 from ...agents.fields import Part, annotations_of, check_name, did_you_mean, kind_of, kinds_of
 from ...agents.other_names import other_name
-from ...agents.parts import absent, bringers, leaves, part_of_kind
+from ...agents.parts import absent, bringers, leaves, part_of_kind, replace
 from ...agents.presets import AGENTS, DEFAULT_AGENT, DEFAULT_PRESET, Configs, make_configs, own_leaves
 from ...agents.schedules import Schedule
 from ...agents.settings import PRESETS
 from .config import RUN_LEAVES, RunConfig, load_agent_module, make_run_config
-from .flag_help import METAVARS, PRETRAIN_OPTIONS, TRAIN_OPTIONS, Flag, about, short_help
+from .flag_help import METAVARS, PRETRAIN_OPTIONS, SWEEP_OPTIONS, TRAIN_OPTIONS, Flag, about, short_help
 from .pretrain_config import METHODS, PRETRAIN_LEAVES, PretrainConfig, make_pretrain_config
 
 ALIASES = {"--wrapper": "wrappers"}
@@ -83,8 +83,24 @@ class ReadRun(NamedTuple):
     command: Any
 
 
-def read_run(arguments: Sequence[str], command: type, description: str, ending: str, name: str) -> ReadRun:
-    """Read the arguments of a command that trains, see :func:`parse_run`; ``name`` is that of the command."""
+def read_run(
+    arguments: Sequence[str],
+    command: type,
+    description: str,
+    ending: str,
+    name: str,
+    defaults: Mapping[str, Any] = {},
+) -> ReadRun:
+    """Read the arguments of a command that trains, see :func:`parse_run`.
+
+    Args:
+        arguments: Arguments after the command.
+        command: Dataclass of the flags that are not of the run.
+        description: Text above the flags in the complete help.
+        ending: Text below the flags in the short help.
+        name: Name of the command.
+        defaults: Defaults of the command for leaves of the run and of the loop, in place of those of a run.
+    """
     named, rest = _name_first(arguments, AGENTS, "agent", "--env")
     given = given_words(rest)
     load_agent_module(_first(given, "agent_module") or "none")
@@ -92,9 +108,12 @@ def read_run(arguments: Sequence[str], command: type, description: str, ending: 
     agent = base.agent_name if base else named or DEFAULT_AGENT
     preset = base.preset if base else check_name(_first(given, "preset") or DEFAULT_PRESET, PRESETS, "preset")
     configs = Configs(base.agent, base.loop) if base else make_configs(agent, preset)
-    own = leaves(base) if base else own_leaves(agent)
+    own = {**(leaves(base) if base else own_leaves(agent)), **defaults}
+    of_loop = {name: value for name, value in defaults.items() if name not in RUN_LEAVES}
+    configs = Configs(configs.agent, replace(configs.loop, of_loop))
     flags = [*command_flags(command), *run_flags(configs, _kinds(given), own)]
-    page = _Page(f"polyak {name} {named or '[AGENT]'} [OPTIONS]", description, ending, TRAIN_OPTIONS)
+    options = SWEEP_OPTIONS if name == "sweep" else TRAIN_OPTIONS
+    page = _Page(f"polyak {name} {named or '[AGENT]'} [OPTIONS]", description, ending, options)
     fields, found = _parse(rest, command, flags, Configs, f"polyak {name} {agent}", page)
     return ReadRun(agent, preset, fields, found)
 

@@ -9,6 +9,9 @@ from ...agents.fields import annotations_of, is_part_type, kinds_of
 from .config import RunConfig
 from .flags import ALIASES, given_words, read_run
 
+# Lanes are trained by the device loop if it can run them, and write metrics.jsonl alone.
+SWEEP_DEFAULTS: Mapping[str, Any] = {"loop": "auto", "loggers": ()}
+
 
 class ReadSweep(NamedTuple):
     """Arguments of ``polyak sweep``.
@@ -56,14 +59,14 @@ def parse_sweep(arguments: Sequence[str], command: type, description: str, endin
     for name in found.keys() & annotations_of(command).keys():
         raise ValueError(f"{name}: got {' '.join(found[name])}; expected one value, because it is no field of a run.")
     firsts = _with_words(arguments, {name: words[0] for name, words in found.items()})
-    read = read_run(firsts, command, description, ending, "sweep")
+    read = read_run(firsts, command, description, ending, "sweep", SWEEP_DEFAULTS)
     given = {ALIASES.get(f"--{name}", name) for name in names}
     given |= {name.removeprefix("no_") for name in given}
     fields = {name: value for name, value in read.fields.items() if name in given or "config" in given}
     axes = {name: [fields.pop(name)] for name in found}
     for name, words in found.items():
         for word in words[1:]:
-            other = read_run(_with_words(firsts, {name: word}), command, description, ending, "sweep")
+            other = read_run(_with_words(firsts, {name: word}), command, description, ending, "sweep", SWEEP_DEFAULTS)
             axes[name].append(other.fields[name])
     return ReadSweep(read.agent, read.preset, fields, axes, read.command)
 

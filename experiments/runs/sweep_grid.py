@@ -15,6 +15,7 @@ from ...agents.parts import leaves
 from ...agents.schedules import Schedule
 from ..loops.schedules import total_learner_steps
 from .config import CHANGES_NO_LEARNING, RunConfig, make_run_config, to_json
+from .sweep_flags import SWEEP_DEFAULTS
 
 # Fields that are no axis, and the reason.
 _NO_AXIS = {
@@ -73,7 +74,7 @@ def make_grid(
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds: got {seeds!r}; expected an integer >= 1, the number of seeds. Try --seeds 16.")
     _check_axes(axes)
-    fields = {"loggers": (), "loop": "auto", **fields}
+    fields = {**SWEEP_DEFAULTS, **fields}
     settings = [
         make_run_config(agent, preset, {**fields, **dict(zip(axes, values, strict=True))})
         for values in itertools.product(*axes.values())
