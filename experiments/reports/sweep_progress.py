@@ -50,7 +50,7 @@ class SweepProgress:
         if self._quiet or (now - self._shown < (EVERY_PLAIN if self._display is None else EVERY) and not ended):
             return
         self._shown = now
-        self._lines = [self._summary(steps, ends), *lines(self._settings, newest, ends)]
+        self._lines = [self._summary(steps, newest, ends), *lines(self._settings, newest, ends)]
         if self._display is not None:
             self._display.draw(_unwrapped(self._lines[: SHOWN + 1]))
         else:
@@ -73,15 +73,26 @@ class SweepProgress:
         if self._display is not None:
             self._display.close(_unwrapped(self._lines[: SHOWN + 1]))
 
-    def _summary(self, steps: int, ends: Mapping[str, Any]) -> str:
+    def _summary(self, steps: int, newest: Mapping[str, Record], ends: Mapping[str, Any]) -> str:
         text = f"{steps:,} / {self._total:,} steps of {len(self._grid.lanes)} lanes"
         if ends:
             text += f", {len(ends)} ended"
-        if len(self._moments) > 1 and steps < self._total:
-            (before, first), (after, last) = self._moments[0], self._moments[-1]
-            speed = max(last - first, 1) / max(after - before, 1e-9)
+        if (speed := self._speed(newest)) and steps < self._total:
             text += f"  {speed:,.0f}/s  {duration((self._total - steps) / speed)} left"
         return text
+
+    def _speed(self, newest: Mapping[str, Record]) -> float:
+        """Steps per second of all lanes without compilation; 0 before the first learner step."""
+        if not any(record["learner_steps"] for record in newest.values()):
+            return 0.0
+        if len(self._moments) > 1:
+            (before, first), (after, last) = self._moments[0], self._moments[-1]
+            return max(last - first, 1) / max(after - before, 1e-9)
+        speeds = 0.0
+        for record in newest.values():
+            running = record["seconds"] - record.get("compile_seconds", 0.0)
+            speeds += record["steps_per_second"] * record["seconds"] / max(running, 1e-9)
+        return speeds
 
 
 def lines(settings: Mapping[str, Sequence[str]], newest: Mapping[str, Record], ends: Mapping[str, Any]) -> list[str]:

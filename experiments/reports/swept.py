@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...tables import TableFormat
 from ..runs.finished import Run, load_run
-from ..runs.sweep import LaneEnds
+from ..runs.sweep_drive import LaneEnds
 from ..runs.sweep_saving import SavedSweep
 from .comparison import Comparison, compare
 

@@ -30,8 +30,8 @@ def axes_of(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[A
     given = dict(given)
     for name, values in axes.items():
         for number, value in enumerate(values):
-            texts, objects = as_texts({name: value.item() if isinstance(value, np.generic) else value})
-            values[number], given = next(iter(texts.values())), given | objects
+            texts, found = as_texts({name: value.item() if isinstance(value, np.generic) else value})
+            values[number], given = next(iter(texts.values())), {**given, **found}
     return single, axes, given
 
 

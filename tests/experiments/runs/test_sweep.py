@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 import signal
 
 import jax
@@ -9,12 +10,20 @@ import numpy as np
 import pytest
 
 import polyak
+from functional_environments import tale
 from polyak.experiments.runs.sweep import resume_sweep, sweep
 from polyak.experiments.runs.sweep_grid import groups_of
 from small_runs import records, silent
 from small_sweeps import assert_equal_lane, assert_same_sweep, grid_of, own_run, run_sweep
 
 RULES = ["periodic:5", "incremental:0.1", "none", "periodic:20 q/torso=none", "periodic:9 q/head=incremental:0.5"]
+
+AGENTS = {
+    "r2d2": {"lstm_size": 8, "sequence_length": 8, "burn_in": 2, "sequence_period": 4},
+    "sr_spr": {"reset_period": "100env", "horizon": 2},
+    "c51": {"num_atoms": 5},  # the support comes from the rewards of the lane
+    "isdqn": {"shift_every": "20"},
+}
 
 
 def test_lanes_equal_their_own_runs(tmp_path):
@@ -28,6 +37,7 @@ def test_lanes_equal_their_own_runs(tmp_path):
         assert_equal_lane(tmp_path / "sweep" / lane.name, own_run(lane, tmp_path / str(number)))
 
 
+@pytest.mark.slow
 def test_numbers_are_lanes_of_one_program(tmp_path):
     axes = {"learning_rate": [0.001, 0.1], "discount": [0.9, "linear(0.5,0.99,50%)"], "n_steps": [1, 3]}
     grid = grid_of("prioritized_dqn", axes=axes, epsilon="linear(1,0.1,50%)")
@@ -100,6 +110,53 @@ def test_an_interrupted_sweep_continues_to_the_bit(seeds, tmp_path):
     assert_same_sweep(tmp_path / "sweep", folder, grid)
     assert not (tmp_path / "sweep" / "checkpoints").exists()
     assert resume_sweep(tmp_path / "sweep", quiet, silent) == ends
+
+
+@pytest.mark.slow
+def test_the_keys_of_an_environment_are_restored(tmp_path):
+    grid, given = grid_of(seeds=2, env="<tale>"), {"<tale>": tale()}
+    run_sweep(grid, tmp_path / "whole", given=given)
+    sweep(grid, tmp_path / "sweep", interrupt_at(200), silent, given=given)
+    resume_sweep(tmp_path / "sweep", quiet, silent, given)
+    assert_same_sweep(tmp_path / "sweep", tmp_path / "whole", grid)
+
+
+@pytest.mark.slow
+def test_programs_continue_where_they_were(tmp_path):
+    grid = grid_of(axes={"batch_size": [8, 4], "target": ["none", "periodic:5"]})
+    run_sweep(grid, tmp_path / "whole")
+    first, second = (group[0].name for group in groups_of(grid.lanes))
+
+    def show(newest, ends):
+        if second in newest and newest[second]["step"] == 200:
+            signal.raise_signal(signal.SIGINT)
+
+    ends = sweep(grid, tmp_path / "sweep", show, silent)
+    assert ends[first]["episodes"] == 2
+    assert ends[second] is None
+    assert [path.name for path in (tmp_path / "sweep" / "checkpoints").iterdir()] == ["1"]
+    resume_sweep(tmp_path / "sweep", quiet, silent)
+    assert_same_sweep(tmp_path / "sweep", tmp_path / "whole", grid)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_sweep_is_refused(seeds, tmp_path):
+    _, grid = seeds
+    for name in ("one", "other"):
+        sweep(grid, tmp_path / name, interrupt_at(200), silent)
+    shutil.rmtree(tmp_path / "one" / "checkpoints")
+    (tmp_path / "other" / "checkpoints").rename(tmp_path / "one" / "checkpoints")
+    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+        resume_sweep(tmp_path / "one", quiet, silent)
+
+
+@pytest.mark.slow
+def test_agents_with_resets_sequences_and_self_prediction(tmp_path):
+    for agent, fields in AGENTS.items():
+        grid = grid_of(agent, axes={"learning_rate": [0.01, 0.001]}, **fields)
+        run_sweep(grid, tmp_path / agent)
+        lane = grid.lanes[1]
+        assert_equal_lane(tmp_path / agent / lane.name, own_run(lane, tmp_path / f"{agent}-alone"))
 
 
 def test_a_lane_is_evaluated_as_its_own_run(seeds, tmp_path):

@@ -8,11 +8,12 @@ import pytest
 import polyak
 from polyak.experiments import cli
 from polyak.experiments.commands import SweepCommand
-from polyak.experiments.runs.sweep import check_memory, sweep
+from polyak.experiments.runs.sweep import sweep
 from polyak.experiments.runs.sweep_fields import axes_of
 from polyak.experiments.runs.sweep_flags import parse_sweep
 from polyak.experiments.runs.sweep_grid import groups_of, label_of
 from polyak.experiments.runs.sweep_lanes import make_lanes
+from polyak.experiments.runs.sweep_memory import check_memory, needed_bytes
 from small_runs import silent
 from small_sweeps import FIELDS, grid_of
 
@@ -165,9 +166,6 @@ def test_bad_sweeps_leave_no_files(case, tmp_path):
 def test_what_fits_into_memory_is_in_the_error():
     grid = grid_of(seeds=4, replay_capacity=10_000)
     lanes = make_lanes(grid.lanes, [None], "vmap")
-    each = sweep_bytes = None
-    from polyak.experiments.runs.sweep import needed_bytes
-
     each, sweep_bytes = needed_bytes(lanes)
     assert sweep_bytes == 4 * each
     check_memory(lanes, sweep_bytes)
