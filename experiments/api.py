@@ -24,7 +24,7 @@ from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
-from .runs.given import as_texts, given_again, path_as_text
+from .runs.given import as_texts, check_objects, given_again, path_as_text
 from .runs.keywords import PretrainFields, TrainFields
 from .runs.pretrain import pretrain as run_pretraining
 from .runs.pretrain import resume_pretraining
@@ -232,7 +232,7 @@ def resume(
     """
     folder = pathlib.Path(folder)
     if folders.is_sweep(folder):
-        return _resume_sweep(folder, steps, quiet, given_again(objects))
+        return _resume_sweep(folder, steps, quiet, objects)
     config, given = folders.read_any_config_to_resume(folder), given_again(objects)
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
@@ -354,9 +354,10 @@ def export(
     return folder
 
 
-def _resume_sweep(folder: pathlib.Path, steps: int | None, quiet: bool, given: Mapping[str, Any]) -> Sweep:
+def _resume_sweep(folder: pathlib.Path, steps: int | None, quiet: bool, objects: Mapping[str, Any]) -> Sweep:
     check_no_steps(steps)
-    saved = read_sweep(folder)
+    check_objects(objects)
+    saved, given = read_sweep(folder), axes_of(objects)[2]
     with SweepProgress(saved.grid, quiet=quiet) as progress:
         return finished(saved, resume_sweep(folder, progress.show, progress.say, given), given)
 

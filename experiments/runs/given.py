@@ -29,9 +29,18 @@ def as_texts(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, An
 
 def given_again(objects: Mapping[str, Any]) -> Mapping[str, Any]:
     """Objects that no module has, by their text, which are given once more for a run that was begun with them."""
+    check_objects(objects)
+    return as_texts(objects)[1]
+
+
+def check_objects(objects: Mapping[str, Any]) -> None:
+    """Check the names of objects that are given once more.
+
+    Raises:
+        ValueError: if a name is unknown.
+    """
     for name in objects:
         check_name(name, ("env", "wrappers", "network", "terms", "agent"), "object")
-    return as_texts(objects)[1]
 
 
 def path_as_text(name: str, fields: Mapping[str, Any]) -> dict[str, str]:

@@ -1,10 +1,5 @@
 """Progress of a sweep."""
 
-import io
-import sys
-
-import pytest
-
 from polyak.experiments.reports import sweep_progress
 from polyak.experiments.reports.sweep_progress import SweepProgress, best, lines
 from small_sweeps import grid_of
@@ -38,14 +33,7 @@ def test_lines_have_medians_and_count_lanes_without_a_result():
     assert best(SETTINGS, newest(100, None, None, None, None)) == ""
 
 
-@pytest.fixture
-def stream(monkeypatch):
-    found = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", found)
-    return found
-
-
-def test_a_line_every_few_seconds(stream, monkeypatch):
+def test_a_line_every_few_seconds(capsys, monkeypatch):
     clock = iter([100.0, 101.0, 112.0, 113.0])
     monkeypatch.setattr(sweep_progress.time, "monotonic", lambda: next(clock))
     with SweepProgress(grid_of(seeds=2, axes={"target": ["none", "periodic:5"]}, steps=400), quiet=False) as progress:
@@ -54,15 +42,15 @@ def test_a_line_every_few_seconds(stream, monkeypatch):
         progress.show(newest(300, 1.0, 1.0, 2.0, 2.0), {})
         ends = {name: {"mean": 7.0} for lanes in SETTINGS.values() for name in lanes}
         progress.show(newest(400, 1.0, 1.0, 2.0, 2.0), ends)
-    assert stream.getvalue().splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "400 / 1,600 steps of 4 lanes  800/s  2 s left  best periodic-5 2.0 (last 20)",
         "1,200 / 1,600 steps of 4 lanes  67/s  6 s left  best periodic-5 2.0 (last 20)",
         "1,600 / 1,600 steps of 4 lanes, 4 ended  best periodic-5 2.0 (last 20)",
     ]
 
 
-def test_quiet_progress_has_messages_alone(stream):
+def test_quiet_progress_has_messages_alone(capsys):
     with SweepProgress(grid_of(seeds=2), quiet=True) as progress:
         progress.show({"seed0": record(100, 1.0)}, {})
         progress.say("warning: something")
-    assert stream.getvalue() == "warning: something\n"
+    assert capsys.readouterr().err == "warning: something\n"

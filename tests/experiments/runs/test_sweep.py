@@ -20,7 +20,7 @@ RULES = ["periodic:5", "incremental:0.1", "none", "periodic:20 q/torso=none", "p
 
 AGENTS = {
     "r2d2": {"lstm_size": 8, "sequence_length": 8, "burn_in": 2, "sequence_period": 4},
-    "sr_spr": {"reset_period": "100env", "horizon": 2},
+    "sr_spr": {"reset_period": "100env", "horizon": 2, "hidden_sizes": (8, 8)},
     "c51": {"num_atoms": 5},  # the support comes from the rewards of the lane
     "isdqn": {"shift_every": "20"},
 }
