@@ -1,6 +1,7 @@
 """Runs found on disk, finished or not, and the groups that a comparison puts them in."""
 
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class FoundRun(NamedTuple):
         greedy: Mean return of the run's final evaluation; None if the run has not ended.
         evaluated_at: Environment steps of the evaluations before the end, ``[K]`` float64.
         evaluations: Mean returns of these evaluations, ``[K]`` float64.
+        diverged: Reason of a run of a sweep that has diverged; None for any other run.
     """
 
     folder: pathlib.Path
@@ -47,17 +49,22 @@ class FoundRun(NamedTuple):
     greedy: float | None
     evaluated_at: np.ndarray
     evaluations: np.ndarray
+    diverged: str | None = None
 
 
 Groups = Mapping[str, Mapping[str, list[FoundRun]]]  # by label, by environment
+Settings = Mapping[str, Mapping[str, Any]]  # by label, by field
 AGENT = "agent"  # beside the fields of the config
+DIVERGED = "diverged.json"  # in the folder of a lane of a sweep that has diverged: {"reason": TEXT}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
 def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     """Return the folders of the runs in ``folders``, each once, in the order given.
 
-    A folder that holds runs at any depth is replaced by these runs, sorted by path. A folder without a run stays in the
-    list, so that :func:`read_run` reports it. Pretraining runs in a folder are left out, because they have no returns.
+    A folder that holds runs at any depth, such as a sweep, is replaced by these runs, sorted by path with numbers by
+    value (``periodic-50`` before ``periodic-500``). A folder without a run stays in the list, so that :func:`read_run`
+    reports it. Pretraining runs in a folder are left out, because they have no returns.
 
     Raises:
         ValueError: if ``folders`` is empty.
@@ -73,7 +80,7 @@ def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, pathlib.Path] = {}
     for folder in map(pathlib.Path, folders):
         holds_runs = folder.is_dir() and not (folder / "config.json").is_file()
-        below = sorted(path.parent for path in folder.rglob("config.json")) if holds_runs else []
+        below = sorted((path.parent for path in folder.rglob("config.json")), key=_natural) if holds_runs else []
         below = [run for run in below if not is_pretraining(run)]
         for run in below or [folder]:
             found.setdefault(run.resolve(), run)
@@ -96,7 +103,7 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         message = str(error)
         raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
     name, own, preset, environment, seed = (fields.pop(one) for one in ("agent_name", "name", "preset", "env", "seed"))
-    metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
+    metrics, evaluation, diverged = (folder / name for name in ("metrics.jsonl", "evaluation.json", DIVERGED))
     records = list(read_jsonl(metrics)) if metrics.is_file() else []
     evaluated = [record for record in records if record.get(GREEDY) is not None]
     return FoundRun(
@@ -113,6 +120,7 @@ def read_run(folder: pathlib.Path) -> FoundRun:
         greedy=float(read_json(evaluation)["mean"]) if evaluation.is_file() else None,
         evaluated_at=np.array([record["step"] for record in evaluated], np.float64),
         evaluations=np.array([record[GREEDY] for record in evaluated], np.float64),
+        diverged=str(read_json(diverged).get("reason", "")) if diverged.is_file() else None,
     )
 
 
@@ -152,13 +160,33 @@ def grouped(runs: Sequence[FoundRun], by: Sequence[str] = ()) -> Groups:
     if not by:
         for run in runs:
             groups.setdefault(_key(run), {}).setdefault(run.environment, []).append(run)
-        return dict(zip(_labels([_first(group) for group in groups.values()]), groups.values(), strict=True))
+        firsts = [_first(group) for group in groups.values()]
+        labels = [_label(run, names) for run, names in zip(firsts, _shown(firsts), strict=True)]
+        return dict(zip(labels, groups.values(), strict=True))
     by = [_field(name, runs) for name in by]
     if len(set(by)) < len(by):
         raise ValueError(f"group_by: got {' '.join(by)}; expected each field once.")
     for run in runs:
         groups.setdefault(_label(run, by), {}).setdefault(run.environment, []).append(run)
     return groups
+
+
+def settings_of(groups: Groups, by: Sequence[str] = ()) -> Settings:
+    """Values of the fields in which groups differ, or of the fields of ``by``, as in the labels of :func:`grouped`.
+
+    Args:
+        groups: Groups, as of :func:`grouped` or :func:`renamed`.
+        by: Names of the fields that made the groups.
+
+    Returns:
+        Label to field to value; the value of ``agent`` is a name.
+    """
+    firsts = [_first(group) for group in groups.values()]
+    names = [[_field(name, firsts) for name in by]] * len(firsts) if by else _shown(firsts)
+    return {
+        label: {name: run.agent if name == AGENT else run.fields.get(name) for name in shown}
+        for label, run, shown in zip(groups, firsts, names, strict=True)
+    }
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
@@ -226,6 +254,29 @@ def pooling_notes(groups: Groups) -> list[str]:
     return notes
 
 
+def run_notes(runs: Sequence[FoundRun], threshold: float | None, window: int) -> list[str]:
+    """Sentences on the runs that are unfinished, have diverged, have no curve, or cannot reach the threshold."""
+    notes = []
+    for run in runs:
+        if run.diverged is not None:
+            reason = f" ({run.diverged.rstrip('.')})" if run.diverged else ""
+            way = f"after step {run.step} of {run.fields['steps']}{reason}"
+            notes.append(f"{run.folder} has diverged {way}: it is neither in the table nor in the curves.")
+            continue
+        if run.greedy is None:
+            way = f"at step {run.step} of {run.fields['steps']}"
+            notes.append(f"{run.folder} is unfinished, {way}: it is in the curves, but not in the table.")
+        if not len(run.returns):
+            notes.append(f"{run.folder} has no curve: no training episode has ended by step {run.step}.")
+    few = sum(len(run.returns) < window for run in runs if run.greedy is not None)
+    if threshold is not None and few:
+        notes.append(
+            f"{few} of {len(runs)} runs have fewer than {window} training episodes, so they cannot reach the "
+            "threshold; give a smaller window."
+        )
+    return notes
+
+
 def _key(run: FoundRun) -> str:
     return f"{run.agent} {sorted(run.fields.items())}"
 
@@ -261,24 +312,31 @@ def _parts(label: str) -> set[str]:
     return {*fields, *(field.partition("=")[2] for field in fields if "=" in field)}
 
 
-def _labels(runs: Sequence[FoundRun]) -> list[str]:
-    """Labels: the agent if there are several, and the fields that differ but do not follow from the agent's name.
+def _shown(runs: Sequence[FoundRun]) -> list[list[str]]:
+    """Fields of labels: the agent if there are several, and fields that differ but do not follow from others shown.
 
     A field is shown if runs of one agent have several values of it, or if it departs from the agent's own value in some
-    of the runs.
+    of the runs and another agent does not have this value. A run without a field has another kind of part, whose field
+    is shown.
     """
     departures = [_departures(run) for run in runs]
     several = len({run.agent for run in runs}) > 1
-    labels = []
+    found = []
     for run, departed in zip(runs, departures, strict=True):
         shown = [
             name
             for name, value in run.fields.items()
-            if any(other.agent == run.agent and other.fields.get(name) != value for other in runs)
-            or (name in departed and any(other.get(name) != value for other in departures))
+            if any(other.agent == run.agent and other.fields.get(name, value) != value for other in runs)
+            or (
+                name in departed
+                and any(
+                    other.agent != run.agent and another.get(name) != value
+                    for other, another in zip(runs, departures, strict=True)
+                )
+            )
         ]
-        labels.append(_label(run, [AGENT, *shown] if several or not shown else shown))
-    return labels
+        found.append([AGENT, *shown] if several or not shown else shown)
+    return found
 
 
 def _departures(run: FoundRun) -> dict[str, Any]:
@@ -289,3 +347,11 @@ def _departures(run: FoundRun) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _natural(path: pathlib.Path) -> list[list[str | float]]:
+    """Key of a path whose numbers are sorted by value."""
+    return [
+        [float(piece) if number % 2 else piece for number, piece in enumerate(_NUMBER.split(part))]
+        for part in path.parts
+    ]

@@ -5,7 +5,6 @@ import pytest
 
 from polyak.experiments.reports.comparison import Comparison, Curve, compare
 from polyak.experiments.reports.figures import (
-    COLORS,
     comparison_figure,
     curve_caption,
     draw_comparison,
@@ -13,6 +12,7 @@ from polyak.experiments.reports.figures import (
     profile_caption,
     profile_figure,
 )
+from polyak.experiments.reports.looks import COLORS
 from polyak.experiments.reports.statistics import Estimate
 from written_runs import write_run, write_two_groups
 
@@ -61,7 +61,7 @@ def test_a_panel_for_each_environment_and_a_line_and_band_for_each_group(two_gro
 
 
 def test_colors_follow_the_order_given_even_where_a_group_has_no_curve(two_groups, tmp_path):
-    first = write_run(tmp_path / "first", [], target="frozen")
+    first = write_run(tmp_path / "first", [], n_steps=2)
     folders = (first, two_groups / "periodic-10-0", two_groups / "none-0")
     comparison = compare(*folders)
     drawn = {line.get_color() for line in lines_of(draw_comparison(comparison).axes[0])}
@@ -120,7 +120,7 @@ def test_many_groups_are_told_apart_and_long_labels_fit():
     groups = [f"target=incremental:0.00{number}, hidden_sizes=120 84, learning_rate=0.0003" for number in range(9)]
     training, greedy = Estimate(flat, flat, flat), Estimate(*np.empty((3, 0)))
     curves = [Curve(group, "CartPole-v1", 3, steps, training, steps[:0], greedy) for group in groups]
-    figure = draw_comparison(Comparison([], curves, [], None, 100, {group: {} for group in groups}))
+    figure = draw_comparison(Comparison([], curves, [], None, 100, {group: {} for group in groups}, {}))
     looks = {(line.get_color(), line.get_linestyle()) for line in lines_of(figure.axes[0])}
     assert len(looks) == 9
     figure.draw_without_rendering()
