@@ -16,18 +16,8 @@ import numpy as np
 from ...tables import TableFormat
 from ..loops.episodes import RECENT
 from ..runs.records import running_mean
-from .run_groups import (
-    FoundRun,
-    Settings,
-    grouped,
-    pooling_notes,
-    read_run,
-    renamed,
-    run_folders,
-    run_notes,
-    settings_of,
-    without_repeats,
-)
+from .found_runs import FoundRun, read_run, run_folders
+from .run_groups import Settings, grouped, pooling_notes, renamed, run_notes, settings_of, without_repeats
 from .scores import ALL, Improvement, Profile, Scores, ScoresByGroup, environments_of, improvements, profiles, scaled
 from .statistics import STATISTICS, Estimate, Statistic, estimate
 

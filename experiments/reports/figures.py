@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from .looks import TITLES, Look, group_looks, hue_of, rule_places
+from .looks import TITLES, Hue, Look, group_looks, hue_of, rule_places
 from .scores import ALL, SCALED
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "F
     groups = [group for group in looks if group in groups]
     families = [hue for hue in TITLES if hue in hues.values() and any(hues[group] == hue for group in groups)]
     families = families if len(groups) >= MANY and len(families) > 1 else []
+    shown_families: list[Hue | None] = [*families] or [None]
     environments = list(dict.fromkeys(curve.environment for curve in curves))
-    places = [(environment, family) for environment in environments for family in families or [None]]
+    places = [(environment, family) for environment in environments for family in shown_families]
     columns = len(families) or min(len(places), COLUMNS)
     rows = -(-len(places) // columns)
     with panels(groups, looks, rows, columns, size, sharey="row" if families else False) as (figure, all_axes):

@@ -105,15 +105,17 @@ def draw_final_score(comparison: "Comparison", *, size: Size | None = None) -> "
     }
     levels = {environment: _levels(comparison, axes, x, environment) for environment in environments}
     looks = _looks(axes, x, [line.name for found in lines.values() for line in found], levels)
-    with panels(list(looks), looks, len(environments), len(columns), size, sharey="row") as (figure, all_axes):
+    with panels([name for name in looks if name], looks, len(environments), len(columns), size, sharey="row") as (
+        figure,
+        all_axes,
+    ):
         for panel, (environment, hue) in zip(all_axes, lines, strict=True):
             title = f"{environment}, {TITLES[hue]}" if hue in XLABELS and hue else environment
             decorate(panel, title, XLABELS.get(hue, "") if hue else "" if over_rules else x.field)
             for name, row in levels[environment].items():
                 _draw_level(panel, row, looks[name])
             numbers = sorted({number for line in lines[environment, hue] for number in line.numbers})
-            if numbers:
-                _scale(panel, numbers)
+            _scale(panel, numbers)
             for position, line in enumerate(found := lines[environment, hue]):
                 _draw_line(panel, line, looks[line.name], position - (len(found) - 1) / 2)
         for panel in all_axes[:: len(columns)]:
@@ -157,9 +159,10 @@ def final_score_caption(comparison: "Comparison") -> list[str]:
     rest = _collapsed(axes, [axis for axis in axes if axis is x or (x is not None and axis.kind != "number")])
     return [
         "Points: interquartile mean over seeds of the greedy returns of the final evaluations, with its "
-        "95 % stratified bootstrap interval.",
+        "95 % stratified bootstrap interval; it takes two seeds.",
         *(["Horizontal lines: rules without a number, with the interval as a band."] if _has_levels(x) else []),
         *rest,
+        *_diverged(comparison),
     ]
 
 
@@ -168,8 +171,9 @@ def heat_map_caption(comparison: "Comparison") -> list[str]:
     axes = axes_of(comparison)
     return [
         "Cells: interquartile mean over seeds of the greedy returns of the final evaluations "
-        "[95 % stratified bootstrap interval].",
+        "[95 % stratified bootstrap interval; it takes two seeds].",
         *_collapsed(axes, map_axes(axes)),
+        *_diverged(comparison),
     ]
 
 
@@ -188,6 +192,12 @@ def _collapsed(axes: Sequence[Axis], kept: Sequence[Axis]) -> list[str]:
         f"Best over {rest} by the interquartile mean of the same seeds, so the scores are biased upwards, more "
         "for more values."
     ]
+
+
+def _diverged(comparison: "Comparison") -> list[str]:
+    rows = [row for row in comparison.rows if row.diverged and row.environment != ALL]
+    runs = "; ".join(f"{row.diverged} of {row.group}" for row in rows)
+    return [f"Scores are over the seeds that did not diverge. Diverged: {runs}."] if rows else []
 
 
 def _hues(rules: Axis) -> list[Hue]:
@@ -263,14 +273,13 @@ def _ascending(line: Line) -> Line:
 def _looks(
     axes: Sequence[Axis], x: Axis, names: Iterable[str], levels: Mapping[str, Mapping[str, "Row"]]
 ) -> dict[str, Look]:
-    """Looks of lines and levels, in the order of the legend; a figure with one line without a name has no legend."""
+    """Looks of lines and levels, in the order of the legend; a line without a name is not in the legend."""
     names = [*dict.fromkeys(name for found in levels.values() for name in found), *dict.fromkeys(names)]
     others = [axis for axis in axes if axis is not x and axis.kind != "number"]
     if x.kind == "rule" and not others:
         return pattern_looks(names)
     if [axis.kind for axis in others] == ["rule"]:
-        looks = rule_looks({name: place_of(name) for name in names})
-        return {name: looks[name] for name in looks if name}
+        return rule_looks({name: place_of(name) for name in names})
     return ordered_looks(names)
 
 
@@ -302,6 +311,9 @@ def _scale(panel: "Axes", numbers: list[float]) -> None:
     """Scale of a horizontal axis, with a tick at each number and a label where there is room."""
     from matplotlib.ticker import NullLocator
 
+    if not numbers:
+        panel.set_xticks([])
+        return
     log = numbers[0] > 0 and numbers[-1] / numbers[0] >= SEVERAL
     places = np.log(numbers) if log else np.array(numbers, float)
     span = float(places[-1] - places[0]) or 1.0

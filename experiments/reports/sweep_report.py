@@ -1,10 +1,11 @@
 """Report of a sweep: the table of its settings, and the figures that follow from its axes, in its folder."""
 
 import pathlib
+import textwrap
 from collections.abc import Callable, Iterator
 
 from .comparison import Comparison, compare
-from .comparison_table import comparison_table
+from .comparison_table import COLUMNS, comparison_table
 from .figures import comparison_figure, curve_caption
 from .sweep_axes import axes_of, best_comparison, score_axis
 from .sweep_figures import final_score_caption, final_score_figure, heat_map_caption, heat_map_figure
@@ -37,7 +38,7 @@ def write(folder: pathlib.Path) -> list[str]:
     lines += [f"note      {note}" for note in comparison.notes]
     for name, draw, shown, caption in _figures(comparison):
         draw(shown, folder / name)
-        lines += ["", f"figure    {folder / name}", *caption]
+        lines += ["", f"figure    {folder / name}", *(line for one in caption for line in textwrap.wrap(one, COLUMNS))]
     _write(folder / "comparison.csv", comparison_table(comparison, "csv"))
     _write(folder / "comparison.txt", "\n".join(lines) + "\n")
     return lines
