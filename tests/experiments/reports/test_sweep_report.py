@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from polyak.experiments import cli
 from polyak.experiments.reports import sweep_report
 from polyak.experiments.reports.comparison import compare
 from polyak.experiments.reports.found_runs import run_folders
+from polyak.experiments.reports.sweep_figures import final_score_caption, heat_map_caption
 from written_runs import write_sweep
 
 TARGETS = [{"target": rule} for rule in ("periodic:500", "none", "periodic:50")]
@@ -90,6 +92,25 @@ def test_lanes_are_in_the_order_of_the_grid_and_other_runs_by_path_with_numbers_
     assert [run.relative_to(folder).as_posix() for run in run_folders([folder])] == order
     (folder / "sweep.json").unlink()
     assert [run.relative_to(folder).as_posix() for run in run_folders([folder])] == [*order[1:], order[0]]
+
+
+def test_the_figures_from_the_command_line(tmp_path, capsys):
+    settings = [{**target, "n_steps": n} for target in TARGETS for n in (1, 3)]
+    folder = write_sweep(tmp_path / "sweep", settings, [[1.0]] * 6)
+    paths = [tmp_path / "score.png", tmp_path / "map.svg"]
+    assert cli.run(["compare", str(folder), "--final-score", str(paths[0]), "--heat-map", str(paths[1])]) == 0
+    assert all(path.is_file() for path in paths)
+    said = capsys.readouterr()
+    comparison = compare(folder)
+    assert said.out == comparison.table()
+    assert said.err.splitlines() == [
+        f"figure    {paths[0]}",
+        *final_score_caption(comparison),
+        f"figure    {paths[1]}",
+        *heat_map_caption(comparison),
+    ]
+    assert cli.run(["compare", str(folder / "0"), "--heat-map", str(paths[1])]) == 2
+    assert capsys.readouterr().err.startswith("polyak: heat_map: the groups differ in 0 fields (none)")
 
 
 def test_bad_files_are_errors_with_their_path(tmp_path):
