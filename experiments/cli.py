@@ -181,8 +181,9 @@ def _compare(arguments: list[str]) -> int:
     from .reports.comparison import compare
     from .reports.comparison_table import comparison_table, improvement_table
     from .reports.figures import comparison_figure, curve_caption, profile_caption, profile_figure
+    from .reports.heat_map import heat_map_caption, heat_map_figure
     from .reports.run_groups import parse_labels
-    from .reports.sweep_figures import final_score_caption, final_score_figure, heat_map_caption, heat_map_figure
+    from .reports.sweep_figures import final_score_caption, final_score_figure
 
     comparison = compare(
         *command.runs,

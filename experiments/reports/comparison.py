@@ -156,8 +156,8 @@ class Comparison(NamedTuple):
         return draw_final_score(self, size=size)
 
     def heat_map_figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
-        """Heat map of the final scores; see :func:`~polyak.experiments.reports.sweep_figures.draw_heat_map`."""
-        from .sweep_figures import draw_heat_map
+        """Heat map of the final scores; see :func:`~polyak.experiments.reports.heat_map.draw_heat_map`."""
+        from .heat_map import draw_heat_map
 
         return draw_heat_map(self, size=size)
 

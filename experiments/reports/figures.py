@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from .looks import TITLES, Hue, Look, group_looks, hue_of, rule_places
+from .looks import TITLES, Hue, Look, family_columns, group_looks, hue_of, rule_places
 from .scores import ALL, SCALED
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .comparison import Comparison, Curve, Row
 
 COLUMNS = 3  # of panels of learning curves
-MANY = 8  # groups; rules from this number on have a column of panels for each family
 FONT_SIZE = 9
 FORMATS = (".png", ".pdf", ".svg")
 LARGEST = 50.0  # inches
@@ -75,10 +74,10 @@ def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "F
     if not curves:
         raise ValueError("figure: no run has a curve yet. Wait for the first episodes to end, or leave the figure out.")
     groups = [group for group in comparison.scores if any(curve.group == group for curve in curves)]
-    looks, hues = group_looks(comparison), {group: hue_of(place) for group, place in rule_places(comparison).items()}
+    looks, rules = group_looks(comparison), rule_places(comparison)
     groups = [group for group in looks if group in groups]
-    families = [hue for hue in TITLES if hue in hues.values() and any(hues[group] == hue for group in groups)]
-    families = families if len(groups) >= MANY and len(families) > 1 else []
+    families = family_columns(rules[group] for group in groups if group in rules)
+    hues = {group: hue_of(place) for group, place in rules.items()}
     shown_families: list[Hue | None] = [*families] or [None]
     environments = list(dict.fromkeys(curve.environment for curve in curves))
     places = [(environment, family) for environment in environments for family in shown_families]

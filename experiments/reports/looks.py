@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's: for all eyes
 DASHES = ("-", "--", ":", "-.")  # the next one when all colors are used
+MANY = 8  # rules; from this number on, each family has a column of panels
 SHADES = 0.35, 0.95  # of the colormap of a hue: the fastest and the slowest target
 
 Hue = Literal["none", "hard", "hard env", "soft", "other", "frozen"]
@@ -99,6 +100,17 @@ def pattern_looks(patterns: Iterable[str]) -> dict[str, Look]:
 def hue_of(place: RulePlace) -> Hue:
     """Hue of a rule: its family, or ``other`` for a family with more than a number (``incremental:0.005@4``)."""
     return place.family if place.plain else "other"
+
+
+def family_columns(places: Iterable[RulePlace]) -> list[Hue]:
+    """Hues that have a column of panels; empty for fewer than eight rules, or for one hue.
+
+    >>> family_columns(place_of(text) for text in ("none", "periodic:50", "incremental:0.005"))
+    []
+    """
+    hues = [hue_of(place) for place in places]
+    columns = [hue for hue in TITLES if hue in hues]
+    return columns if len(hues) >= MANY and len(columns) > 1 else []
 
 
 def rule_places(comparison: "Comparison") -> dict[str, RulePlace]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ...agents.schedules import Schedule
 from ...updates import Partition, TargetRule, parse_named, rules_by_part
 from .run_groups import AGENT
-from .scores import Measure
+from .scores import ALL, Measure
 
 if TYPE_CHECKING:
     from .comparison import Comparison, Row
 
 TARGET = "target"
+MEASURE: Measure = "greedy"  # score of the figures of a sweep
 Family = Literal["none", "hard", "hard env", "soft", "frozen", "other"]
 Kind = Literal["rule", "number", "name"]
 _FAST_TO_SLOW: tuple[Family, ...] = ("none", "hard", "hard env", "soft", "other", "frozen")
@@ -144,7 +145,7 @@ def text_of(axis: Axis, value: Any) -> str:
 
 
 def best_groups(
-    comparison: "Comparison", axes: Sequence[Axis], environment: str, measure: Measure = "greedy"
+    comparison: "Comparison", axes: Sequence[Axis], environment: str, measure: Measure = MEASURE
 ) -> dict[Point, "Row"]:
     """Row of the best group at each point of some axes: the highest interquartile mean over all other axes.
 
@@ -182,6 +183,36 @@ def best_comparison(comparison: "Comparison", axis: Axis) -> "Comparison":
         scores={group: scores for group, scores in comparison.scores.items() if group in groups},
         settings={group: settings for group, settings in comparison.settings.items() if group in groups},
     )
+
+
+def ended_environments(comparison: "Comparison", figure: str) -> list[str]:
+    """Environments in which a run has ended.
+
+    Raises:
+        ValueError: if no run has ended; ``figure`` is the name in the message.
+    """
+    found = [row.environment for row in comparison.rows if row.environment != ALL and row.seeds]
+    if not found:
+        raise ValueError(f"{figure}: no run has ended yet. Wait for the first run to end, or leave the figure out.")
+    return list(dict.fromkeys(found))
+
+
+def best_over(axes: Sequence[Axis], kept: Sequence[Axis]) -> list[str]:
+    """Sentence on the axes that are not kept, for a caption; empty if all are kept."""
+    rest = " and ".join(axis.field for axis in axes if axis not in kept)
+    if not rest:
+        return []
+    return [
+        f"Best over {rest} by the interquartile mean of the same seeds, so the scores are biased upwards, more "
+        "for more values."
+    ]
+
+
+def diverged_runs(comparison: "Comparison") -> list[str]:
+    """Sentence on the runs that have diverged, for a caption; empty without one."""
+    rows = [row for row in comparison.rows if row.diverged and row.environment != ALL]
+    runs = "; ".join(f"{row.diverged} of {row.group}" for row in rows)
+    return [f"Scores are over the seeds that did not diverge. Diverged: {runs}."] if rows else []
 
 
 def sorted_by(axes: Sequence[Axis]) -> Callable[[Point], tuple[int, ...]]:

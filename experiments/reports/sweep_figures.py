@@ -1,16 +1,28 @@
-"""Figures of a sweep: final scores over the numbers of target rules or over another numeric axis, and heat maps."""
+"""Figure of the final scores of a sweep, over the numbers of its target rules or over another number."""
 
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .figures import FONT_SIZE, Size, check_path, decorate, panels, save
-from .looks import TITLES, Hue, Look, ordered_looks, pattern_looks, rule_looks
-from .scores import ALL, Measure
-from .sweep_axes import Axis, Point, axes_of, best_groups, map_axes, place_of, score_axis, sorted_by, text_of
+from .figures import Size, check_path, decorate, panels, save
+from .looks import COLORS, DASHES, TITLES, Hue, Look, family_columns, hue_of, ordered_looks, pattern_looks, rule_looks
+from .sweep_axes import (
+    MEASURE,
+    Axis,
+    Point,
+    axes_of,
+    best_groups,
+    best_over,
+    diverged_runs,
+    ended_environments,
+    place_of,
+    score_axis,
+    sorted_by,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +32,29 @@ if TYPE_CHECKING:
 
 SEVERAL = 10.0  # ratio of the largest to the smallest number from which an axis is logarithmic
 ROOM = 0.09  # smallest distance of two labels, as a fraction of the axis
-NEXT_TO = 0.012  # distance of the points of two lines, as a fraction of the axis
-MEASURE: Measure = "greedy"
+NEXT_TO = 0.012  # largest distance of the points of two lines, as a fraction of the axis
+TOGETHER = 0.1  # largest distance of the first and the last of all lines
 XLABELS: Mapping[Hue, str] = {
     "hard": "period (learner steps)",
     "hard env": "period (environment steps)",
     "soft": "step size",
 }
+
+
+class Name(NamedTuple):
+    """Name of a line in the legend.
+
+    Attributes:
+        pattern: Pattern of its rules (:class:`~polyak.experiments.reports.sweep_axes.RulePlace`), or a rule without a
+            number; empty if the panel implies it.
+        rest: Values of the axes that are not numbers.
+    """
+
+    pattern: str
+    rest: str
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, self))
 
 
 class Line(NamedTuple):
@@ -38,7 +66,7 @@ class Line(NamedTuple):
         rows: Row of each point.
     """
 
-    name: str
+    name: Name
     numbers: list[float]
     rows: list["Row"]
 
@@ -59,22 +87,6 @@ def final_score_figure(comparison: "Comparison", path: pathlib.Path, *, size: Si
     save(draw_final_score(comparison, size=size), path)
 
 
-def heat_map_figure(comparison: "Comparison", path: pathlib.Path, *, size: Size | None = None) -> None:
-    """Write the heat map of the final scores, as :func:`draw_heat_map` draws it.
-
-    Args:
-        comparison: Comparison, from :func:`polyak.experiments.reports.comparison.compare`.
-        path: File to write, as of :func:`final_score_figure`.
-        size: Width and height in inches; None fits them to the cells.
-
-    Raises:
-        ValueError: if no run has ended, the runs differ in fewer than two fields, and as
-            :func:`~polyak.experiments.reports.figures.comparison_figure`.
-    """
-    check_path(path)
-    save(draw_heat_map(comparison, size=size), path)
-
-
 def draw_final_score(comparison: "Comparison", *, size: Size | None = None) -> "Figure":
     """Figure of the final scores of the groups with their intervals; a row of panels for each environment.
 
@@ -88,7 +100,7 @@ def draw_final_score(comparison: "Comparison", *, size: Size | None = None) -> "
         ValueError: if no run has ended, the runs differ in no target rule and no number, or the size is not two numbers
             in (0, 50].
     """
-    environments = _environments(comparison, "final_score")
+    environments = ended_environments(comparison, "final_score")
     axes = axes_of(comparison)
     x = score_axis(axes)
     if x is None:
@@ -96,59 +108,26 @@ def draw_final_score(comparison: "Comparison", *, size: Size | None = None) -> "
             "final_score: the groups differ in no target rule and no number; expected runs that differ in one, such as "
             "target or learning_rate."
         )
-    over_rules = x.kind == "rule"
-    columns: list[Hue | None] = [*_hues(x)] if over_rules else [None]
-    lines = {
-        (environment, hue): (_rule_lines if over_rules else _number_lines)(comparison, axes, x, environment, hue)
-        for environment in environments
-        for hue in columns
-    }
+    columns = _columns(axes, x)
+    places = [(environment, hue) for environment in environments for hue in columns]
+    find = _rule_lines if x.kind == "rule" else _number_lines
+    lines = {place: find(comparison, axes, x, *place) for place in places}
     levels = {environment: _levels(comparison, axes, x, environment) for environment in environments}
-    looks = _looks(axes, x, [line.name for found in lines.values() for line in found], levels)
-    with panels([name for name in looks if name], looks, len(environments), len(columns), size, sharey="row") as (
-        figure,
-        all_axes,
-    ):
-        for panel, (environment, hue) in zip(all_axes, lines, strict=True):
-            title = f"{environment}, {TITLES[hue]}" if hue in XLABELS and hue else environment
-            decorate(panel, title, XLABELS.get(hue, "") if hue else "" if over_rules else x.field)
+    looks = _looks(axes, x, [*(name for found in levels.values() for name in found), *_names(lines.values())])
+    legend = {str(name): look for name, look in looks.items() if str(name)}
+    with panels(list(legend), legend, len(environments), len(columns), size, sharey="row") as (figure, all_axes):
+        for panel, (environment, hue) in zip(all_axes, places, strict=True):
+            xlabel = XLABELS.get(hue, "") if x.kind == "rule" and hue else x.field
+            decorate(panel, f"{environment}, {TITLES[hue]}" if hue in TITLES and hue else environment, xlabel)
+            found = lines[environment, hue]
+            _scale(panel, sorted({number for line in found for number in line.numbers}))
             for name, row in levels[environment].items():
                 _draw_level(panel, row, looks[name])
-            numbers = sorted({number for line in lines[environment, hue] for number in line.numbers})
-            _scale(panel, numbers)
-            for position, line in enumerate(found := lines[environment, hue]):
-                _draw_line(panel, line, looks[line.name], position - (len(found) - 1) / 2)
+            for position, line in enumerate(found):
+                move = min(NEXT_TO, TOGETHER / len(found)) * (position - (len(found) - 1) / 2)
+                _draw_line(panel, line, looks[line.name], move)
         for panel in all_axes[:: len(columns)]:
             panel.set_ylabel("greedy return")
-    return figure
-
-
-def draw_heat_map(comparison: "Comparison", *, size: Size | None = None) -> "Figure":
-    """Heat map of the final scores over two fields, with the score, its interval and diverged runs in each cell.
-
-    Rows are target rules, or the values of the first field if there is one rule; columns are the field with the most
-    values, a numeric one if there is one. If the groups differ in more fields, each cell is the best group over the
-    others (:func:`~polyak.experiments.reports.sweep_axes.best_groups`). Each environment has a panel.
-
-    Raises:
-        ValueError: if no run has ended, the runs differ in fewer than two fields, or the size is not two numbers in
-            (0, 50].
-    """
-    environments = _environments(comparison, "heat_map")
-    axes = axes_of(comparison)
-    if len(axes) < 2:
-        fields = ", ".join(axis.field for axis in axes) or "none"
-        raise ValueError(
-            f"heat_map: the groups differ in {len(axes)} fields ({fields}); expected two or more, such as target and "
-            "learning_rate."
-        )
-    rows, columns = map_axes(axes)
-    height = 0.5 + 0.42 * len(rows.values)
-    fitted = (2.2 + 0.85 * len(columns.values), (height + 0.6) * len(environments))
-    with panels([], {}, len(environments), 1, size or fitted) as (figure, all_axes):
-        for panel, environment in zip(all_axes, environments, strict=True):
-            _draw_cells(figure, panel, rows, columns, best_groups(comparison, [rows, columns], environment, MEASURE))
-            panel.set_title(environment, fontsize=FONT_SIZE)
     return figure
 
 
@@ -156,54 +135,27 @@ def final_score_caption(comparison: "Comparison") -> list[str]:
     """Sentences on the points and the lines of :func:`draw_final_score`."""
     axes = axes_of(comparison)
     x = score_axis(axes)
-    rest = _collapsed(axes, [axis for axis in axes if axis is x or (x is not None and axis.kind != "number")])
+    rest = best_over(axes, [axis for axis in axes if axis is x or (x is not None and axis.kind != "number")])
     return [
         "Points: interquartile mean over seeds of the greedy returns of the final evaluations, with its "
         "95 % stratified bootstrap interval; it takes two seeds.",
         *(["Horizontal lines: rules without a number, with the interval as a band."] if _has_levels(x) else []),
         *rest,
-        *_diverged(comparison),
+        *diverged_runs(comparison),
     ]
 
 
-def heat_map_caption(comparison: "Comparison") -> list[str]:
-    """Sentences on the cells of :func:`draw_heat_map`."""
-    axes = axes_of(comparison)
-    return [
-        "Cells: interquartile mean over seeds of the greedy returns of the final evaluations "
-        "[95 % stratified bootstrap interval; it takes two seeds].",
-        *_collapsed(axes, map_axes(axes)),
-        *_diverged(comparison),
-    ]
+def _columns(axes: Sequence[Axis], x: Axis) -> list[Hue | None]:
+    """Families with a column of panels; None for one column of all, ``none`` if no rule has a number."""
+    if x.kind == "rule":
+        families = [place.family for place in map(place_of, x.values) if not math.isnan(place.number)]
+        return list(dict.fromkeys(families)) or ["none"]
+    rest = _rest(axes, x)
+    return [*family_columns(map(place_of, rest[0].values))] or [None] if _are_rules(rest) else [None]
 
 
-def _environments(comparison: "Comparison", figure: str) -> list[str]:
-    found = [row.environment for row in comparison.rows if row.environment != ALL and row.seeds]
-    if not found:
-        raise ValueError(f"{figure}: no run has ended yet. Wait for the first run to end, or leave the figure out.")
-    return list(dict.fromkeys(found))
-
-
-def _collapsed(axes: Sequence[Axis], kept: Sequence[Axis]) -> list[str]:
-    rest = " and ".join(axis.field for axis in axes if axis not in kept)
-    if not rest:
-        return []
-    return [
-        f"Best over {rest} by the interquartile mean of the same seeds, so the scores are biased upwards, more "
-        "for more values."
-    ]
-
-
-def _diverged(comparison: "Comparison") -> list[str]:
-    rows = [row for row in comparison.rows if row.diverged and row.environment != ALL]
-    runs = "; ".join(f"{row.diverged} of {row.group}" for row in rows)
-    return [f"Scores are over the seeds that did not diverge. Diverged: {runs}."] if rows else []
-
-
-def _hues(rules: Axis) -> list[Hue]:
-    """Families with a panel; ``none`` for one panel of horizontal lines, if no rule has a number."""
-    families: list[Hue] = [place.family for place in map(place_of, rules.values) if not math.isnan(place.number)]
-    return list(dict.fromkeys(families)) or ["none"]
+def _are_rules(rest: Sequence[Axis]) -> bool:
+    return [axis.kind for axis in rest] == ["rule"]
 
 
 def _has_levels(x: Axis | None) -> bool:
@@ -215,10 +167,16 @@ def _rest(axes: Sequence[Axis], x: Axis) -> list[Axis]:
     return [axis for axis in axes if axis is not x and axis.kind != "number"]
 
 
-def _name(axes: Iterable[Axis], point: Point, pattern: str | None = None) -> str:
-    return ", ".join(
-        [*([pattern] if pattern else []), *(text_of(axis, value) for axis, value in zip(axes, point, strict=True))]
-    )
+def _name(rest: Sequence[Axis], point: Sequence[Any], rule: str = "") -> Name:
+    """Name of the line of a rule and a point of the other axes."""
+    place = place_of(rule)
+    implied = not rule or (rest and place.plain and not math.isnan(place.number))
+    texts = [text_of(axis, value) for axis, value in zip(rest, point, strict=True)]
+    return Name("" if implied else place.pattern, ", ".join(texts))
+
+
+def _names(lines: Iterable[Sequence[Line]]) -> Iterator[Name]:
+    return (line.name for found in lines for line in found)
 
 
 def _finished(comparison: "Comparison", axes: Sequence[Axis], environment: str) -> dict[Point, "Row"]:
@@ -231,35 +189,36 @@ def _rule_lines(
     comparison: "Comparison", axes: Sequence[Axis], x: Axis, environment: str, hue: Hue | None
 ) -> list[Line]:
     """Lines over the numbers of the rules of a family, one for each pattern of rule and each point of other axes."""
-    rest, lines = _rest(axes, x), dict[str, Line]()
+    rest, lines = _rest(axes, x), dict[Name, Line]()
     for (rule, *point), row in _finished(comparison, [x, *rest], environment).items():
         place = place_of(rule)
         if place.family == hue and not math.isnan(place.number):
-            line = lines.setdefault(name := _name(rest, tuple(point), place.pattern), Line(name, [], []))
+            line = lines.setdefault(name := _name(rest, point, rule), Line(name, [], []))
             line.numbers.append(place.number)
             line.rows.append(row)
     return [_ascending(line) for line in lines.values()]
 
 
 def _number_lines(
-    comparison: "Comparison", axes: Sequence[Axis], x: Axis, environment: str, _: Hue | None
+    comparison: "Comparison", axes: Sequence[Axis], x: Axis, environment: str, hue: Hue | None
 ) -> list[Line]:
-    """Lines over a number, one for each point of the axes that are no numbers."""
-    rest, lines = _rest(axes, x), dict[str, Line]()
+    """Lines over a number, one for each point of the axes that are no numbers; those of a family, none and frozen."""
+    rest, lines = _rest(axes, x), dict[Name, Line]()
     for (*point, number), row in _finished(comparison, [*rest, x], environment).items():
-        line = lines.setdefault(name := _name(rest, tuple(point)), Line(name, [], []))
-        line.numbers.append(number)
-        line.rows.append(row)
+        if hue is None or hue_of(place_of(point[0])) in (hue, "none", "frozen"):
+            line = lines.setdefault(name := _name(rest, point), Line(name, [], []))
+            line.numbers.append(number)
+            line.rows.append(row)
     return list(lines.values())
 
 
-def _levels(comparison: "Comparison", axes: Sequence[Axis], x: Axis, environment: str) -> dict[str, "Row"]:
+def _levels(comparison: "Comparison", axes: Sequence[Axis], x: Axis, environment: str) -> dict[Name, "Row"]:
     """Rules without a number, by name."""
     if not _has_levels(x):
         return {}
     rest = _rest(axes, x)
     return {
-        _name(rest, tuple(point), rule): row
+        _name(rest, point, rule): row
         for (rule, *point), row in _finished(comparison, [x, *rest], environment).items()
         if math.isnan(place_of(rule).number)
     }
@@ -270,24 +229,32 @@ def _ascending(line: Line) -> Line:
     return Line(line.name, [line.numbers[i] for i in order], [line.rows[i] for i in order])
 
 
-def _looks(
-    axes: Sequence[Axis], x: Axis, names: Iterable[str], levels: Mapping[str, Mapping[str, "Row"]]
-) -> dict[str, Look]:
-    """Looks of lines and levels, in the order of the legend; a line without a name is not in the legend."""
-    names = [*dict.fromkeys(name for found in levels.values() for name in found), *dict.fromkeys(names)]
-    others = [axis for axis in axes if axis is not x and axis.kind != "number"]
-    if x.kind == "rule" and not others:
-        return pattern_looks(names)
-    if [axis.kind for axis in others] == ["rule"]:
-        return rule_looks({name: place_of(name) for name in names})
-    return ordered_looks(names)
+def _looks(axes: Sequence[Axis], x: Axis, names: Iterable[Name]) -> dict[Name, Look]:
+    """Looks of lines and levels, in the order of the legend."""
+    rest, names = _rest(axes, x), list(dict.fromkeys(names))
+    if x.kind == "rule" and rest:  # a color for each point of the other axes, dashes for each pattern
+        points, patterns = (sorted({name[i] for name in names}, key=[name[i] for name in names].index) for i in (1, 0))
+        patterns.sort(key=bool)  # stable: the pattern that panels imply is first
+        return {
+            name: {
+                "color": COLORS[points.index(name.rest) % len(COLORS)],
+                "linestyle": DASHES[patterns.index(name.pattern) % len(DASHES)],
+            }
+            for name in names
+        }
+    by_text = {str(name): name for name in names}
+    if x.kind == "rule":
+        looks = pattern_looks(by_text)
+    else:
+        looks = rule_looks({text: place_of(text) for text in by_text}) if _are_rules(rest) else ordered_looks(by_text)
+    return {by_text[text]: look for text, look in looks.items()}
 
 
-def _draw_line(panel: "Axes", line: Line, look: Look, position: float) -> None:
-    """Points with intervals, joined by a line; lines are moved aside by a little, so that intervals stay apart."""
+def _draw_line(panel: "Axes", line: Line, look: Look, move: float) -> None:
+    """Points with intervals, joined by a line; ``move`` is a fraction of the axis, so that intervals stay apart."""
     estimates = [getattr(row, MEASURE).iqm for row in line.rows]
     value, low, high = (np.array([float(part) for part in parts]) for parts in zip(*estimates, strict=True))
-    x = _aside(panel, np.array(line.numbers, float), NEXT_TO * position)
+    x = _aside(panel, np.array(line.numbers, float), move)
     panel.plot(x, value, **look, linewidth=1.6, marker="o", markersize=4, zorder=3)
     known = ~np.isnan(low)
     panel.vlines(x[known], low[known], high[known], color=look["color"], linewidth=1.0, zorder=2)
@@ -329,44 +296,3 @@ def _scale(panel: "Axes", numbers: list[float]) -> None:
         last = place if shown else last
     panel.set_xticks(numbers, labels)
     panel.xaxis.set_minor_locator(NullLocator())
-
-
-def _draw_cells(figure: "Figure", panel: "Axes", rows: Axis, columns: Axis, found: Mapping[Point, "Row"]) -> None:
-    import matplotlib  # heavy
-
-    scores = np.full((len(rows.values), len(columns.values)), np.nan)
-    for (row, column), one in found.items():
-        scores[rows.values.index(row), columns.values.index(column)] = getattr(one, MEASURE).iqm.value
-    colors = matplotlib.colormaps["viridis"].with_extremes(bad="0.92")
-    image = panel.imshow(np.ma.masked_invalid(scores), cmap=colors, aspect="auto")
-    for (row, column), one in found.items():
-        i, j = rows.values.index(row), columns.values.index(column)
-        shade: Any = image.cmap(image.norm(scores[i, j])) if not math.isnan(scores[i, j]) else (1, 1, 1)
-        dark = 0.3 * shade[0] + 0.59 * shade[1] + 0.11 * shade[2] < 0.5
-        look: dict[str, Any] = {"color": "white" if dark else "black", "fontsize": FONT_SIZE - 2}
-        panel.text(j, i, _cell(one), ha="center", va="center", **look)
-    panel.set_xticks(range(len(columns.values)), [_short(columns, value) for value in columns.values])
-    panel.set_yticks(range(len(rows.values)), [_short(rows, value) for value in rows.values])
-    panel.set_xlabel(columns.field)
-    panel.set_ylabel(rows.field)
-    panel.tick_params(labelsize=FONT_SIZE - 1, length=0)
-    panel.spines[:].set_visible(False)
-    figure.colorbar(image, ax=panel, label="greedy return", shrink=0.9)
-
-
-def _cell(row: "Row") -> str:
-    value, low, high = (float(part) for part in getattr(row, MEASURE).iqm)
-    lines = ["-" if math.isnan(value) else _digits(value)]
-    if not math.isnan(low):
-        lines.append(f"[{_digits(low)}, {_digits(high)}]")
-    if row.diverged:
-        lines.append(f"{row.diverged} diverged")
-    return "\n".join(lines)
-
-
-def _digits(number: float) -> str:
-    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
-
-
-def _short(axis: Axis, value: Any) -> str:
-    return f"{value:g}" if axis.kind == "number" else str(value)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from .comparison import Comparison, compare
 from .comparison_table import COLUMNS, comparison_table
 from .figures import comparison_figure, curve_caption
+from .heat_map import heat_map_caption, heat_map_figure
 from .sweep_axes import axes_of, best_comparison, score_axis
-from .sweep_figures import final_score_caption, final_score_figure, heat_map_caption, heat_map_figure
+from .sweep_figures import final_score_caption, final_score_figure
 
 MOST_CURVES = 15
 Draw = Callable[[Comparison, pathlib.Path], None]

@@ -110,6 +110,12 @@ def test_many_rules_have_a_column_for_each_family_and_the_ends_in_each(tmp_path)
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
+def test_the_caption_names_groups_with_another_number_of_seeds(tmp_path):
+    for number, seed in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]:
+        write_run(tmp_path / f"{number}{seed}", [1.0], target="none", n_steps=number + 1, seed=seed)
+    assert curve_caption(compare(tmp_path))[-1] == "Seeds: 2 for each line, but 1 of n_steps=3."
+
+
 def test_profiles_have_a_row_for_each_environment_and_a_column_for_each_score(two_groups):
     for seed, target in enumerate(("none", "none", "periodic:10", "periodic:10")):
         write_run(two_groups / f"a{seed}", [-500.0 + seed], greedy=-400.0, env="Acrobot-v1", target=target, seed=seed)

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from polyak.experiments.reports.comparison import compare
+from polyak.experiments.reports.heat_map import draw_heat_map, heat_map_caption, heat_map_figure
 from polyak.experiments.reports.looks import COLORS
-from polyak.experiments.reports.sweep_figures import (
-    draw_final_score,
-    draw_heat_map,
-    final_score_caption,
-    final_score_figure,
-    heat_map_caption,
-    heat_map_figure,
-)
+from polyak.experiments.reports.sweep_figures import draw_final_score, final_score_caption, final_score_figure
 from written_runs import write_sweep
 
 RULES = [
@@ -126,9 +120,26 @@ class TestFinalScore:
         assert legend(figure) == [
             "none, error=squared",
             "none, error=huber",
-            "periodic:K, error=squared",
-            "periodic:K, error=huber",
+            "error=squared",
+            "error=huber",
         ]
+        [axes] = figure.axes
+        assert [(line.get_color(), line.get_linestyle()) for line in axes.lines] == [
+            (COLORS[0], "--"),
+            (COLORS[1], "--"),
+            (COLORS[0], "-"),
+            (COLORS[1], "-"),
+        ]
+
+    def test_many_rules_over_a_number_have_a_column_for_each_family(self, tmp_path):
+        rules = ["none", *(f"periodic:{10 * k}" for k in (1, 2, 3, 4)), *(f"incremental:0.0{k}" for k in (1, 2, 3))]
+        settings = [{"target": rule, "n_steps": n} for rule in rules for n in (1, 2)]
+        figure = draw_final_score(compare(write_sweep(tmp_path / "sweep", settings, scores(16))))
+        hard, soft = figure.axes
+        assert (hard.get_title(), soft.get_title()) == ("CartPole-v1, hard targets", "CartPole-v1, soft targets")
+        assert (hard.get_xlabel(), soft.get_xlabel()) == ("n_steps", "n_steps")
+        assert [y for _, y in points(hard)] == [[20.0 * k + 11, 20.0 * k + 21] for k in (0, 1, 2, 3, 4)]
+        assert [y for _, y in points(soft)] == [[20.0 * k + 11, 20.0 * k + 21] for k in (0, 7, 6, 5)]
 
     def test_several_numbers_are_reduced_to_the_best(self, tmp_path):
         settings = [{"n_steps": n, "discount": d} for n in (1, 2, 3) for d in (0.9, 0.99)]

@@ -8,7 +8,8 @@ from polyak.experiments import cli
 from polyak.experiments.reports import sweep_report
 from polyak.experiments.reports.comparison import compare
 from polyak.experiments.reports.found_runs import run_folders
-from polyak.experiments.reports.sweep_figures import final_score_caption, heat_map_caption
+from polyak.experiments.reports.heat_map import heat_map_caption
+from polyak.experiments.reports.sweep_figures import final_score_caption
 from written_runs import write_sweep
 
 TARGETS = [{"target": rule} for rule in ("periodic:500", "none", "periodic:50")]
