@@ -91,10 +91,12 @@ def draw_final_score(comparison: "Comparison", *, size: Size | None = None) -> "
     """Figure of the final scores of the groups with their intervals; a row of panels for each environment.
 
     If the groups differ in a number, such as the learning rate, it is the horizontal axis, and each target rule is a
-    line. If they differ in the target rule and in no number, a panel has the scores of hard targets over the period and
-    a panel those of soft targets over the step size, with a line for each form of rule (``incremental:T@4``); other
-    rules are horizontal lines in both. If they differ in several numbers, the one with the most values is the axis, and
-    each point is the best group over the others (:func:`~polyak.experiments.reports.sweep_axes.best_groups`).
+    line; eight rules or more have a column of panels for each family, with ``none`` and ``frozen`` in each. If the
+    groups differ in the target rule and in no number, a panel has the scores of hard targets over the period and a
+    panel those of soft targets over the step size, with a line for each form of rule (``incremental:T@4``); rules
+    without a number are horizontal lines in both. If the groups differ in several numbers, the one with the most values
+    is the axis, and each point is the best group over the others
+    (:func:`~polyak.experiments.reports.sweep_axes.best_groups`).
 
     Raises:
         ValueError: if no run has ended, the runs differ in no target rule and no number, or the size is not two numbers
