@@ -138,6 +138,7 @@ class TestFinalScore:
         hard, soft = figure.axes
         assert (hard.get_title(), soft.get_title()) == ("CartPole-v1, hard targets", "CartPole-v1, soft targets")
         assert (hard.get_xlabel(), soft.get_xlabel()) == ("n_steps", "n_steps")
+        assert hard.get_ylim() == soft.get_ylim()
         assert [y for _, y in points(hard)] == [[20.0 * k + 11, 20.0 * k + 21] for k in (0, 1, 2, 3, 4)]
         assert [y for _, y in points(soft)] == [[20.0 * k + 11, 20.0 * k + 21] for k in (0, 7, 6, 5)]
 
