@@ -199,7 +199,9 @@ def _compare(arguments: list[str]) -> int:
     from .reports.comparison import compare
     from .reports.comparison_table import comparison_table, improvement_table
     from .reports.figures import comparison_figure, curve_caption, profile_caption, profile_figure
+    from .reports.heat_map import heat_map_caption, heat_map_figure
     from .reports.run_groups import parse_labels
+    from .reports.sweep_figures import final_score_caption, final_score_figure
 
     comparison = compare(
         *command.runs,
@@ -215,6 +217,8 @@ def _compare(arguments: list[str]) -> int:
     for path, write, caption in (
         (command.figure, comparison_figure, curve_caption),
         (command.profile, profile_figure, profile_caption),
+        (command.final_score, final_score_figure, final_score_caption),
+        (command.heat_map, heat_map_figure, heat_map_caption),
     ):
         if path is not None:
             write(comparison, path, size=command.size)
