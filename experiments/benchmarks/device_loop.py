@@ -76,7 +76,8 @@ def case_of(options, name):
         "call_steps": 2_000 if is_minatar else 10_000,
     }
     if options.quick:
-        settings |= {"record_every": 20 * options.num_envs, "call_steps": 100, "batches": 4, "replay_capacity": 1_000}
+        short = {"record_every": 20 * options.num_envs, "call_steps": 2_000 // options.num_envs}
+        settings |= short | {"batches": 4, "replay_capacity": 1_000}
     return settings
 
 
