@@ -4,12 +4,14 @@ The module imports nothing heavy. It sets JAX's own environment variable before 
 which a command starts use the same folder.
 """
 
+import importlib.metadata
 import os
 import pathlib
 import sys
 from collections.abc import Mapping, MutableMapping
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+FIRST = (0, 11)  # earlier versions of jaxlib print an error for each program that they load on a CPU
 
 
 def cache_folder(environ: Mapping[str, str], platform: str, home: pathlib.Path) -> pathlib.Path:
@@ -39,12 +41,14 @@ def cache_folder(environ: Mapping[str, str], platform: str, home: pathlib.Path) 
 def use_compilation_cache(environ: MutableMapping[str, str]) -> None:
     """Set ``JAX_COMPILATION_CACHE_DIR`` to the folder of the user, unless it is set.
 
-    If the folder cannot be made or written to, the variable stays unset, and programs are compiled in each process.
+    If the folder cannot be made or written to, or jaxlib is older than 0.11, the variable stays unset, and programs are
+    compiled in each process.
 
     Args:
         environ: Environment variables, which are changed; JAX reads them when it is imported.
     """
-    if VARIABLE in environ:
+    version = importlib.metadata.version("jaxlib").split(".")
+    if VARIABLE in environ or (int(version[0]), int(version[1])) < FIRST:
         return
     try:
         folder = cache_folder(environ, sys.platform, pathlib.Path.home())

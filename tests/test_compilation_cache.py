@@ -1,5 +1,6 @@
 """The command line keeps compiled programs in a folder of the user; a library import changes nothing."""
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -7,10 +8,22 @@ import sys
 
 import pytest
 
-from polyak.compilation_cache import VARIABLE, cache_folder, use_compilation_cache
+from polyak.compilation_cache import FIRST, VARIABLE, cache_folder, use_compilation_cache
 
 HOME = pathlib.Path("/home/ada")
+VERSION = tuple(int(number) for number in importlib.metadata.version("jaxlib").split(".")[:2])
 CHECK = ("check", "polyak.experiments.environments.functional.catch:catch", "--steps", "10", "--num-envs", "2")
+
+
+@pytest.fixture
+def jaxlib(monkeypatch):
+    """Function that sets the version of jaxlib, which is new enough at first."""
+
+    def set_version(text):
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: text)
+
+    set_version("0.11.0")
+    return set_version
 
 
 @pytest.mark.parametrize(
@@ -30,7 +43,7 @@ def test_the_folder_follows_the_platform(environ, platform, folder):
     assert cache_folder(environ, platform, HOME) == pathlib.Path(folder) / "polyak" / "programs"
 
 
-def test_the_folder_is_private_and_becomes_the_variable(tmp_path):
+def test_the_folder_is_private_and_becomes_the_variable(tmp_path, jaxlib):
     environ = {"XDG_CACHE_HOME": str(tmp_path / "new")}
     use_compilation_cache(environ)
     folder = tmp_path / "new" / "polyak" / "programs"
@@ -39,14 +52,24 @@ def test_the_folder_is_private_and_becomes_the_variable(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["/somewhere/else", ""])
-def test_a_variable_that_is_set_is_kept(named, tmp_path):
+def test_a_variable_that_is_set_is_kept(named, tmp_path, jaxlib):
     environ = {"XDG_CACHE_HOME": str(tmp_path), VARIABLE: named}
     use_compilation_cache(environ)
     assert environ[VARIABLE] == named
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_used_leaves_the_variable_unset(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "used"), [("0.9.2", False), ("0.10.2", False), ("0.11.0", True), ("1.0.0.1", True)]
+)
+def test_old_versions_print_an_error_for_each_program_and_do_not_use_it(version, used, tmp_path, jaxlib):
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    jaxlib(version)
+    use_compilation_cache(environ)
+    assert (VARIABLE in environ) == used
+
+
+def test_a_folder_that_cannot_be_used_leaves_the_variable_unset(tmp_path, monkeypatch, jaxlib):
     (tmp_path / "polyak").write_text("a file in the way")
     environ = {"XDG_CACHE_HOME": str(tmp_path)}
     use_compilation_cache(environ)
@@ -75,6 +98,7 @@ def command(cache, *arguments, **environ):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="XDG_CACHE_HOME is not read there")
+@pytest.mark.skipif(VERSION < FIRST, reason="jaxlib is too old")
 def test_a_command_keeps_its_programs_and_a_damaged_one_does_not_stop_it(tmp_path):
     first = command(tmp_path, "-m", "polyak", *CHECK)
     assert first.returncode == 0, first.stderr
