@@ -28,6 +28,9 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     if arguments[0] != "agents" and not {"-h", "--help", "--help-all"} & {*arguments}:
+        from .compilation_cache import use_compilation_cache
+
+        use_compilation_cache(os.environ)
         import jax
 
         # Synchronous dispatch takes a fifth of the time if the result is fetched immediately.
