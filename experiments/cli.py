@@ -125,18 +125,11 @@ def _sweep(arguments: list[str]) -> int:
 def _report_sweep(folder: pathlib.Path, ends: Mapping[str, Any]) -> int:
     if None in ends.values():
         return 130
-    from .reports.comparison import compare
-    from .reports.comparison_table import comparison_table
-    from .reports.figures import comparison_figure
     from .reports.progress import tell
+    from .reports.sweep_report import write
 
-    comparison = compare(folder)
-    tell(comparison_table(comparison, "text").rstrip())
-    if comparison.curves:
-        comparison_figure(comparison, folder / "comparison.png")
-        tell(f"figure    {folder / 'comparison.png'}")
-    for note in comparison.notes:
-        tell(f"note      {note}")
+    for line in write(folder):
+        tell(line)
     tell(f"sweep     {folder}")
     failed = {name: end for name, end in ends.items() if isinstance(end, str) and "diverged" not in end}
     for name, end in failed.items():
@@ -252,7 +245,9 @@ def _compare(arguments: list[str]) -> int:
     from .reports.comparison import compare
     from .reports.comparison_table import comparison_table, improvement_table
     from .reports.figures import comparison_figure, curve_caption, profile_caption, profile_figure
+    from .reports.heat_map import heat_map_caption, heat_map_figure
     from .reports.run_groups import parse_labels
+    from .reports.sweep_figures import final_score_caption, final_score_figure
 
     comparison = compare(
         *command.runs,
@@ -268,6 +263,8 @@ def _compare(arguments: list[str]) -> int:
     for path, write, caption in (
         (command.figure, comparison_figure, curve_caption),
         (command.profile, profile_figure, profile_caption),
+        (command.final_score, final_score_figure, final_score_caption),
+        (command.heat_map, heat_map_figure, heat_map_caption),
     ):
         if path is not None:
             write(comparison, path, size=command.size)

@@ -204,6 +204,9 @@ class CompareCommand:
         figure: File for the learning curves, which ends in .png, .pdf or .svg.
         profile: File for the performance profiles (fraction of runs above each return), which ends in .png, .pdf or
             .svg.
+        final_score: File for the final scores over the numbers in which the runs differ (period or step size of the
+            target, learning rate), which ends in .png, .pdf or .svg.
+        heat_map: File for the final scores over two fields in which the runs differ, which ends in .png, .pdf or .svg.
         size: Width and height of a figure in inches; None fits them to the panels and the legend.
     """
 
@@ -221,6 +224,8 @@ class CompareCommand:
     caption: bool = True
     figure: pathlib.Path | None = None
     profile: pathlib.Path | None = None
+    final_score: pathlib.Path | None = None
+    heat_map: pathlib.Path | None = None
     size: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="WIDTH HEIGHT")] = None
 
 

@@ -30,6 +30,9 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] != "agents" and not {"-h", "--help", "--help-all"} & {*arguments}:
         if _trains_lanes(arguments):
             os.environ["XLA_FLAGS"] = lane_flags(os.environ.get("XLA_FLAGS", ""), _cores())
+        from .compilation_cache import use_compilation_cache
+
+        use_compilation_cache(os.environ)
         import jax
 
         # Synchronous dispatch takes a fifth of the time if the result is fetched immediately.

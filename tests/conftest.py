@@ -31,11 +31,13 @@ def pytest_configure(config):
 def _programs_are_compiled_once(tmp_path_factory, worker_id):
     """Many tests train the same small agents: what one of them has compiled, the others read from a folder.
 
-    It is a new folder for each session, unless JAX_COMPILATION_CACHE_DIR names one.
+    It is a new folder for each session, unless JAX_COMPILATION_CACHE_DIR names one. An empty variable keeps the
+    commands that tests start from writing to the user's folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = tmp_path_factory.getbasetemp()
         folder = base if worker_id == "master" else base.parent  # that of all workers
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
         jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

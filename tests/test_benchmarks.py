@@ -15,7 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 BENCHMARKS = ROOT / "experiments" / "benchmarks"
-SHARED = {"timing", "bare"}
+SHARED = {"timing", "bare", "device_sides"}
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 
 

@@ -47,7 +47,7 @@ def shell_lines(program):
 
 
 # Their blocks make or train agents: in .ci/run.
-TRAINING = ("README.md", "adding_an_agent.md", "export.md", "pretraining.md", "python_api.md")
+TRAINING = ("README.md", "adding_an_agent.md", "device_loop.md", "export.md", "pretraining.md", "python_api.md")
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,17 @@ PEERS = {
 Figures = dict[str, list[float]]
 
 
-def arguments(description: str, rounds: int) -> argparse.Namespace:
-    """Parse the options of a benchmark: ``--rounds``, ``--quick``, ``--alone`` and ``--out``."""
+def arguments(
+    description: str, rounds: int, add: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """Parse the options of a benchmark: ``--rounds``, ``--quick``, ``--alone``, ``--out``, and those of ``add``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help=f"how often each side is measured (default: {rounds})")
     parser.add_argument("--quick", action="store_true", help="a second's work and one round, to see that it runs")
     parser.add_argument("--alone", action="store_true", help="leave out what the bench extra installs")
     parser.add_argument("--out", type=pathlib.Path, help="JSONL file to append to (default: under docs/results/)")
+    if add is not None:
+        add(parser)
     found = parser.parse_args()
     found.rounds = found.rounds or (1 if found.quick else rounds)
     if found.out is None and not found.quick:

@@ -119,7 +119,8 @@ def plan_segment(
     >>> from polyak.agents.loop_config import Cadence
     >>> import jax
     >>> from polyak.replay import EnvironmentSpec
-    >>> agent = make_agent(AgentConfig(), EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), 2))
+    >>> spec = EnvironmentSpec(jax.ShapeDtypeStruct((4,), np.float32), 2)
+    >>> agent = make_agent(AgentConfig(), spec, total_learner_steps=100)
     >>> config = LoopConfig(cadence=Cadence(learning_starts=4, train_every=2, learner_steps=1))
     >>> found = plan_segment(config, agent, 0, 0, loop_steps=7, num_envs=1, steps=100)
     >>> found.before.tolist(), found.rest

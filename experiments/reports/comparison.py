@@ -16,7 +16,8 @@ import numpy as np
 from ...tables import TableFormat
 from ..loops.episodes import RECENT
 from ..runs.records import running_mean
-from .run_groups import FoundRun, grouped, pooling_notes, read_run, renamed, run_folders, without_repeats
+from .found_runs import FoundRun, read_run, run_folders
+from .run_groups import Settings, grouped, pooling_notes, renamed, run_notes, settings_of, without_repeats
 from .scores import ALL, Improvement, Profile, Scores, ScoresByGroup, environments_of, improvements, profiles, scaled
 from .statistics import STATISTICS, Estimate, Statistic, estimate
 
@@ -49,7 +50,7 @@ class Row(NamedTuple):
         environment: Environment id, or ``all``. For ``all`` the returns of each environment are scaled from 0, the
             lowest run compared, to 1, the highest, because returns of two environments have no common unit.
         seeds: Number of runs that have ended; the numbers of the row are over these runs.
-        unfinished: Number of runs that have not ended.
+        unfinished: Number of runs that have not ended, without diverged runs.
         training: Statistics of the training returns at the end.
         greedy: Statistics of the mean greedy returns of the final evaluations.
         steps_to_threshold: Median over seeds of :func:`steps_to`. It is infinite if half of the seeds or more did not
@@ -59,6 +60,7 @@ class Row(NamedTuple):
         greedy_steps_to_threshold: Median over these seeds of the environment step of the first evaluation whose mean
             return is at least the threshold; infinite and NaN as ``steps_to_threshold``.
         greedy_reached: Number of these seeds with such an evaluation.
+        diverged: Number of runs that have diverged.
     """
 
     group: str
@@ -72,10 +74,11 @@ class Row(NamedTuple):
     evaluated: int = 0
     greedy_steps_to_threshold: float = math.nan
     greedy_reached: int = 0
+    diverged: int = 0
 
 
 class Curve(NamedTuple):
-    """Learning curve of a group of runs in one environment, unfinished runs included.
+    """Learning curve of a group of runs in one environment, with unfinished runs and without diverged runs.
 
     Attributes:
         group: Label of the group.
@@ -104,10 +107,11 @@ class Comparison(NamedTuple):
         rows: Rows of the table, by environment and group. Rows over all environments are at the end, if at least two
             groups have runs in all of at least two environments.
         curves: Learning curves, by environment and group.
-        notes: Sentences on runs that are left out, unfinished or pooled.
+        notes: Sentences on runs that are left out, unfinished, diverged or pooled.
         threshold: Return to reach, in training and by evaluations; None for no threshold.
         window: Number of training episodes whose mean is a training return.
         scores: Scores of the finished runs, by group and environment; groups are in the order of the folders given.
+        settings: Values of the fields in which the groups differ, by group and field.
     """
 
     rows: list[Row]
@@ -116,6 +120,7 @@ class Comparison(NamedTuple):
     threshold: float | None
     window: int
     scores: ScoresByGroup
+    settings: Settings
 
     def __repr__(self) -> str:
         runs = sum(len(scores.greedy) for strata in self.scores.values() for scores in strata.values())
@@ -143,6 +148,18 @@ class Comparison(NamedTuple):
         from .figures import draw_comparison
 
         return draw_comparison(self, size=size)
+
+    def final_score_figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
+        """Figure of the final scores; see :func:`~polyak.experiments.reports.sweep_figures.draw_final_score`."""
+        from .sweep_figures import draw_final_score
+
+        return draw_final_score(self, size=size)
+
+    def heat_map_figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
+        """Heat map of the final scores; see :func:`~polyak.experiments.reports.heat_map.draw_heat_map`."""
+        from .heat_map import draw_heat_map
+
+        return draw_heat_map(self, size=size)
 
     def profiles(self) -> list[Profile]:
         """Performance profiles; see :func:`~polyak.experiments.reports.scores.profiles`."""
@@ -234,8 +251,8 @@ def compare(
     rows = [_row(*one, scores[one[0]][one[1]], threshold, window) for one in by_environment]
     rows += [_row_over_all(group, strata, rows) for group, strata in scaled(scores).items()]
     curves = [curve for one in by_environment if (curve := _curve(*one, window))]
-    notes = [*notes, *pooling_notes(groups), *_notes(runs, threshold, window)]
-    return Comparison(rows, curves, notes, threshold, window, scores)
+    notes = [*notes, *pooling_notes(groups), *run_notes(runs, threshold, window)]
+    return Comparison(rows, curves, notes, threshold, window, scores, settings_of(groups, group_by))
 
 
 def training_returns(steps: np.ndarray, returns: np.ndarray, ended_at: np.ndarray, window: int = RECENT) -> np.ndarray:
@@ -292,7 +309,7 @@ def _row(
         group,
         environment,
         seeds=len(ended),
-        unfinished=len(runs) - len(ended),
+        unfinished=len(runs) - len(ended) - _diverged(runs),
         training=_summary([scores.training]),
         greedy=_summary([scores.greedy]),
         steps_to_threshold=float(np.median(steps)) if steps else math.nan,
@@ -300,6 +317,7 @@ def _row(
         evaluated=len(evaluated),
         greedy_steps_to_threshold=float(np.median(greedy_steps)) if greedy_steps else math.nan,
         greedy_reached=sum(map(math.isfinite, greedy_steps)),
+        diverged=_diverged(runs),
     )
 
 
@@ -312,6 +330,7 @@ def _row_over_all(group: str, strata: Mapping[str, Scores], rows: Sequence[Row])
         unfinished=sum(row.unfinished for row in of_group),
         training=_summary([scores.training for scores in strata.values()]),
         greedy=_summary([scores.greedy for scores in strata.values()]),
+        diverged=sum(row.diverged for row in of_group),
     )
 
 
@@ -329,8 +348,12 @@ def _ended(runs: Iterable[FoundRun]) -> list[FoundRun]:
     return [run for run in runs if run.greedy is not None]
 
 
+def _diverged(runs: Iterable[FoundRun]) -> int:
+    return sum(run.diverged is not None for run in runs)
+
+
 def _curve(group: str, environment: str, runs: list[FoundRun], window: int) -> Curve | None:
-    runs = [run for run in runs if len(run.returns)]
+    runs = [run for run in runs if len(run.returns) and run.diverged is None]
     first = max((run.ended_at[0] for run in runs), default=math.inf)
     last = min((run.step for run in runs), default=0)
     if first > last:
@@ -342,20 +365,3 @@ def _curve(group: str, environment: str, runs: list[FoundRun], window: int) -> C
     evaluations = np.stack([run.evaluations[np.isin(run.evaluated_at, evaluated_at)] for run in runs])
     greedy = estimate([evaluations], resamples=CURVE_RESAMPLES) if len(evaluated_at) else Estimate(*np.empty((3, 0)))
     return Curve(group, environment, len(runs), steps, training, evaluated_at, greedy)
-
-
-def _notes(runs: Sequence[FoundRun], threshold: float | None, window: int) -> list[str]:
-    notes = []
-    for run in runs:
-        if run.greedy is None:
-            way = f"at step {run.step} of {run.fields['steps']}"
-            notes.append(f"{run.folder} is unfinished, {way}: it is in the curves, but not in the table.")
-        if not len(run.returns):
-            notes.append(f"{run.folder} has no curve: no training episode has ended by step {run.step}.")
-    few = sum(len(run.returns) < window for run in runs if run.greedy is not None)
-    if threshold is not None and few:
-        notes.append(
-            f"{few} of {len(runs)} runs have fewer than {window} training episodes, so they cannot reach the "
-            "threshold; give a smaller window."
-        )
-    return notes

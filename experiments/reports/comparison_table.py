@@ -106,7 +106,8 @@ def _cells(comparison: "Comparison", statistics: Sequence[Statistic]) -> tuple[l
     header += [f"greedy steps to {comparison.threshold:g}"] if with_greedy_steps else []
     rows = []
     for row in comparison.rows:
-        seeds = f"{row.seeds}" + (f" (+ {row.unfinished} unfinished)" if row.unfinished else "")
+        others = {"unfinished": row.unfinished, "diverged": row.diverged}
+        seeds = " ".join([str(row.seeds), *(f"(+ {count} {what})" for what, count in others.items() if count)])
         steps = [_steps(row, row.steps_to_threshold, row.reached, row.seeds)] if with_steps else []
         if with_greedy_steps:
             steps.append(_steps(row, row.greedy_steps_to_threshold, row.greedy_reached, row.evaluated))
@@ -166,7 +167,7 @@ def _below(sentences: Sequence[str], form: TableFormat) -> str:
 
 
 def _numbers(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
-    header = ["group", "environment", "seeds", "unfinished"]
+    header = ["group", "environment", "seeds", "unfinished", "diverged"]
     names = [f"{measure}_{statistic}" for measure in MEASURES for statistic in STATISTICS]
     header += [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
     header += ["threshold", "steps_to_threshold", "reached"]
@@ -181,7 +182,7 @@ def _numbers(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
             str(count) if asked else "" for count in (row.reached, row.evaluated, row.greedy_reached)
         )
         greedy_steps = [evaluated, _number(row.greedy_steps_to_threshold), greedy_reached]
-        group = [row.group, row.environment, str(row.seeds), str(row.unfinished)]
+        group = [row.group, row.environment, str(row.seeds), str(row.unfinished), str(row.diverged)]
         rows.append([*group, *returns, *steps, reached, *greedy_steps])
     return header, rows
 

@@ -4,10 +4,12 @@ import math
 import pathlib
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from .looks import TITLES, Hue, Look, family_columns, group_looks, hue_of, rule_places
 from .scores import ALL, SCALED
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
     from .comparison import Comparison, Curve, Row
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's: for all eyes
-DASHES = ("-", "--", ":", "-.")  # the next one when all colors are used
 COLUMNS = 3  # of panels of learning curves
 FONT_SIZE = 9
 FORMATS = (".png", ".pdf", ".svg")
@@ -38,8 +38,8 @@ def comparison_figure(comparison: "Comparison", path: pathlib.Path, *, size: Siz
         ValueError: if the ending is unknown, the file cannot be written, no run has a curve, or the size is too small
             for the panels and the legend or above 50 inches.
     """
-    _check_path(path)
-    _save(draw_comparison(comparison, size=size), path)
+    check_path(path)
+    save(draw_comparison(comparison, size=size), path)
 
 
 def profile_figure(comparison: "Comparison", path: pathlib.Path, *, size: Size | None = None) -> None:
@@ -53,14 +53,17 @@ def profile_figure(comparison: "Comparison", path: pathlib.Path, *, size: Size |
     Raises:
         ValueError: if no run has ended, and as :func:`comparison_figure`.
     """
-    _check_path(path)
-    _save(draw_profiles(comparison, size=size), path)
+    check_path(path)
+    save(draw_profiles(comparison, size=size), path)
 
 
 def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "Figure":
     """Figure of the learning curves: a panel for each environment, and a color for each group in the order of groups.
 
-    :func:`curve_caption` says in words what the lines, bands and points are.
+    Groups that have a target rule of their own are sorted by rule, with the colors of
+    :func:`~polyak.experiments.reports.looks.rule_looks`. Eight groups or more are drawn in a column of panels for each
+    family of rules; the rules ``none`` and ``frozen`` are in each column. :func:`curve_caption` describes the lines,
+    bands and points.
 
     Raises:
         ValueError: if no run has a curve, or the size is not two numbers in (0, 50].
@@ -70,29 +73,40 @@ def draw_comparison(comparison: "Comparison", *, size: Size | None = None) -> "F
     curves = comparison.curves
     if not curves:
         raise ValueError("figure: no run has a curve yet. Wait for the first episodes to end, or leave the figure out.")
-    environments = list(dict.fromkeys(curve.environment for curve in curves))
-    columns = min(len(environments), COLUMNS)
-    rows = -(-len(environments) // columns)
     groups = [group for group in comparison.scores if any(curve.group == group for curve in curves)]
-    with _panels(list(comparison.scores), groups, rows, columns, size) as (figure, panels, looks):
-        for axes, environment in zip(panels, environments, strict=False):
+    looks, rules = group_looks(comparison), rule_places(comparison)
+    groups = [group for group in looks if group in groups]
+    families = family_columns(rules[group] for group in groups if group in rules)
+    hues = {group: hue_of(place) for group, place in rules.items()}
+    shown_families: list[Hue | None] = [*families] or [None]
+    environments = list(dict.fromkeys(curve.environment for curve in curves))
+    places = [(environment, family) for environment in environments for family in shown_families]
+    columns = len(families) or min(len(places), COLUMNS)
+    rows = -(-len(places) // columns)
+    with panels(groups, looks, rows, columns, size, sharey="row" if families else False) as (figure, all_axes):
+        for axes, (environment, family) in zip(all_axes, places, strict=False):
             if comparison.threshold is not None:
                 axes.axhline(comparison.threshold, color="0.5", linewidth=0.8, linestyle=(0, (1, 2)))
-            _decorate(axes, environment, "environment steps")
+            decorate(axes, f"{environment}, {TITLES[family]}" if family else environment, "environment steps")
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        for axes in panels[: len(environments) : columns]:
+            elsewhere = {*families} - {family}
+            shown = [one for one in curves if one.environment == environment and hues.get(one.group) not in elsewhere]
+            for curve in shown:
+                _draw_curve(axes, curve, looks[curve.group], len(shown))
+        for axes in all_axes[: len(places) : columns]:
             axes.set_ylabel("return")
-        for axes in panels[len(environments) :]:
+        for axes in all_axes[len(places) :]:
             axes.remove()
-        for curve in curves:
-            axes, look = panels[environments.index(curve.environment)], looks[curve.group]
-            axes.plot(curve.steps, curve.training.value, **look, linewidth=1.6, zorder=3)
-            if len(curve.evaluated_at):
-                points: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 0.6, "zorder": 3}
-                axes.plot(curve.evaluated_at, curve.greedy.value, color=look["color"], **points)
-            if curve.seeds > 1:
-                _band(axes, curve.steps, curve.training, look["color"], len(groups))
     return figure
+
+
+def _draw_curve(axes: "Axes", curve: "Curve", look: Look, lines: int) -> None:
+    axes.plot(curve.steps, curve.training.value, **look, linewidth=1.6, zorder=3)
+    if len(curve.evaluated_at):
+        points: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 0.6, "zorder": 3}
+        axes.plot(curve.evaluated_at, curve.greedy.value, color=look["color"], **points)
+    if curve.seeds > 1:
+        _band(axes, curve.steps, curve.training, look["color"], lines)
 
 
 def draw_profiles(comparison: "Comparison", *, size: Size | None = None) -> "Figure":
@@ -108,19 +122,20 @@ def draw_profiles(comparison: "Comparison", *, size: Size | None = None) -> "Fig
     if not profiles:
         raise ValueError("profile: no run has ended yet. Wait for the first run to end, or leave the profile out.")
     places = list(dict.fromkeys((profile.environment, profile.measure) for profile in profiles))
-    groups = [group for group in comparison.scores if any(profile.group == group for profile in profiles)]
+    looks = group_looks(comparison)
+    groups = [group for group in looks if any(profile.group == group for profile in profiles)]
     rows = len({environment for environment, _ in places})
-    with _panels(list(comparison.scores), groups, rows, 2, size) as (figure, panels, looks):
+    with panels(groups, looks, rows, 2, size) as (figure, all_axes):
         rows_of = {environment: row for row, environment in enumerate(dict.fromkeys(place[0] for place in places))}
-        of_place = {place: panels[2 * rows_of[place[0]] + (place[1] == "greedy")] for place in places}
+        of_place = {place: all_axes[2 * rows_of[place[0]] + (place[1] == "greedy")] for place in places}
         for (environment, measure), axes in of_place.items():
             unit = "scaled " if environment == ALL else ""
-            _decorate(axes, environment, f"{unit}{measure} return τ")
+            decorate(axes, environment, f"{unit}{measure} return τ")
             axes.set_ylim(-0.03, 1.03)
             axes.locator_params(axis="x", nbins=6)
-        for axes in panels[::2]:
+        for axes in all_axes[::2]:
             axes.set_ylabel("fraction of runs > τ")
-        for axes in set(panels) - set(of_place.values()):
+        for axes in set(all_axes) - set(of_place.values()):
             axes.remove()
         for profile in profiles:
             axes, look = of_place[profile.environment, profile.measure], looks[profile.group]
@@ -163,16 +178,37 @@ def _seeds(comparison: "Comparison", shown: Sequence["Curve | Row"]) -> str:
         for group, seeds in counts.items()
         if seeds
     }
-    if len(set(texts.values())) == 1:
-        return f"{next(iter(texts.values()))} for each line"
-    return "; ".join(f"{seeds} of {group}" for group, seeds in texts.items())
+    [(most, number)] = Counter(texts.values()).most_common(1)
+    usual = f"{most} for each line" if 2 * number > len(texts) else ""
+    others = "; ".join(f"{seeds} of {group}" for group, seeds in texts.items() if not usual or seeds != most)
+    return ", but ".join(filter(None, [usual, others]))
 
 
 @contextmanager
-def _panels(
-    order: Sequence[str], groups: Sequence[str], rows: int, columns: int, size: Size | None
-) -> Iterator[tuple["Figure", list["Axes"], dict[str, dict[str, Any]]]]:
-    """An empty figure with a legend of ``groups`` below its panels; looks of lines by position in ``order``."""
+def panels(
+    names: Sequence[str],
+    looks: Mapping[str, Look],
+    rows: int,
+    columns: int,
+    size: Size | None,
+    *,
+    height: float = 2.4,
+    sharey: Literal["row", False] = False,
+) -> Iterator[tuple["Figure", list["Axes"]]]:
+    """Empty panels, which get a legend of ``names`` below them.
+
+    Args:
+        names: Names in the legend, in order; no legend if empty.
+        looks: Look of the line of each name.
+        rows: Number of rows of panels.
+        columns: Number of columns of panels.
+        size: Width and height of the figure in inches; None fits them to the panels and the legend.
+        height: Height of a panel in inches, without ``size``.
+        sharey: Whether the panels of a row have one vertical axis.
+
+    Raises:
+        ValueError: if the size is not two numbers in (0, 50].
+    """
     import matplotlib  # heavy; no window system is touched
     from matplotlib.lines import Line2D
 
@@ -180,23 +216,21 @@ def _panels(
 
     if size is not None and not (len(size) == 2 and all(0 < length <= LARGEST for length in size)):
         raise ValueError(f"size: got {size}; expected a width and a height in inches, in (0, {LARGEST:g}].")
-    looks: dict[str, dict[str, Any]] = {
-        group: {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number // len(COLORS) % len(DASHES)]}
-        for number, group in enumerate(order)
-    }
     width = size[0] if size else 2.4 + 2.4 * columns
     letters = max(10, int(12 * width) - 8)  # that fit into a line of the legend
-    labels = ["\n".join(textwrap.wrap(group, letters)) for group in groups]
-    legend_columns = max(1, min(len(groups), letters // (max(map(len, labels)) + 6)))
+    labels = ["\n".join(textwrap.wrap(name, letters)) for name in names]
+    legend_columns = max(1, min(len(names), letters // (max(map(len, labels), default=0) + 6)))
     legend_lines = sum(label.count("\n") + 1 for label in labels) / legend_columns
     with matplotlib.rc_context({"font.size": FONT_SIZE}):
-        figure = Picture(*(size or (width, 2.4 * rows + 0.2 * legend_lines)))
-        yield figure, list(figure.subplots(rows, columns, squeeze=False).flatten()), looks
-        handles = [Line2D([], [], **looks[group], linewidth=1.6) for group in groups]
-        figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, frameon=False)
+        figure = Picture(*(size or (width, height * rows + 0.2 * legend_lines)))
+        yield figure, list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flatten())
+        if names:
+            handles = [Line2D([], [], **looks[name], linewidth=1.6) for name in names]
+            figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, frameon=False)
 
 
-def _decorate(axes: "Axes", title: str, xlabel: str) -> None:
+def decorate(axes: "Axes", title: str, xlabel: str) -> None:
+    """Title, label of the horizontal axis, grid and spines of a panel."""
     axes.set_title(title, fontsize=FONT_SIZE)
     axes.set_xlabel(xlabel)
     axes.tick_params(labelsize=FONT_SIZE)
@@ -212,12 +246,22 @@ def _band(axes: "Axes", x: Any, estimate: Any, color: str, groups: int, step: Li
         axes.plot(x, edge, color=color, alpha=0.5, linewidth=0.5, drawstyle=f"steps-{step}" if step else None, zorder=2)
 
 
-def _check_path(path: pathlib.Path) -> None:
+def check_path(path: pathlib.Path) -> None:
+    """Check the ending of the file of a figure.
+
+    Raises:
+        ValueError: if the ending is unknown.
+    """
     if path.suffix not in FORMATS:
         raise ValueError(f"figure: got {path}; expected a file that ends in .png, .pdf or .svg.")
 
 
-def _save(figure: "Figure", path: pathlib.Path) -> None:
+def save(figure: "Figure", path: pathlib.Path) -> None:
+    """Write a figure.
+
+    Raises:
+        ValueError: if the file cannot be written, or the figure is too small for its panels and legend.
+    """
     import matplotlib
 
     with matplotlib.rc_context({"font.size": FONT_SIZE, "pdf.fonttype": 42}), warnings.catch_warnings():

@@ -1,119 +1,18 @@
-"""Runs found on disk, finished or not, and the groups that a comparison puts them in."""
+"""Groups of the runs of a comparison, their labels, and notes on the runs."""
 
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from ...agents.fields import did_you_mean
 from ...agents.parts import leaves
 from ...agents.presets import make_configs, own_leaves
-from ..runs.config import CHANGES_NO_LEARNING, RunConfig
-from ..runs.files import read_json
-from ..runs.folders import is_pretraining, read_config
-from ..runs.records import GREEDY, read_jsonl
-
-
-class FoundRun(NamedTuple):
-    """Data of one run that a comparison reads.
-
-    Attributes:
-        folder: Folder of the run.
-        agent: Name under which the agent is shown.
-        begins_with: Name of the agent in the table of agents.
-        preset: Name of the settings that the agent began with.
-        environment: Environment id.
-        seed: Seed of the run.
-        fields: Fields of the agent, the loop and the run that its learning depends on, by name.
-        step: Environment step of the last record; 0 if there is none.
-        returns: Returns of the training episodes, in the order in which they ended, ``[E]`` float64.
-        ended_at: Environment steps at which these episodes ended, ``[E]`` float64.
-        greedy: Mean return of the run's final evaluation; None if the run has not ended.
-        evaluated_at: Environment steps of the evaluations before the end, ``[K]`` float64.
-        evaluations: Mean returns of these evaluations, ``[K]`` float64.
-    """
-
-    folder: pathlib.Path
-    agent: str
-    begins_with: str
-    preset: str
-    environment: str
-    seed: int
-    fields: Mapping[str, Any]
-    step: int
-    returns: np.ndarray
-    ended_at: np.ndarray
-    greedy: float | None
-    evaluated_at: np.ndarray
-    evaluations: np.ndarray
-
+from ..runs.config import RunConfig
+from .found_runs import FoundRun
 
 Groups = Mapping[str, Mapping[str, list[FoundRun]]]  # by label, by environment
+Settings = Mapping[str, Mapping[str, Any]]  # by label, by field
 AGENT = "agent"  # beside the fields of the config
-
-
-def run_folders(folders: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
-    """Return the folders of the runs in ``folders``, each once, in the order given.
-
-    A folder that holds runs at any depth is replaced by these runs, sorted by path. A folder without a run stays in the
-    list, so that :func:`read_run` reports it. Pretraining runs in a folder are left out, because they have no returns.
-
-    Raises:
-        ValueError: if ``folders`` is empty.
-        TypeError: if an element is not a path.
-    """
-    folders = list(folders)
-    for folder in folders:
-        if not isinstance(folder, str | pathlib.Path):
-            raise TypeError(
-                f"runs: got {folder!r} ({type(folder).__name__}); expected paths of folders. Give a run as run.folder, "
-                "and a list as compare(*folders)."
-            )
-    found: dict[pathlib.Path, pathlib.Path] = {}
-    for folder in map(pathlib.Path, folders):
-        holds_runs = folder.is_dir() and not (folder / "config.json").is_file()
-        below = sorted(path.parent for path in folder.rglob("config.json")) if holds_runs else []
-        below = [run for run in below if not is_pretraining(run)]
-        for run in below or [folder]:
-            found.setdefault(run.resolve(), run)
-    if not found:
-        raise ValueError(
-            "runs: got none; expected folders of runs, or a folder that holds runs. Try: polyak compare runs"
-        )
-    return list(found.values())
-
-
-def read_run(folder: pathlib.Path) -> FoundRun:
-    """Read the run in ``folder``.
-
-    Raises:
-        ValueError: if ``folder`` holds no run, or a file of the run cannot be read.
-    """
-    try:
-        fields = leaves(read_config(folder))
-    except (ValueError, TypeError) as error:  # of the config, which does not know its folder
-        message = str(error)
-        raise ValueError(message if message.startswith(str(folder)) else f"{folder}: {message}") from None
-    name, own, preset, environment, seed = (fields.pop(one) for one in ("agent_name", "name", "preset", "env", "seed"))
-    metrics, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
-    records = list(read_jsonl(metrics)) if metrics.is_file() else []
-    evaluated = [record for record in records if record.get(GREEDY) is not None]
-    return FoundRun(
-        folder,
-        own or name,
-        name,
-        preset,
-        environment,
-        seed,
-        {name: value for name, value in fields.items() if name not in CHANGES_NO_LEARNING},
-        step=records[-1]["step"] if records else 0,
-        returns=np.array([value for record in records for value in record["returns"]], np.float64),
-        ended_at=np.array([step for record in records for step in record["ended_at"]], np.float64),
-        greedy=float(read_json(evaluation)["mean"]) if evaluation.is_file() else None,
-        evaluated_at=np.array([record["step"] for record in evaluated], np.float64),
-        evaluations=np.array([record[GREEDY] for record in evaluated], np.float64),
-    )
+MOST_NAMED = 5  # runs that have diverged, in notes
 
 
 def without_repeats(runs: Iterable[FoundRun]) -> tuple[list[FoundRun], list[str]]:
@@ -152,13 +51,34 @@ def grouped(runs: Sequence[FoundRun], by: Sequence[str] = ()) -> Groups:
     if not by:
         for run in runs:
             groups.setdefault(_key(run), {}).setdefault(run.environment, []).append(run)
-        return dict(zip(_labels([_first(group) for group in groups.values()]), groups.values(), strict=True))
+        firsts = [_first(group) for group in groups.values()]
+        labels = [_label(run, names) for run, names in zip(firsts, _shown(firsts), strict=True)]
+        return dict(zip(labels, groups.values(), strict=True))
     by = [_field(name, runs) for name in by]
     if len(set(by)) < len(by):
         raise ValueError(f"group_by: got {' '.join(by)}; expected each field once.")
     for run in runs:
         groups.setdefault(_label(run, by), {}).setdefault(run.environment, []).append(run)
     return groups
+
+
+def settings_of(groups: Groups, by: Sequence[str] = ()) -> Settings:
+    """Values of the fields in which groups differ, or of the fields of ``by``, as in the labels of :func:`grouped`.
+
+    Args:
+        groups: Groups, as of :func:`grouped` or :func:`renamed`.
+        by: Names of the fields that made the groups.
+
+    Returns:
+        Label to field to value, with the same fields for each label. The value of ``agent`` is a name, and the value of
+        a field that a group does not have is None.
+    """
+    firsts = [_first(group) for group in groups.values()]
+    names = [_field(name, firsts) for name in by] or list(dict.fromkeys(name for one in _shown(firsts) for name in one))
+    return {
+        label: {name: run.agent if name == AGENT else run.fields.get(name) for name in names}
+        for label, run in zip(groups, firsts, strict=True)
+    }
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
@@ -226,6 +146,33 @@ def pooling_notes(groups: Groups) -> list[str]:
     return notes
 
 
+def run_notes(runs: Sequence[FoundRun], threshold: float | None, window: int) -> list[str]:
+    """Sentences on the runs that are unfinished, have diverged, have no curve, or cannot reach the threshold."""
+    notes = []
+    diverged = [run for run in runs if run.diverged is not None]
+    for run in diverged[:MOST_NAMED]:
+        reason = (run.diverged or "").removeprefix("diverged: ").rstrip(".") or "no reason given"
+        way = f"after step {run.step} of {run.fields['steps']} ({reason})"
+        notes.append(f"{run.folder} has diverged {way}: it is neither in the table nor in the curves.")
+    if len(diverged) > MOST_NAMED:
+        notes.append(f"{len(diverged) - MOST_NAMED} other runs have diverged; the table has their numbers by group.")
+    for run in runs:
+        if run.diverged is not None:
+            continue
+        if run.greedy is None:
+            way = f"at step {run.step} of {run.fields['steps']}"
+            notes.append(f"{run.folder} is unfinished, {way}: it is in the curves, but not in the table.")
+        if not len(run.returns):
+            notes.append(f"{run.folder} has no curve: no training episode has ended by step {run.step}.")
+    few = sum(len(run.returns) < window for run in runs if run.greedy is not None)
+    if threshold is not None and few:
+        notes.append(
+            f"{few} of {len(runs)} runs have fewer than {window} training episodes, so they cannot reach the "
+            "threshold; give a smaller window."
+        )
+    return notes
+
+
 def _key(run: FoundRun) -> str:
     return f"{run.agent} {sorted(run.fields.items())}"
 
@@ -261,24 +208,31 @@ def _parts(label: str) -> set[str]:
     return {*fields, *(field.partition("=")[2] for field in fields if "=" in field)}
 
 
-def _labels(runs: Sequence[FoundRun]) -> list[str]:
-    """Labels: the agent if there are several, and the fields that differ but do not follow from the agent's name.
+def _shown(runs: Sequence[FoundRun]) -> list[list[str]]:
+    """Fields of labels: the agent if there are several, and fields that differ but do not follow from others shown.
 
     A field is shown if runs of one agent have several values of it, or if it departs from the agent's own value in some
-    of the runs.
+    of the runs and another agent does not have this value. A run without a field has another kind of part, whose field
+    is shown.
     """
     departures = [_departures(run) for run in runs]
     several = len({run.agent for run in runs}) > 1
-    labels = []
+    found = []
     for run, departed in zip(runs, departures, strict=True):
         shown = [
             name
             for name, value in run.fields.items()
-            if any(other.agent == run.agent and other.fields.get(name) != value for other in runs)
-            or (name in departed and any(other.get(name) != value for other in departures))
+            if any(other.agent == run.agent and other.fields.get(name, value) != value for other in runs)
+            or (
+                name in departed
+                and any(
+                    other.agent != run.agent and another.get(name) != value
+                    for other, another in zip(runs, departures, strict=True)
+                )
+            )
         ]
-        labels.append(_label(run, [AGENT, *shown] if several or not shown else shown))
-    return labels
+        found.append([AGENT, *shown] if several or not shown else shown)
+    return found
 
 
 def _departures(run: FoundRun) -> dict[str, Any]:

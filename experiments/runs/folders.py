@@ -17,6 +17,7 @@ from .version_0_1_0 import config_from_0_1_0
 
 SWEEP = "sweep.json"  # in the folder of a sweep
 LANE_OF = "lane_of"  # in the config.json of a lane: path of the folder of its sweep, relative to that of the lane
+DIVERGED = "diverged"  # in sweep.json: name of each lane that has diverged to the reason
 
 
 def prepare_folder(folder: pathlib.Path) -> None:

@@ -23,7 +23,7 @@ from .build import Parts, resolved
 from .config import from_json, to_json
 from .drive import METRICS
 from .files import read_json, write_json
-from .folders import LANE_OF, SWEEP
+from .folders import DIVERGED, LANE_OF, SWEEP
 from .records import JsonlWriter
 from .saving import check_identity
 from .sweep_grid import Grid, Lane
@@ -32,7 +32,6 @@ from .sweep_lanes import Lanes, filled
 _COUNTERS = ("steps", "learner_steps", "learner_steps_recorded")
 _EPISODES = ("recent", "finished", "episodes", "env_restarts")
 _RUNNING = ("running_return", "running_length")
-DIVERGED = "diverged"  # in sweep.json: lane to reason
 
 
 class SavedSweep(NamedTuple):

@@ -27,6 +27,25 @@ def write_run(folder, returns, *, greedy=None, length=10, steps=600, evaluations
     return folder
 
 
+def write_sweep(folder, settings, scores, *, diverged=(), **fields):
+    """A sweep's folder as ``polyak sweep`` leaves it.
+
+    ``settings`` has the swept fields of each setting, and ``scores`` the greedy returns of its seeds; the training
+    returns are a tenth of them. ``diverged`` has names of lanes, ``SETTING/seedN``.
+    """
+    names = []
+    for number, (setting, greedy) in enumerate(zip(settings, scores, strict=True)):
+        for seed, score in enumerate(greedy):
+            names.append(f"{number}/seed{seed}")
+            end = {} if names[-1] in diverged else {"greedy": score}
+            write_run(folder / names[-1], [score / 10] * 4, seed=seed, **end, **fields, **setting)
+            path = folder / names[-1] / "config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"lane_of": "../.."}))
+    reasons = dict.fromkeys(diverged, "diverged: loss: got nan at learner step 7.")
+    (folder / "sweep.json").write_text(json.dumps({"lanes": names, "diverged": reasons}))
+    return folder
+
+
 def write_two_groups(folder):
     """Three seeds under one target and two under another, a return of 0 and then of ``level`` in each."""
     for target, levels in {"periodic:10": [4.0, 6.0, 8.0], "none": [2.0, 12.0]}.items():

@@ -33,8 +33,9 @@ def test_csv_has_every_number(two_groups):
     assert {name: float(periodic[name]) for name in sorted(found)} == {
         name: 40.0 if name.endswith("low") else 80.0 if name.endswith("high") else 60.0 for name in found
     }
-    assert list(periodic)[:7] == ["group", "environment", "seeds", "unfinished", "training_iqm", *TRAINING_BOUNDS]
-    assert len(periodic) == 4 + 2 * 3 * 3 + 6
+    first = ["group", "environment", "seeds", "unfinished", "diverged", "training_iqm", *TRAINING_BOUNDS]
+    assert list(periodic)[: len(first)] == first
+    assert len(periodic) == 5 + 2 * 3 * 3 + 6
     assert (periodic["threshold"], periodic["steps_to_threshold"], periodic["reached"]) == ("5.0", "80.0", "2")
     assert (none["steps_to_threshold"], none["reached"]) == ("", "1")
     asked_nothing = next(csv.DictReader(io.StringIO(comparison_table(compare(two_groups), "csv"))))

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from polyak.experiments.reports.comparison import Comparison, Curve, compare
 from polyak.experiments.reports.figures import (
-    COLORS,
     comparison_figure,
     curve_caption,
     draw_comparison,
@@ -13,6 +13,7 @@ from polyak.experiments.reports.figures import (
     profile_caption,
     profile_figure,
 )
+from polyak.experiments.reports.looks import COLORS, group_looks
 from polyak.experiments.reports.statistics import Estimate
 from written_runs import write_run, write_two_groups
 
@@ -61,14 +62,58 @@ def test_a_panel_for_each_environment_and_a_line_and_band_for_each_group(two_gro
 
 
 def test_colors_follow_the_order_given_even_where_a_group_has_no_curve(two_groups, tmp_path):
-    first = write_run(tmp_path / "first", [], target="frozen")
+    first = write_run(tmp_path / "first", [], target="none", n_steps=2)
     folders = (first, two_groups / "periodic-10-0", two_groups / "none-0")
     comparison = compare(*folders)
     drawn = {line.get_color() for line in lines_of(draw_comparison(comparison).axes[0])}
     assert drawn == {COLORS[1], COLORS[2]}
     profile = draw_profiles(comparison)
     assert [line.get_color() for line in lines_of(profile.axes[0])] == [COLORS[1], COLORS[2]]
-    assert [text.get_text() for text in profile.legends[0].get_texts()] == ["target=periodic:10", "target=none"]
+    assert [text.get_text() for text in profile.legends[0].get_texts()] == [
+        "target=periodic:10, n_steps=10",
+        "target=none, n_steps=10",
+    ]
+
+
+def test_rules_are_sorted_and_have_the_colors_of_their_families(tmp_path):
+    rules = ["incremental:0.001", "frozen", "periodic:500", "none", "periodic:50", "incremental:0.1@4"]
+    for number, rule in enumerate(rules):
+        write_run(tmp_path / str(number), [1.0, 2.0], target=rule)
+    figure = draw_comparison(comparison := compare(tmp_path))
+    assert len(figure.axes) == 1
+    names = [text.get_text().removeprefix("target=") for text in figure.legends[0].get_texts()]
+    assert names == ["none", "periodic:50", "periodic:500", "incremental:0.001", "incremental:0.1@4", "frozen"]
+    looks = group_looks(comparison)
+    assert {look["color"] for look in looks.values()} == {line.get_color() for line in lines_of(figure.axes[0])}
+    assert [looks[f"target={rule}"]["color"] for rule in ("none", "incremental:0.001", "incremental:0.1@4")] == [
+        "#000000",
+        COLORS[1],
+        COLORS[2],
+    ]
+    light, dark = (np.array(to_rgb(looks[f"target=periodic:{period}"]["color"])) for period in (50, 500))
+    assert (light > dark).all()  # both blue
+    assert light.argmax() == dark.argmax() == 2
+    without = compare(*(tmp_path / str(number) for number in (4, 3)))
+    assert group_looks(without)["target=none"] == looks["target=none"]
+
+
+def test_many_rules_have_a_column_for_each_family_and_the_ends_in_each(tmp_path):
+    rules = ["none", "frozen", *(f"periodic:{10 * k}" for k in (1, 2, 3)), *(f"incremental:0.0{k}" for k in (1, 2, 3))]
+    for number, rule in enumerate(rules):
+        for environment in ("CartPole-v1", "Acrobot-v1"):
+            write_run(tmp_path / f"{environment}{number}", [float(number)] * 3, target=rule, env=environment)
+    figure = draw_comparison(compare(tmp_path, window=1))
+    titles = [f"{name}, {kind} targets" for name in ("Acrobot-v1", "CartPole-v1") for kind in ("hard", "soft")]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    levels = [{line.get_ydata()[-1] for line in lines_of(axes)} for axes in figure.axes]
+    assert levels == [{0.0, 1.0, 2.0, 3.0, 4.0}, {0.0, 1.0, 5.0, 6.0, 7.0}] * 2
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_the_caption_names_groups_with_another_number_of_seeds(tmp_path):
+    for number, seed in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]:
+        write_run(tmp_path / f"{number}{seed}", [1.0], target="none", n_steps=number + 1, seed=seed)
+    assert curve_caption(compare(tmp_path))[-1] == "Seeds: 2 for each line, but 1 of n_steps=3."
 
 
 def test_profiles_have_a_row_for_each_environment_and_a_column_for_each_score(two_groups):
@@ -120,7 +165,7 @@ def test_many_groups_are_told_apart_and_long_labels_fit():
     groups = [f"target=incremental:0.00{number}, hidden_sizes=120 84, learning_rate=0.0003" for number in range(9)]
     training, greedy = Estimate(flat, flat, flat), Estimate(*np.empty((3, 0)))
     curves = [Curve(group, "CartPole-v1", 3, steps, training, steps[:0], greedy) for group in groups]
-    figure = draw_comparison(Comparison([], curves, [], None, 100, {group: {} for group in groups}))
+    figure = draw_comparison(Comparison([], curves, [], None, 100, {group: {} for group in groups}, {}))
     looks = {(line.get_color(), line.get_linestyle()) for line in lines_of(figure.axes[0])}
     assert len(looks) == 9
     figure.draw_without_rendering()

@@ -5,13 +5,12 @@ import re
 import pytest
 
 from polyak.experiments.reports.comparison import compare
+from polyak.experiments.reports.found_runs import read_run, run_folders
 from polyak.experiments.reports.run_groups import (
     grouped,
     parse_labels,
     pooling_notes,
-    read_run,
     renamed,
-    run_folders,
 )
 from written_runs import write_run
 

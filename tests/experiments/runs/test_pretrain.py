@@ -11,7 +11,7 @@ import polyak
 from polyak.agents.parts import leaves
 from polyak.experiments import cli
 from polyak.experiments.loops import pretraining
-from polyak.experiments.reports.run_groups import read_run, run_folders
+from polyak.experiments.reports.found_runs import read_run, run_folders
 from polyak.experiments.runs import folders, health, pretrain, pretrain_figures
 from polyak.experiments.runs.records import read_jsonl
 from small_runs import (
