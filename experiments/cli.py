@@ -128,8 +128,9 @@ def _report_sweep(folder: pathlib.Path, ends: Mapping[str, Any]) -> int:
     from .reports.progress import tell
     from .reports.sweep_report import write
 
-    for line in write(folder):
-        tell(line)
+    if any((folder / name / "config.json").is_file() for name in ends):
+        for line in write(folder):
+            tell(line)
     tell(f"sweep     {folder}")
     failed = {name: end for name, end in ends.items() if isinstance(end, str) and "diverged" not in end}
     for name, end in failed.items():
