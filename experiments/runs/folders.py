@@ -190,6 +190,12 @@ def _read_written(folder: pathlib.Path) -> dict[str, Any]:
             f"{folder} holds an export, not a run. Read it with polyak.load_exported, or start a run from it: "
             f"--initial {folder}"
         )
+    if is_sweep(folder):
+        lanes = read_json(folder / SWEEP).get("lanes", [])
+        raise ValueError(
+            f"{folder} holds a sweep, not a run. Give the folder of a lane, such as "
+            f"{folder / str(next(iter(lanes), 'LANE'))}. polyak compare and polyak resume take the folder of a sweep."
+        )
     if not (folder / "config.json").is_file():
         below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
         hint = f"Runs below it: {', '.join(below[-5:])}." if below else "Runs are made with: polyak train --out FOLDER"

@@ -112,6 +112,16 @@ def test_an_interrupted_sweep_continues_to_the_bit(seeds, tmp_path):
     assert resume_sweep(tmp_path / "sweep", quiet, silent) == ends
 
 
+def test_one_batch_of_lanes_equals_lanes_one_after_the_other_to_rounding(seeds, tmp_path):
+    folder, grid = seeds
+    said = run_sweep(grid, tmp_path / "sweep", lanes="vmap")[1]
+    assert "devices   1 CPU device, the lanes of each as one batch" in said
+    for lane in grid.lanes:
+        ours, theirs = records(tmp_path / "sweep" / lane.name)[0], records(folder / lane.name)[0]
+        assert ours["returns"] == theirs["returns"]
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_keys_of_an_environment_are_restored(tmp_path):
     grid, given = grid_of(seeds=2, env="<tale>"), {"<tale>": tale()}
@@ -179,6 +189,10 @@ def test_a_lane_is_the_folder_of_a_run(seeds):
     assert written["resolved"]["targets"]["q"]["rule"] == "periodic:5"
     with pytest.raises(ValueError, match=f"lane of a sweep. Continue the sweep: polyak resume {folder.resolve()}"):
         polyak.resume(folder / name)
+    with pytest.raises(
+        ValueError, match=f"holds a sweep, not a run. Give the folder of a lane, such as {folder}/none/seed0"
+    ):
+        polyak.load(folder)
     comparison = polyak.compare(folder)
     assert [(row.group, row.seeds) for row in comparison.rows] == [("target=none", 2), ("target=periodic:5", 2)]
 
