@@ -151,7 +151,10 @@ BAD_SWEEPS = {
         {"axes": {"target": ["none", "periodic:5 q/tors=none"]}},
         r"target: no parameter matches 'q/tors'; .* Did you mean 'q/torso'\?",
     ),
-    "too large": ({"replay_capacity": 400_000_000}, r"replay_capacity: got 400000000 for 1 lanes, which need"),
+    "too large": (
+        {"replay_capacity": 400_000_000, "seeds": 1_000},
+        r"replay_capacity: got 400000000 for 1000 lanes, which need \d+.\d\d GiB in all, \d+.\d\d GiB per lane; ",
+    ),
 }
 
 

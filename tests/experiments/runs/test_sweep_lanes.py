@@ -68,6 +68,8 @@ def test_the_replay_has_the_longest_returns():
     lanes = lanes_of({"n_steps": [1, "linear(5,2,50%)"]})
     assert [config.draw.most_steps for config in lanes.program.configs] == [1, 5]
     assert lanes.parts.config.loop.draw.most_steps == 1
+    (plan,) = lanes.program.replay.sample.args
+    assert plan.most == 5
 
 
 def test_copies_of_the_last_lane_fill_the_devices(monkeypatch):
