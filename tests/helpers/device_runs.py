@@ -14,11 +14,12 @@ from polyak.agents import ActOutput, Agent, make_agent, make_configs
 from polyak.experiments.environments.functional.lanes import FunctionalEnvironments
 from polyak.experiments.environments.functional.types import FunctionalEnvironment, FunctionalStep
 from polyak.experiments.loops.carry import Carry, initial_carry, make_replay
-from polyak.experiments.loops.device import device_loop
+from polyak.experiments.loops.device import device_loop, to_device
 from polyak.experiments.loops.observations import observation_pipeline
 from polyak.experiments.loops.schedules import total_learner_steps
+from polyak.experiments.loops.sweep import AXIS, Program, Settings, SweepCarry, first_lane, sweep_loop
 from polyak.replay import EnvironmentSpec
-from polyak.updates import LossOutput, Target
+from polyak.updates import LossOutput, Target, TargetRule, rules_by_part
 from small_runs import without_times
 
 TINY: dict[str, Any] = {
@@ -72,6 +73,71 @@ def run(loop, configs, functional, num_envs=1, *, steps, agent=None, seed=0, rec
 
 def on_device(*arguments, **options):
     return run(device_loop, *arguments, **options)
+
+
+class Swept(NamedTuple):
+    carry: SweepCarry
+    records: list[list[dict[str, Any] | None]]
+
+    def lane(self, lane):
+        """Arrays of one lane."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[lane], self.carry.arrays)
+
+
+def sweep(configs, functional, num_envs=1, *, seeds, steps, record_every=None, lanes="map", devices=None, **options):
+    """Run a sweep from its beginning; each lane has a config and a seed."""
+    settings = settings_of([make(config, functional, num_envs, steps) for config in configs])
+    settings = settings._replace(learning_rate=np.float32([each.agent.learning_rate.initial for each in configs]))
+    agent, first = make(configs[0], functional, num_envs, steps, first_lane(settings).numbers()), configs[0].loop
+    longest = max((config.loop for config in configs), key=lambda loop: loop.draw.most_steps)
+    replay = make_replay(agent, functional.spec, longest, num_envs, on_device=True)
+    begun, arrays = [], []
+    for seed in seeds:
+        environment = FunctionalEnvironments(functional, num_envs, seed)
+        begun.append(initial_carry(agent, environment, replay, first, seed))
+        arrays.append(to_device(begun[-1], environment))
+    devices = devices or jax.devices()[:1]
+    spread = jax.NamedSharding(jax.sharding.Mesh(np.asarray(devices), (AXIS,)), jax.P(AXIS))
+
+    def stack(trees):
+        return jax.tree.map(
+            lambda *leaves: jax.device_put(np.stack([np.asarray(leaf) for leaf in leaves]), spread), *trees
+        )
+
+    program = Program(
+        lambda numbers: make(configs[0], functional, num_envs, steps, numbers),
+        functional,
+        replay,
+        [config.loop for config in configs],
+        num_envs,
+        lanes,
+        devices,
+    )
+    settings = jax.tree.map(lambda leaf: jax.device_put(leaf, spread), settings)
+    keys, statistics = stack([each.key for each in begun]), [each.statistics for each in begun]
+    carry, records = SweepCarry(keys, settings, stack(arrays), statistics, {}), []
+    options = {"steps": steps, "record_every": record_every or steps, **options}
+    for found, made in sweep_loop(program, carry, **options):
+        carry = found
+        records.append([each if each is None else without_times(each) for each in made])
+    return Swept(carry, records)
+
+
+def settings_of(agents):
+    """Settings of a sweep with the rules of these agents, one a lane; a part without a rule has the main one."""
+    rules = [rules_by_part({name: named.rule for name, named in agent.targets.items()}) for agent in agents]
+    parts = {name: {""} for name in agents[0].targets}
+    for name, _, part in (path.partition("/") for found in rules for path in found):
+        parts[name].add(part)
+
+    def lanes(name, part):
+        found = [each.get(f"{name}/{part}" if part else name, each[name]) for each in rules]
+        dtypes = (np.float32, np.int32, np.int32)
+        return TargetRule(
+            *(np.asarray(values, dtype) for values, dtype in zip(np.transpose(found), dtypes, strict=True))
+        )
+
+    return Settings({name: {part: lanes(name, part) for part in sorted(found)} for name, found in parts.items()})
 
 
 def assert_equal_arrays(first, second):
