@@ -85,10 +85,18 @@ class Swept(NamedTuple):
 
 
 def sweep(configs, functional, num_envs=1, *, seeds, steps, record_every=None, lanes="map", devices=None, **options):
-    """Run a sweep from its beginning; each lane has a config and a seed."""
-    settings = settings_of([make(config, functional, num_envs, steps) for config in configs])
-    settings = settings._replace(learning_rate=np.float32([each.agent.learning_rate.initial for each in configs]))
-    agent, first = make(configs[0], functional, num_envs, steps, first_lane(settings).numbers()), configs[0].loop
+    """Run a sweep from its beginning; each lane has a config and a seed.
+
+    Options may have ``made`` and ``rules``: a function from numbers to an agent, and the rules of each lane's targets.
+    """
+    made = options.pop("made", lambda numbers: make(configs[0], functional, num_envs, steps, numbers))
+    rules = options.pop("rules", None)
+    if rules is None:
+        agents = [make(config, functional, num_envs, steps) for config in configs]
+        rules = [{name: named.rule for name, named in agent.targets.items()} for agent in agents]
+    rates = np.float32([config.agent.learning_rate.initial for config in configs])
+    settings = settings_of(rules)._replace(learning_rate=rates)
+    agent, first = made(first_lane(settings).numbers()), configs[0].loop
     longest = max((config.loop for config in configs), key=lambda loop: loop.draw.most_steps)
     replay = make_replay(agent, functional.spec, longest, num_envs, on_device=True)
     begun, arrays = [], []
@@ -105,7 +113,7 @@ def sweep(configs, functional, num_envs=1, *, seeds, steps, record_every=None, l
         )
 
     program = Program(
-        lambda numbers: make(configs[0], functional, num_envs, steps, numbers),
+        made,
         functional,
         replay,
         [config.loop for config in configs],
@@ -117,16 +125,16 @@ def sweep(configs, functional, num_envs=1, *, seeds, steps, record_every=None, l
     keys, statistics = stack([each.key for each in begun]), [each.statistics for each in begun]
     carry, records = SweepCarry(keys, settings, stack(arrays), statistics, {}), []
     options = {"steps": steps, "record_every": record_every or steps, **options}
-    for found, made in sweep_loop(program, carry, **options):
+    for found, new in sweep_loop(program, carry, **options):
         carry = found
-        records.append([each if each is None else without_times(each) for each in made])
+        records.append([each if each is None else without_times(each) for each in new])
     return Swept(carry, records)
 
 
-def settings_of(agents):
-    """Settings of a sweep with the rules of these agents, one a lane; a part without a rule has the main one."""
-    rules = [rules_by_part({name: named.rule for name, named in agent.targets.items()}) for agent in agents]
-    parts = {name: {""} for name in agents[0].targets}
+def settings_of(lanes_rules):
+    """Settings of a sweep with these rules of targets, one mapping a lane; a part without a rule has the main one."""
+    rules = [rules_by_part(each) for each in lanes_rules]
+    parts = {name: {""} for name in lanes_rules[0]}
     for name, _, part in (path.partition("/") for found in rules for path in found):
         parts[name].add(part)
 

@@ -48,7 +48,7 @@ CASES = {
     ),
     "recurrent": (
         "r2d2",
-        {"lstm_size": 4, "sequence_length": 5, "burn_in": 2, "sequence_period": 3, "n_steps": 2},
+        {"lstm_size": 4, "sequence_length": 5, "burn_in": 2, "sequence_period": 3, "n_steps": 2, "dueling": False},
         cartpole,
         1,
     ),
@@ -68,14 +68,16 @@ CASES = {
 }
 
 
-def both(case, steps, record_every):
+def ran(loop, case, steps=240, **options):
+    """Run of a case, whose replay is overwritten more than once."""
     name, fields, environment, num_envs = CASES[case]
-    loops = (device.device_loop, host_loop)
-    fields = fields | {"replay_capacity": 90}  # overwritten more than once
-    return [
-        run(loop, small(name, **fields), environment(), num_envs, steps=steps, record_every=record_every)
-        for loop in loops
-    ]
+    options = {"steps": steps, "record_every": 60, **options}
+    return run(loop, small(name, **fields | {"replay_capacity": 90}), environment(), num_envs, **options)
+
+
+@functools.cache
+def on_the_device(case):
+    return ran(device.device_loop, case)
 
 
 def assert_equal_records(first, second, close=frozenset()):
@@ -91,7 +93,7 @@ def assert_equal_records(first, second, close=frozenset()):
 
 @pytest.mark.parametrize("case", CASES)
 def test_both_loops_make_equal_transitions_and_parameters(case):
-    ours, theirs = both(case, steps=240, record_every=60)
+    ours, theirs = on_the_device(case), ran(host_loop, case)
     assert_equal_carries(ours.carry, theirs.carry)
     assert_equal_arrays(ours.environment.state, theirs.environment.state)
     assert_equal_records(ours.records, theirs.records, close=ours.carry.totals)
@@ -115,7 +117,7 @@ DID = {  # what the case is for
 @pytest.mark.parametrize("case", ["uniform", "prioritized", "recurrent", "future"])
 def test_both_loops_are_equal_over_a_thousand_learner_steps(case, compiled_as_released):
     steps = {"uniform": 5_020, "prioritized": 2_020}.get(case, 2_020)
-    ours, theirs = both(case, steps, record_every=500)
+    ours, theirs = (ran(loop, case, steps, record_every=500) for loop in (device.device_loop, host_loop))
     assert ours.carry.learner_steps >= 1_000
     assert_equal_carries(ours.carry, theirs.carry)
     assert_equal_records(ours.records, theirs.records, close=ours.carry.totals)
@@ -168,46 +170,34 @@ def in_chunks(monkeypatch, *lengths):
     monkeypatch.setattr(device, "Pace", functools.partial(Uneven, lengths))
 
 
-@functools.cache
-def whole(record_every=60):
-    name, fields, environment, num_envs = CASES["future"]
-    return on_device(small(name, **fields), environment(), num_envs, steps=240, record_every=record_every)
-
-
-def again(**options):
-    name, fields, environment, num_envs = CASES["future"]
-    return on_device(small(name, **fields), environment(), num_envs, **({"steps": 240, "record_every": 60} | options))
-
-
 @pytest.mark.parametrize("lengths", [(1,), (7, 1, 30)])
 def test_the_result_does_not_depend_on_the_lengths_of_chunks(lengths, monkeypatch):
     in_chunks(monkeypatch, *lengths)
-    found = again()
-    assert_equal_carries(found.carry, whole().carry)
-    assert found.records == whole().records
+    found, whole = ran(device.device_loop, "future"), on_the_device("future")
+    assert_equal_carries(found.carry, whole.carry)
+    assert found.records == whole.records
 
 
 def test_the_result_depends_neither_on_records_and_yields_nor_on_the_longest_chunk(monkeypatch):
     monkeypatch.setattr(pieces, "MOST_LOOP_STEPS", 13)
-    found = again(record_every=80, yield_every=25)
-    assert [record.get("step") for record in found.records] == [
-        *(None, None, None, 80, None, None, None, 160, None, None, None, 240)
-    ]
+    found, whole = ran(device.device_loop, "uniform", record_every=80, yield_every=25), on_the_device("uniform")
+    steps = [record.get("step") for record in found.records]  # None after 27, 51, 75, ... steps
+    assert steps == [None, None, None, 81, None, None, None, 162, None, None, None, 240]
     for name in ("agent", "replay", "timestep"):
-        assert_equal_arrays(getattr(found.carry, name), getattr(whole().carry, name))
+        assert_equal_arrays(getattr(found.carry, name), getattr(whole.carry, name))
 
 
 def test_a_run_compiles_one_chunk(monkeypatch):
     in_chunks(monkeypatch, 16, 1, 9)
     with compiled_names() as found:
-        again(yield_every=50)
+        ran(device.device_loop, "future", yield_every=50)
     assert [count for name, count in found.items() if "run_chunk" in name] == [1], found
 
 
 def test_stop_is_served_between_chunks(monkeypatch):
     in_chunks(monkeypatch, 8)
     asked = iter([False, False, False, True])
-    found = again(stop=lambda: next(asked))
+    found = ran(device.device_loop, "future", stop=lambda: next(asked))
     assert found.carry.steps == 24
     assert found.records == [{}]
     assert found.environment.state is not None

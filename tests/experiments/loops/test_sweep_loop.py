@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import device_runs
-from device_runs import assert_equal_arrays, compiled_names, on_device, pictures, small, sweep
+from device_runs import assert_equal_arrays, compiled_names, counting_agent, on_device, pictures, small, sweep
+from polyak import updates
 from polyak.agents import Schedule
 from polyak.experiments.environments.functional.classic_control import cartpole
 from polyak.experiments.loops import sweep as loop
+from polyak.updates import Periodic
 
 STEPS, RECORD_EVERY, NUM_ENVS = 150, 50, 2
 LANES = [  # target, learning rate, epsilon, discount, n, seed
@@ -94,6 +96,7 @@ def test_encoders_have_rules_of_their_own(lane):
     assert_equal_run(found, lane, alone(configs[lane], lane, cartpole(), 1))
 
 
+@pytest.mark.slow
 def test_lanes_are_calibrated_and_reset():
     fields = {"num_atoms": 5, "torso": "mlp", "resets": "periodic", "reset_period": "30", "sampling": "prioritized"}
     configs = [small("c51", target=target, **fields) for target in ("periodic:20", "incremental:0.1")]
@@ -101,6 +104,31 @@ def test_lanes_are_calibrated_and_reset():
     assert_equal_run(found, 1, alone(configs[1], 5, pictures(), 1))
     assert found.records[-1][0]["resets"] == 1
     assert found.records[-1][0]["v_max"] != found.records[-1][1]["v_max"]
+
+
+def counting(numbers):
+    def apply(key, state):
+        return state._replace(params=state.params | {"fired": state.params["fired"].at[0].add(1)})
+
+    return counting_agent(numbers.rules, {"each_20": Periodic(20, apply)})
+
+
+def test_rules_and_operations_of_lanes_fire_at_multiples_of_their_periods():
+    periods = (1, 7, 20, 60)
+    configs = [small(train_every=1, learner_steps=3, learning_starts=0)] * len(periods)
+    rules = [{"q": updates.periodic(period)} for period in periods]
+    options = {"steps": 100, "record_every": 37, "made": counting, "rules": rules}
+    found = sweep(configs, cartpole(), seeds=range(len(periods)), **options)
+    before = 0
+    for records in found.records:
+        count = records[0]["learner_steps"]
+        for period, record in zip(periods, records, strict=True):
+            seen = [step // period * period for step in range(before, count)]  # by the definition
+            assert round(record["seen/q"] * len(seen)) == sum(seen)
+            assert record["each_20"] == count // 20
+        before = count
+    assert before == 300
+    assert found.carry.arrays.agent.params["fired"].tolist() == [[15]] * len(periods)
 
 
 # --- One program ------------------------------------------------------------------------------------------------------
@@ -154,17 +182,21 @@ def test_an_observation_that_is_not_finite_ends_the_sweep():
         state, outcome = plain.step(key, state, action)
         return state, outcome._replace(r_t=jnp.where(action == 1, jnp.nan, outcome.r_t))
 
+    options = {"steps": 60, "made": counting, "rules": [{"q": updates.periodic(3)}] * 2}
     with pytest.raises(ValueError, match=r"an observation or a reward is not finite after \d+ steps"):
-        sweep([small(epsilon=1)] * 2, plain._replace(step=step), seeds=[0, 1], steps=60)
+        sweep([small(epsilon=1)] * 2, plain._replace(step=step), seeds=[0, 1], **options)
 
 
 # --- Lanes side by side -----------------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_lanes_is_equal_to_rounding():
-    steps = 30  # a few learner steps, because rounding may later change an action
-    ones, batch = (sweep_of(CONFIGS, steps=steps, lanes=lanes) for lanes in ("map", "vmap"))
-    assert ones.carry.learner_steps == batch.carry.learner_steps == 6
+    def after_one_chunk(lanes):  # of a few learner steps, because rounding may later change an action
+        asked = iter([False, True])
+        return sweep_of(CONFIGS, lanes=lanes, stop=lambda: next(asked))
+
+    ones, batch = after_one_chunk("map"), after_one_chunk("vmap")
+    assert ones.carry.learner_steps == batch.carry.learner_steps == 7
     for ours, theirs in zip(jax.tree.leaves(batch.carry.arrays), jax.tree.leaves(ones.carry.arrays), strict=True):
         np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-4, atol=1e-6)
 
@@ -186,7 +218,8 @@ def test_lanes_on_two_devices_are_those_on_one(tmp_path):
     """In a process of its own, because JAX reads the number of host devices once."""
     folders = [str(pathlib.Path(module.__file__).parent) for module in (device_runs, sys.modules[__name__])]
     code = SPREAD.format(folders=folders, file=str(tmp_path / "arrays.npz"))
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    # XLA reads no flag after one without dashes.
+    flags = f"--xla_force_host_platform_device_count=2 {os.environ.get('XLA_FLAGS', '')}"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True)
     assert not done.returncode, done.stderr.decode()
     with np.load(tmp_path / "arrays.npz") as found:
