@@ -85,7 +85,7 @@ def make_replay(
     _check_horizon(agent, config, num_envs)
     batches = batches_per_dispatch(config, num_envs)
     options: dict[str, Any] = {"most_steps": draw.most_steps} if on_device else {"storage": storage}
-    return (device if on_device else host).make(
+    made: Replay = (device if on_device else host).make(
         spec,
         _extras(agent, observation_pipeline(config, spec).spec),
         num_envs=num_envs,
@@ -99,6 +99,7 @@ def make_replay(
         stack=replay.frame_stack,
         **options,
     )
+    return made
 
 
 def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:

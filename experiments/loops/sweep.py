@@ -233,7 +233,7 @@ def over_lanes(function: Callable[[Any, Any, Any], tuple[Any, Any]], program: Pr
 
     def mapped(shared: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         if program.lanes == "vmap":
-            return jax.vmap(functools.partial(function, shared))(carry, inputs)  # type: ignore[no-any-return]
+            return jax.vmap(functools.partial(function, shared))(carry, inputs)
         # lax.map would keep the carries before and after: a loop updates them in place.
         count = len(jax.tree.leaves(carry)[0])
         one = jax.eval_shape(function, shared, _at(carry, 0), _at(inputs, 0))[1]
