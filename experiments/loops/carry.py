@@ -1,6 +1,7 @@
 """Carry of a run: all of its state except that of the environments; its construction and its restoration."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,8 @@ def make_replay(
     _check_horizon(agent, config, num_envs)
     batches = batches_per_dispatch(config, num_envs)
     options: dict[str, Any] = {"most_steps": draw.most_steps} if on_device else {"storage": storage}
-    made: Replay = (device if on_device else host).make(
+    make: Callable[..., Replay] = device.make if on_device else host.make
+    return make(
         spec,
         _extras(agent, observation_pipeline(config, spec).spec),
         num_envs=num_envs,
@@ -99,7 +101,6 @@ def make_replay(
         stack=replay.frame_stack,
         **options,
     )
-    return made
 
 
 def _check_horizon(agent: Agent, config: LoopConfig, num_envs: int) -> None:

@@ -113,7 +113,7 @@ def sweep_loop(
 
     Args:
         program: What the lanes have in common.
-        carry: Carry from :func:`initial_sweep` or a checkpoint; consumed.
+        carry: Carry from :func:`polyak.experiments.runs.sweep_lanes.initial_sweep` or a checkpoint; consumed.
         steps: Number of environment steps of each lane.
         record_every: Number of environment steps between two records.
         yield_every: Number of environment steps between two additional yields.
