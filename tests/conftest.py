@@ -12,6 +12,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Asserts of helpers explain themselves as those of tests do.
 pytest.register_assert_rewrite(
     "agent_samples",
+    "device_runs",
     "functional_environments",
     "network_tools",
     "replay_pair",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ...agents import Agent, LoopConfig, epsilon_greedy
 from ...replay import Replay
-from ...replay.types import DrawNumbers, Step
+from ...replay.types import Step
 from ...updates import LearnerState
 from ..environments.functional.lanes import LanesState, advance
 from ..environments.functional.types import FunctionalEnvironment
@@ -45,7 +45,7 @@ class DeviceCarry(NamedTuple):
     a_tm1: Any
     frames: Any
     totals: dict[str, jax.Array]
-    learner_steps: jax.Array
+    learner_steps: Any
 
 
 class Plan(NamedTuple):
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
         loop_steps: Number of loop steps before each dispatch, since the one before it, ``[D]`` int32.
         rest: Number of loop steps after the last dispatch, ``[]`` int32.
         epsilon: Probability of a random action at each loop step, ``[T]`` float32.
-        numbers: Numbers of each sample, leaves ``[D]``.
+        numbers: Numbers of each sample, a ``DrawNumbers`` with leaves ``[D]``.
         watch: Whether to measure churn and features at each dispatch, ``[D]`` bool.
     """
 
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     loop_steps: Any
     rest: Any
     epsilon: Any
-    numbers: DrawNumbers
+    numbers: Any
     watch: Any
 
 

@@ -113,7 +113,7 @@ def sweep_loop(
 
     Args:
         program: What the lanes have in common.
-        carry: Carry from :func:`initial_sweep` or a checkpoint; consumed.
+        carry: Carry from :func:`polyak.experiments.runs.sweep_lanes.initial_sweep` or a checkpoint; consumed.
         steps: Number of environment steps of each lane.
         record_every: Number of environment steps between two records.
         yield_every: Number of environment steps between two additional yields.
@@ -233,7 +233,7 @@ def over_lanes(function: Callable[[Any, Any, Any], tuple[Any, Any]], program: Pr
 
     def mapped(shared: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         if program.lanes == "vmap":
-            return jax.vmap(functools.partial(function, shared))(carry, inputs)  # type: ignore[no-any-return]
+            return jax.vmap(functools.partial(function, shared))(carry, inputs)
         # lax.map would keep the carries before and after: a loop updates them in place.
         count = len(jax.tree.leaves(carry)[0])
         one = jax.eval_shape(function, shared, _at(carry, 0), _at(inputs, 0))[1]
