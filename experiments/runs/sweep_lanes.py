@@ -109,7 +109,9 @@ def initial_sweep(lanes: Lanes) -> SweepCarry:
     """
     parts = lanes.parts
     replay_state = parts.replay.init()
-    replay: Replay = parts.replay._replace(init=lambda **_: replay_state)  # an empty replay is the same in all lanes
+    sample = parts.replay.sample_spec()
+    # An empty replay is the same in all lanes.
+    replay: Replay = parts.replay._replace(init=lambda **_: replay_state, sample_spec=lambda: sample)
     nothing: Any = ()
     carries, arrays = list[Carry](), list[DeviceCarry]()
     for lane in lanes.lanes:
@@ -141,6 +143,8 @@ def filled(lanes: Lanes, key: Any, arrays: DeviceCarry, statistics: Sequence[Any
     which = np.minimum(np.arange(total), count - 1)
 
     def fill(leaf: Any) -> Any:
+        if _is_repeated(leaf):
+            return placed(np.broadcast_to(leaf[0], (total, *leaf.shape[1:])))
         return placed(leaf if total == count else leaf[which])
 
     every = [dataclasses.replace(statistics[lane], **_copied(statistics[lane])) for lane in which]
@@ -169,13 +173,19 @@ def _place(lanes: Lanes) -> Callable[[Any], Any]:
     def place(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
             return jax.device_put(leaf, sharding)
-        shards = [
-            jax.device_put(np.array(leaf[index]), device)  # a copy: JAX may share the memory of an array of NumPy
-            for device, index in sharding.addressable_devices_indices_map(leaf.shape).items()
-        ]
+        where = sharding.addressable_devices_indices_map(leaf.shape).items()
+        if _is_repeated(leaf):  # an empty replay, which is made on the device
+            shards = [jnp.repeat(jax.device_put(leaf[:1], device), len(leaf[index]), 0) for device, index in where]
+        else:  # a copy, because JAX may share the memory of an array of NumPy
+            shards = [jax.device_put(np.array(leaf[index]), device) for device, index in where]
         return jax.make_array_from_single_device_arrays(leaf.shape, sharding, shards)
 
     return place
+
+
+def _is_repeated(leaf: Any) -> bool:
+    """Whether an array repeats its first row without memory of its own."""
+    return isinstance(leaf, np.ndarray) and len(leaf) > 1 and leaf.strides[0] == 0
 
 
 def _copied(statistics: Any) -> dict[str, Any]:
