@@ -77,7 +77,9 @@ class SweepProgress:
         text = f"{steps:,} / {self._total:,} steps of {len(self._grid.lanes)} lanes"
         if ends:
             text += f", {len(ends)} ended"
-        if (speed := self._speed(newest)) and steps < self._total:
+        if steps == self._total and len(ends) < len(self._grid.lanes):
+            text += "  evaluating"
+        elif (speed := self._speed(newest)) and steps < self._total:
             text += f"  {speed:,.0f}/s  {duration((self._total - steps) / speed)} left"
         return text
 

@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 import jax
 
+from ..environments.types import EnvironmentFailure
 from ..loops.learning import Record
 from ..loops.sweep import Lanes as Mode
+from . import checkpoint
 from .build import resolved
 from .consumers import Report
+from .drive import CHECKPOINTS
 from .files import locked, read_json
 from .folders import prepare_folder, resume_command
 from .loggers import check_installed
@@ -24,7 +27,7 @@ from .sweep_drive import EVALUATION, Drive, LaneEnds, Show, diverged_text
 from .sweep_grid import Grid, Lane, groups_of, label_of
 from .sweep_lanes import Lanes, make_lanes
 from .sweep_memory import announcement, available_bytes, check_memory, counts
-from .sweep_saving import SavedSweep, note_diverged, read_sweep, write_lane, write_sweep
+from .sweep_saving import SavedSweep, mark_lane, note_diverged, read_sweep, write_lane, write_sweep
 from .train import settings_warnings
 
 Choice = Literal["auto", "map", "vmap"]
@@ -159,9 +162,19 @@ def _on_devices(saved: SavedSweep, programs: Sequence[Lanes], show: Show, report
                 break
     except KeyboardInterrupt:  # while lanes are evaluated; their last carry is saved
         interrupted = True
+    except (OSError, ValueError, EnvironmentFailure) as error:
+        _add_way_on(error, saved.folder)
+        raise
     if interrupted:
         report(f"interrupted, saved; continue with: {resume_command(saved.folder)}")
     return {lane.name: ends.get(lane.name) for lane in saved.grid.lanes}
+
+
+def _add_way_on(error: Exception, folder: pathlib.Path) -> None:
+    """Add a note with the newest checkpoint and the command that continues the sweep; none without a checkpoint."""
+    steps = [step for path in (folder / CHECKPOINTS).glob("*") for step in checkpoint.steps_saved(path)]
+    if steps:
+        error.add_note(f"the checkpoint of step {max(steps)} is kept; continue with: {resume_command(folder)}")
 
 
 def _in_processes(saved: SavedSweep, show: Show, report: Report, given: Mapping[str, Any]) -> LaneEnds:
@@ -182,6 +195,8 @@ def _in_processes(saved: SavedSweep, show: Show, report: Report, given: Mapping[
     )
     diverged = {name: end for name, end in found.items() if isinstance(end, str) and "has diverged" in end}
     note_diverged(saved, diverged)
+    for name in found:
+        mark_lane(saved.folder, name)
     ends = {lane.name: {**ended, **found}.get(lane.name) for lane in saved.grid.lanes}
     if None in ends.values():
         report(f"interrupted, saved; continue with: {resume_command(saved.folder)}")

@@ -97,13 +97,18 @@ def note_diverged(saved: SavedSweep, diverged: Mapping[str, str]) -> None:
         write_json(saved.folder / SWEEP, {**written, DIVERGED: found})
 
 
-def write_lane(saved: pathlib.Path, name: str, parts: Parts) -> dict[str, Any]:
-    """Make the folder of a lane with its ``config.json``, and return the content."""
-    folder = saved / name
-    folder.mkdir(parents=True, exist_ok=True)
-    described = {**resolved(parts, secrets.token_hex(8)), LANE_OF: os.path.relpath(saved, folder)}
-    write_json(folder / "config.json", described)
-    return described
+def write_lane(sweep: pathlib.Path, name: str, parts: Parts) -> None:
+    """Make the folder of a lane with its ``config.json``."""
+    (sweep / name).mkdir(parents=True, exist_ok=True)
+    write_json(sweep / name / "config.json", resolved(parts, secrets.token_hex(8)))
+    mark_lane(sweep, name)
+
+
+def mark_lane(sweep: pathlib.Path, name: str) -> None:
+    """Add the path of the sweep to the ``config.json`` of a lane, if the lane has begun."""
+    path = sweep / name / "config.json"
+    if path.is_file():
+        write_json(path, {**read_json(path), LANE_OF: os.path.relpath(sweep, path.parent)})
 
 
 class LaneMetrics:

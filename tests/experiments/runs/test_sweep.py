@@ -11,6 +11,8 @@ import pytest
 
 import polyak
 from functional_environments import tale
+from polyak.agents import make_agent
+from polyak.experiments.runs import sweep_drive
 from polyak.experiments.runs.sweep import resume_sweep, sweep
 from polyak.experiments.runs.sweep_grid import groups_of
 from small_runs import records, silent
@@ -158,6 +160,37 @@ def test_a_checkpoint_of_another_sweep_is_refused(seeds, tmp_path):
     (tmp_path / "other" / "checkpoints").rename(tmp_path / "one" / "checkpoints")
     with pytest.raises(ValueError, match="the checkpoint is of another run"):
         resume_sweep(tmp_path / "one", quiet, silent)
+
+
+def test_an_error_names_the_checkpoint_and_the_way_on(seeds, tmp_path, monkeypatch):
+    _, grid = seeds
+    write = sweep_drive.LaneMetrics.write
+
+    def fail(metrics, lane, record):
+        if record["step"] == 300:
+            raise OSError("no space is left")
+        write(metrics, lane, record)
+
+    monkeypatch.setattr(sweep_drive.LaneMetrics, "write", fail)
+    with pytest.raises(OSError, match="no space is left") as caught:
+        run_sweep(grid, tmp_path / "sweep")
+    assert caught.value.__notes__ == [
+        f"the checkpoint of step 150 is kept; continue with: polyak resume {tmp_path / 'sweep'}"
+    ]
+
+
+@pytest.mark.slow
+def test_a_maker_of_ones_own_has_a_program_for_each_rule_but_not_for_each_seed(tmp_path):
+    def make(config, spec, **options):
+        return make_agent(config, spec, **options)
+
+    grid, given = grid_of(seeds=2, axes={"target": ["none", "periodic:5"]}, maker="<make>"), {"<make>": make}
+    said = run_sweep(grid, tmp_path / "sweep", given=given)[1]
+    assert "programs  2 programs, compiled and run one after the other: target none; target periodic:5" in said
+    plain = grid_of(seeds=2, axes={"target": ["none", "periodic:5"]})
+    run_sweep(plain, tmp_path / "plain")
+    for lane in plain.lanes:
+        assert_equal_lane(tmp_path / "sweep" / lane.name, tmp_path / "plain" / lane.name)
 
 
 @pytest.mark.slow

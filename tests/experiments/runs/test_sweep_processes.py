@@ -22,6 +22,8 @@ def test_a_sweep_in_processes_equals_its_runs_one_by_one(tmp_path):
         assert_same_run(folder, own_run(lane, tmp_path / lane.name))
         assert ends[lane.name] == json.loads((folder / "evaluation.json").read_text())
     assert [len(row.training) > 0 for row in polyak.compare(tmp_path / "sweep").rows] == [True, True]
+    written = json.loads((tmp_path / "sweep" / "none" / "seed0" / "config.json").read_text())
+    assert written["lane_of"] == "../.."
     (tmp_path / "sweep" / "none" / "seed0" / "evaluation.json").unlink()  # as if it had been killed at its end
     assert resume_sweep(tmp_path / "sweep", silent_show, silent) == ends
 
