@@ -44,7 +44,7 @@ def parse_sweep(arguments: Sequence[str], command: type, description: str, endin
         ValueError, SystemExit: as :func:`polyak.experiments.runs.flags.parse_run`; ValueError too if a flag is given
             twice, or a flag that is no field of a run has several values.
     """
-    places = [place for place, word in enumerate(arguments) if word.startswith("--")]
+    places = [place for place, word in enumerate(arguments) if _is_option(word)]
     names = [_name(arguments[place]) for place in places]
     several, found = _several(command), dict[str, Sequence[str]]()
     for name, begin, end in zip(names, places, [*places[1:], len(arguments)], strict=True):
@@ -101,6 +101,10 @@ def _part_types(config: type) -> Iterator[type]:
             yield from _part_types(kind)
 
 
+def _is_option(word: str) -> bool:
+    return word.startswith("--") or word == "-h"
+
+
 def _name(option: str) -> str:
     return next(iter(given_words([option])))
 
@@ -110,7 +114,7 @@ def _with_words(arguments: Sequence[str], words: Mapping[str, str]) -> list[str]
     found: list[str] = []
     name = ""
     for word in arguments:
-        if word.startswith("--"):
+        if _is_option(word):
             name = _name(word)
             found += [word, words[name]] if name in words else [word]
         elif name not in words:

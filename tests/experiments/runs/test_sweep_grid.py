@@ -110,6 +110,14 @@ def test_a_flag_with_several_values_is_an_axis():
     assert read("c51", "--num-atoms", "21", "51").axes == {"num_atoms": [21, 51]}
 
 
+@pytest.mark.parametrize("option", ["-h", "--help", "--help-all"])
+def test_help_after_values(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        read("dqn", "--target", "none", "frozen", option)
+    assert stop.value.code == 0
+    assert "polyak sweep dqn" in capsys.readouterr().out
+
+
 def test_lists_from_python_are_axes():
     single, axes, given = axes_of(
         {"target": ("none", "frozen"), "learning_rate": np.array([0.1, 0.2]), "hidden_sizes": [(8,)], "seed": 1}
