@@ -18,12 +18,12 @@ from . import checkpoint
 from .build import resolved
 from .consumers import Report
 from .drive import CHECKPOINTS
-from .files import locked, read_json
+from .files import locked
 from .folders import prepare_folder, resume_command
 from .loggers import check_installed
 from .side_by_side import Job, run_side_by_side
 from .source import Loop, source_of
-from .sweep_drive import EVALUATION, Drive, LaneEnds, Show, diverged_text
+from .sweep_drive import Drive, LaneEnds, Show, ended_lanes
 from .sweep_grid import Grid, Lane, groups_of, label_of
 from .sweep_lanes import Lanes, make_lanes
 from .sweep_memory import announcement, available_bytes, check_memory, counts
@@ -108,6 +108,9 @@ def resume_sweep(folder: pathlib.Path, show: Show, report: Report, given: Mappin
     """
     saved = read_sweep(folder)
     with locked(folder):
+        if len(ends := ended_lanes(saved)) == len(saved.grid.lanes):
+            report(f"{folder} has ended; nothing is left to do.")
+            return ends
         report(f"resuming {folder}")
         if saved.mode is None:
             return _in_processes(saved, show, report, given)
@@ -150,7 +153,7 @@ def _programs(lanes: Sequence[Lane], mode: Mode, given: Mapping[str, Any]) -> li
 
 
 def _on_devices(saved: SavedSweep, programs: Sequence[Lanes], show: Show, report: Report) -> LaneEnds:
-    ends: LaneEnds = {name: diverged_text(reason) for name, reason in saved.diverged.items()}
+    ends = ended_lanes(saved)
     newest: dict[str, Record] = {}
     interrupted = False
     try:
@@ -179,13 +182,10 @@ def _add_way_on(error: Exception, folder: pathlib.Path) -> None:
 
 def _in_processes(saved: SavedSweep, show: Show, report: Report, given: Mapping[str, Any]) -> LaneEnds:
     """Run the lanes as processes; lanes that have ended are not run again."""
-    ended: LaneEnds = {}
-    jobs: dict[str, Job] = {}
+    ended, jobs = ended_lanes(saved), dict[str, Job]()
     for lane in saved.grid.lanes:
-        folder = saved.folder / lane.name
-        if (folder / EVALUATION).is_file():
-            ended[lane.name] = read_json(folder / EVALUATION)
-        else:
+        if lane.name not in ended:
+            folder = saved.folder / lane.name
             jobs[lane.name] = Job(lane.config, folder, resumes=(folder / "config.json").is_file())
     found = run_side_by_side(
         jobs,

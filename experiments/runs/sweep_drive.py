@@ -81,9 +81,6 @@ class Drive:
 
     def run(self) -> bool:
         """Run the program to its end; return whether it was interrupted."""
-        for name, folder in zip(self._names, self._folders, strict=True):
-            if (folder / EVALUATION).is_file():
-                self._ends[name] = read_json(folder / EVALUATION)
         if self._all_ended():
             return False
         carry, positions = self._begin()
@@ -218,6 +215,18 @@ class Drive:
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         with contextlib.suppress(OSError):  # it has the checkpoints of another program
             self._checkpoints.parent.rmdir()
+
+
+def ended_lanes(saved: SavedSweep) -> LaneEnds:
+    """Ends of the lanes that have been evaluated or have diverged."""
+    ends: LaneEnds = {}
+    for lane in saved.grid.lanes:
+        path = saved.folder / lane.name / EVALUATION
+        if path.is_file():
+            ends[lane.name] = read_json(path)
+        elif lane.name in saved.diverged:
+            ends[lane.name] = diverged_text(saved.diverged[lane.name])
+    return ends
 
 
 def diverged_text(reason: str) -> str:

@@ -111,7 +111,9 @@ def test_an_interrupted_sweep_continues_to_the_bit(seeds, tmp_path):
     assert all(end["episodes"] == 2 for end in ends.values())
     assert_same_sweep(tmp_path / "sweep", folder, grid)
     assert not (tmp_path / "sweep" / "checkpoints").exists()
-    assert resume_sweep(tmp_path / "sweep", quiet, silent) == ends
+    said.clear()
+    assert resume_sweep(tmp_path / "sweep", quiet, said.append) == ends
+    assert said == [f"{tmp_path / 'sweep'} has ended; nothing is left to do."]
 
 
 def test_one_batch_of_lanes_equals_lanes_one_after_the_other_to_rounding(seeds, tmp_path):
