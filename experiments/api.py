@@ -15,7 +15,7 @@ from ..agents.presets import register_agent as register_agent
 from .reports.comparison import compare as compare
 from .reports.progress import Progress
 from .reports.sweep_progress import SweepProgress
-from .reports.swept import Sweep, finished
+from .reports.swept import Sweep, finished, resumed
 from .runs import folders
 from .runs import train as runs
 from .runs.config import RunConfig, make_run_config
@@ -24,13 +24,13 @@ from .runs.evaluation import evaluate_run
 from .runs.export import Exported, Format, describe, load_exported, write_exported
 from .runs.files import read_arrays, read_json
 from .runs.finished import Pretrained, Run, load_pretraining, load_run
-from .runs.given import as_texts, check_objects, given_again, path_as_text
+from .runs.given import as_texts, given_again, path_as_text
 from .runs.keywords import PretrainFields, TrainFields
 from .runs.pretrain import pretrain as run_pretraining
 from .runs.pretrain import resume_pretraining
 from .runs.pretrain_config import PretrainConfig, make_pretrain_config
 from .runs.signature import with_keywords
-from .runs.sweep import Choice, check_no_steps, resume_sweep
+from .runs.sweep import Choice
 from .runs.sweep import sweep as run_sweep
 from .runs.sweep_fields import axes_of
 from .runs.sweep_grid import make_grid
@@ -232,7 +232,7 @@ def resume(
     """
     folder = pathlib.Path(folder)
     if folders.is_sweep(folder):
-        return _resume_sweep(folder, steps, quiet, objects)
+        return resumed(folder, steps, callbacks, quiet, objects)
     config, given = folders.read_any_config_to_resume(folder), given_again(objects)
     with Progress(config, quiet=quiet) as progress:
         shown = progress.show, progress.say, progress.begin
@@ -352,14 +352,6 @@ def export(
     folders.prepare_folder(folder)
     write_exported(folder, arrays, about, format)
     return folder
-
-
-def _resume_sweep(folder: pathlib.Path, steps: int | None, quiet: bool, objects: Mapping[str, Any]) -> Sweep:
-    check_no_steps(steps)
-    check_objects(objects)
-    saved, given = read_sweep(folder), axes_of(objects)[2]
-    with SweepProgress(saved.grid, quiet=quiet) as progress:
-        return finished(saved, resume_sweep(folder, progress.show, progress.say, given), given)
 
 
 @contextlib.contextmanager

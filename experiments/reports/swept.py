@@ -3,14 +3,18 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...tables import TableFormat
 from ..runs.finished import Run, load_run
+from ..runs.given import check_objects
+from ..runs.sweep import check_no_steps, resume_sweep
 from ..runs.sweep_drive import LaneEnds
-from ..runs.sweep_saving import SavedSweep
+from ..runs.sweep_fields import axes_of
+from ..runs.sweep_saving import SavedSweep, read_sweep
 from .comparison import Comparison, compare
+from .sweep_progress import SweepProgress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,3 +87,25 @@ def finished(saved: SavedSweep, ends: LaneEnds, given: Mapping[str, Any]) -> Swe
             f"the sweep was interrupted and saved; continue it with polyak.resume({str(saved.folder)!r})"
         )
     return Sweep(saved.folder, saved.grid.axes, ends, given)
+
+
+def resumed(
+    folder: pathlib.Path,
+    steps: int | None,
+    callbacks: Sequence[Callable[..., Any]],
+    quiet: bool,
+    objects: Mapping[str, Any],
+) -> Sweep:
+    """Continue the sweep in a folder; the arguments are those of ``polyak.resume``.
+
+    Raises:
+        ValueError: if it cannot be continued, or ``steps`` or ``callbacks`` are given.
+        KeyboardInterrupt: if a lane was interrupted.
+    """
+    check_no_steps(steps)
+    if callbacks:
+        raise ValueError(f"callbacks: got {len(callbacks)} for a sweep, which calls none; expected (). Leave them out.")
+    check_objects(objects)
+    saved, given = read_sweep(folder), axes_of(objects)[2]
+    with SweepProgress(saved.grid, quiet=quiet) as progress:
+        return finished(saved, resume_sweep(folder, progress.show, progress.say, given), given)

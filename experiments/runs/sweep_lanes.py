@@ -32,7 +32,7 @@ class Lanes:
     """Lanes of one compiled program.
 
     Attributes:
-        lanes: Lanes, without those that fill the devices.
+        lanes: Lanes, without the copies that fill the devices.
         parts: Parts of the first lane. Its agent has the target parts of all lanes, and rules that are arrays.
         described: Parts of each lane, with the rules of its own config.
         program: Program.

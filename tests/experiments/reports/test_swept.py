@@ -38,6 +38,8 @@ def test_a_sweep_that_has_ended_is_read_again(sweep):
     again = polyak.resume(sweep.folder)
     assert again.ends == sweep.ends
     assert again.axes == sweep.axes
+    with pytest.raises(ValueError, match="callbacks: got 1 for a sweep, which calls none"):
+        polyak.resume(sweep.folder, callbacks=[print])
 
 
 def test_objects_of_the_program_are_axes(tmp_path):
