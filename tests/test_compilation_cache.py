@@ -97,6 +97,7 @@ def command(cache, *arguments, **environ):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="XDG_CACHE_HOME is not read there")
 @pytest.mark.skipif(VERSION < FIRST, reason="jaxlib is too old")
 def test_a_command_keeps_its_programs_and_a_damaged_one_does_not_stop_it(tmp_path):
@@ -111,6 +112,7 @@ def test_a_command_keeps_its_programs_and_a_damaged_one_does_not_stop_it(tmp_pat
     assert "reading persistent compilation cache entry" in second.stderr  # the second command reads what is there
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="XDG_CACHE_HOME is not read there")
 def test_jax_switches_it_off_and_a_library_import_does_not_switch_it_on(tmp_path):
     off = command(tmp_path, "-m", "polyak", *CHECK, JAX_ENABLE_COMPILATION_CACHE="false")

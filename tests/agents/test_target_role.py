@@ -97,7 +97,9 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "steps"), KINDS)
+@pytest.mark.parametrize(
+    ("fields", "steps"), [*KINDS[:4], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[4:])]
+)
 def test_without_effect_of_the_target_both_roles_are_the_loss_without_a_target(fields, steps):
     config = make_config(**fields)
     sample = random_sample(config, steps=steps, n_steps=2)

@@ -131,6 +131,7 @@ def test_rows_fit_into_32_bits_for_all_sizes() -> None:
         assert per_lane * (laps + 1) + 2 <= 2**31
 
 
+@pytest.mark.slow
 def test_in_a_loop_and_under_vmap_as_one_call_after_another() -> None:
     pair = Pair(2, 6, batch_size=4, priority_exponent=0.5, most_steps=2)
     pair.fill(9)

@@ -91,7 +91,10 @@ def assert_equal_records(first, second, close=frozenset()):
                 assert value == theirs[name], name
 
 
-@pytest.mark.parametrize("case", CASES)
+FAST = ("uniform", "prioritized", "future")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES])
 def test_both_loops_make_equal_transitions_and_parameters(case):
     ours, theirs = on_the_device(case), ran(host_loop, case)
     assert_equal_carries(ours.carry, theirs.carry)

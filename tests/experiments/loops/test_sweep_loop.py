@@ -77,7 +77,7 @@ def alone(config, seed, environment, num_envs, steps=STEPS, record_every=RECORD_
 
 
 @pytest.mark.parametrize(
-    "lane", [pytest.param(lane, marks=() if lane in (2, 6) else pytest.mark.slow) for lane in range(len(LANES))]
+    "lane", [pytest.param(lane, marks=() if lane == 6 else pytest.mark.slow) for lane in range(len(LANES))]
 )
 def test_a_lane_is_the_run_of_the_device_loop(lane):
     assert_equal_run(swept(), lane, alone(CONFIGS[lane], SEEDS[lane], cartpole(), NUM_ENVS))
@@ -190,6 +190,7 @@ def test_an_observation_that_is_not_finite_ends_the_sweep():
 # --- Lanes side by side -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_of_lanes_is_equal_to_rounding():
     def after_one_chunk(lanes):  # of a few learner steps, because rounding may later change an action
         asked = iter([False, True])
@@ -214,6 +215,7 @@ np.savez({file!r}, *map(np.asarray, jax.tree.leaves(found.arrays)))
 """
 
 
+@pytest.mark.slow
 def test_lanes_on_two_devices_are_those_on_one(tmp_path):
     """In a process of its own, because JAX reads the number of host devices once."""
     folders = [str(pathlib.Path(module.__file__).parent) for module in (device_runs, sys.modules[__name__])]

@@ -42,6 +42,7 @@ def test_a_sweep_that_has_ended_is_read_again(sweep):
         polyak.resume(sweep.folder, callbacks=[print])
 
 
+@pytest.mark.slow
 def test_objects_of_the_program_are_axes(tmp_path):
     kinds = [tale("short", masks=False), tale("masked")]
     fields = FIELDS | {"steps": 100, "learning_starts": 20, "log_every": 50, "evaluation_episodes": 1}

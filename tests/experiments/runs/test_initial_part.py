@@ -60,7 +60,7 @@ def pretrained(patterns, tmp_path_factory):
 def first_carry(agent="dqn", **fields):
     parts = build.build(config_of(agent, env=ID, **SIZES | fields))
     try:
-        return runs._first_carry(parts)
+        return runs.first_carry(parts)
     finally:
         parts.environment.close()
 
@@ -123,7 +123,7 @@ def test_the_encoder_of_an_ordinary_run_starts_another_head(tmp_path):
     first = polyak.train(config=config_of(**fields), out=tmp_path / "first")
     config = config_of("c51", seed=1, initial=str(first.folder), initial_part="encoder", **fields)
     parts = build.build(config)
-    carry = runs._first_carry(parts)
+    carry = runs.first_carry(parts)
     parts.environment.close()
     name = "torso/mlp/~/linear_0"
     np.testing.assert_array_equal(carry.agent.params[name]["w"], first.variables.params[name]["w"])
@@ -153,7 +153,7 @@ def test_an_encoder_that_does_not_fit_is_named_by_path_with_both_shapes(fields, 
     changed = {"env": ID, **SIZES, "initial": str(pretrained[0]), "initial_part": "encoder"} | fields
     parts = build.build(config_of("dqn", **changed))
     with pytest.raises(ValueError, match=message):
-        runs._first_carry(parts)
+        runs.first_carry(parts)
     parts.environment.close()
 
 

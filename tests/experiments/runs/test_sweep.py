@@ -28,6 +28,7 @@ AGENTS = {
 }
 
 
+@pytest.mark.slow
 def test_lanes_equal_their_own_runs(tmp_path):
     axes = {"target": RULES, "learning_rate": [0.01]}
     grid = grid_of(axes=axes, epsilon=0.2)
@@ -249,6 +250,7 @@ def test_what_is_written_of_a_sweep(seeds):
     }
 
 
+@pytest.mark.slow
 def test_what_differs_in_its_program_is_a_program_of_its_own(tmp_path):
     axes = {"num_atoms": [5, 9], "target": ["none", "periodic:5"]}
     grid = grid_of("c51", axes=axes, v_min=0.0, v_max=10.0, steps=200, log_every=200)
@@ -262,6 +264,7 @@ def test_what_differs_in_its_program_is_a_program_of_its_own(tmp_path):
             assert found["params/head/logits/b"].shape == (2 * atoms,)
 
 
+@pytest.mark.slow
 def test_a_lane_that_diverges_disturbs_no_other(tmp_path):
     fields = {"steps": 300, "max_gradient_norm": None, "skip_nonfinite": False, "optimizer": "sgd"}
     axes = {"learning_rate": [0.001, 1e30]}

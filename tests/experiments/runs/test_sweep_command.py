@@ -64,6 +64,7 @@ def test_an_interrupted_command_continues_on_other_devices(tmp_path):
         assert_equal_lane(tmp_path / "sweep" / lane.name, tmp_path / "other" / lane.name)
 
 
+@pytest.mark.slow
 def test_a_config_is_where_lanes_begin(tmp_path, capsys):
     assert cli.run([*arguments(["train", "dqn"], tmp_path / "run", steps=100), "--learning-rate", "0.01"]) == 0
     words = ["--config", str(tmp_path / "run" / "config.json"), "--target", "none", "frozen", "--quiet"]
