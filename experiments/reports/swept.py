@@ -60,11 +60,11 @@ class Sweep:
         return compare(self.folder)
 
     def table(self, form: TableFormat = "text", *, caption: bool = True) -> str:
-        """Table of the settings; see :func:`~polyak.experiments.reports.comparison_table.comparison_table`."""
+        """Table of the settings; as ``polyak compare`` prints it."""
         return self.comparison.table(form, caption=caption)
 
     def figure(self, *, size: tuple[float, float] | None = None) -> "Figure":
-        """Figure of the learning curves; see :func:`~polyak.experiments.reports.figures.draw_comparison`."""
+        """Figure of the learning curves; as ``polyak compare --figure`` draws it."""
         return self.comparison.figure(size=size)
 
     def __repr__(self) -> str:
