@@ -44,7 +44,8 @@ def setup(app):
     The docstrings describe these fields.
     """
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
-    for function in (polyak.train, polyak.pretrain, polyak.sweep):  # the reference shows **fields instead of a hundred keywords
+    # The reference shows **fields instead of a hundred keywords.
+    for function in (polyak.train, polyak.pretrain, polyak.sweep):
         del function.__signature__
     app.connect("builder-inited", _add_sections)
     app.connect("doctree-read", lambda app, tree: _mark(tree))

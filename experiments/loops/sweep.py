@@ -79,7 +79,7 @@ class SweepCarry(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What the lanes of a sweep have in common.
+    """Program that the lanes of a sweep share.
 
     Attributes:
         make: Function from the numbers of an agent, which may be traced, to the agent.
@@ -112,7 +112,7 @@ def sweep_loop(
     """Run the lanes of a sweep, as :func:`polyak.experiments.loops.device.device_loop` runs one run.
 
     Args:
-        program: What the lanes have in common.
+        program: Program that the lanes share.
         carry: Carry from :func:`polyak.experiments.runs.sweep_lanes.initial_sweep` or a checkpoint; consumed.
         steps: Number of environment steps of each lane.
         record_every: Number of environment steps between two records.

@@ -21,13 +21,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "transitions" else pytest.mark.slow) for name in OPTIONS]
+)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(size=st.sampled_from([(1, 1), (3, 4)]), seed=st.integers(0, 99), events=EVENTS)
 def test_any_order_of_events_gives_the_state_of_the_host(
-    options: dict[str, Any], size: tuple[int, int], seed: int, events: list[tuple[str, int]]
+    name: str, size: tuple[int, int], seed: int, events: list[tuple[str, int]]
 ) -> None:
-    generator, pair = np.random.default_rng(seed), Pair(*size, **options)
+    generator, pair = np.random.default_rng(seed), Pair(*size, **OPTIONS[name])
     seen = np.zeros(0, np.int64)
     for kind, mask in events:
         lanes = np.array([mask >> env & 1 for env in range(size[0])], np.bool_)

@@ -32,7 +32,7 @@ def assert_distributed(counts: np.ndarray, exact: np.ndarray) -> None:
     ("options", "size"),
     [
         ({}, (3, 9)),
-        ({"stack": 3}, (2, 7)),
+        pytest.param({"stack": 3}, (2, 7), marks=pytest.mark.slow),
         ({"sequence_length": 2, "sequence_period": 3}, (2, 9)),
         ({"priority_exponent": 1.0, "sequence_length": 2, "sequence_period": 2}, (2, 9)),
     ],

@@ -274,7 +274,9 @@ def details(findings):
     return {finding.check: finding.detail for finding in findings}
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=pytest.mark.slow if number % 2 else ()) for number, fault in enumerate(BROKEN)]
+)
 def test_each_fault_of_a_functional_environment_fails_its_check(fault):
     make, wanted, text = BROKEN[fault]
     findings = check(make(), steps=40, num_envs=4)
@@ -299,6 +301,7 @@ def test_a_good_environment_passes():
     )
 
 
+@pytest.mark.slow
 def test_images_masks_and_keys_in_the_state_pass():
     """A ball falls in a column; its key is in the state, and the paddle may not leave the image."""
 

@@ -91,7 +91,7 @@ def assert_equal_records(first, second, close=frozenset()):
                 assert value == theirs[name], name
 
 
-FAST = ("uniform", "prioritized", "future")
+FAST = ("prioritized", "future")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES])
@@ -173,7 +173,7 @@ def in_chunks(monkeypatch, *lengths):
     monkeypatch.setattr(device, "Pace", functools.partial(Uneven, lengths))
 
 
-@pytest.mark.parametrize("lengths", [(1,), (7, 1, 30)])
+@pytest.mark.parametrize("lengths", [pytest.param((1,), marks=pytest.mark.slow), (7, 1, 30)])
 def test_the_result_does_not_depend_on_the_lengths_of_chunks(lengths, monkeypatch):
     in_chunks(monkeypatch, *lengths)
     found, whole = ran(device.device_loop, "future"), on_the_device("future")
@@ -181,6 +181,7 @@ def test_the_result_does_not_depend_on_the_lengths_of_chunks(lengths, monkeypatc
     assert found.records == whole.records
 
 
+@pytest.mark.slow
 def test_the_result_depends_neither_on_records_and_yields_nor_on_the_longest_chunk(monkeypatch):
     monkeypatch.setattr(pieces, "MOST_LOOP_STEPS", 13)
     found, whole = ran(device.device_loop, "uniform", record_every=80, yield_every=25), on_the_device("uniform")
@@ -206,6 +207,7 @@ def test_stop_is_served_between_chunks(monkeypatch):
     assert found.environment.state is not None
 
 
+@pytest.mark.slow
 def test_a_chunk_copies_no_replay(compiled_as_released):
     configs, functional, num_envs = small("prioritized_dqn", replay_capacity=3_000), cartpole(), 3
     agent = make(configs, functional, num_envs, steps=300)

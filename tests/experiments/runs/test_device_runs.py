@@ -50,6 +50,7 @@ def test_each_kind_of_agent_is_resumed_to_the_bit(fields, tmp_path):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_is_extended(whole, tmp_path):
     folder = tmp_path / "longer"
     shutil.copytree(whole, folder)

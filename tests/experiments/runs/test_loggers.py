@@ -158,6 +158,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 def test_every_field_of_every_run_has_its_group_of_tags(tmp_path, finished):
     runs.train(config_of("byol_pi", loggers=(), steps=300, **EVERYTHING), tmp_path / "everything", silent, silent)
     images = write_images(tmp_path / "images.npz")

@@ -117,6 +117,7 @@ def test_an_interrupted_sweep_continues_to_the_bit(seeds, tmp_path):
     assert said == [f"{tmp_path / 'sweep'} has ended; nothing is left to do."]
 
 
+@pytest.mark.slow
 def test_one_batch_of_lanes_equals_lanes_one_after_the_other_to_rounding(seeds, tmp_path):
     folder, grid = seeds
     said = run_sweep(grid, tmp_path / "sweep", lanes="vmap")[1]
