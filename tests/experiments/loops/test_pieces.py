@@ -26,7 +26,7 @@ OPERATIONS = st.lists(st.integers(12, 60), max_size=2)
 
 
 def agent_of(periods, calibrates=False):
-    """What a plan reads of an agent."""
+    """Fields of an agent that a plan reads."""
     operations = {
         ("resets", "shifts")[at]: Periodic(period, lambda key, state: state) for at, period in enumerate(periods)
     }
