@@ -165,7 +165,7 @@ def is_valid(tree: SumTree) -> bool:
     """
     below = np.asarray(tree.leaves)
     for level in map(np.asarray, tree.sums):
-        parts = np.sum(below.reshape(-1, _BRANCHES), axis=1, dtype=np.float64)
+        parts = np.asarray(np.sum(below.reshape(-1, _BRANCHES), axis=1, dtype=np.float64))
         if not np.allclose(level[: len(parts)], parts, rtol=1e-6, atol=0) or level[len(parts) :].any():
             return False
         below = level

@@ -40,7 +40,7 @@ def catch(rows: int = 10, columns: int = 5) -> FunctionalEnvironment:
 
     def observe(state: jax.Array) -> jax.Array:
         row, column, paddle = state
-        return jnp.float32((cells == row * columns + column) | (cells == bottom + paddle))
+        return jnp.asarray((cells == row * columns + column) | (cells == bottom + paddle), jnp.float32)
 
     def init(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         column = jax.random.randint(key, (), 0, columns)
