@@ -99,7 +99,7 @@ def test_the_help_of_train_has_exactly_the_flags_of_the_parts_that_are_there(nam
         "windows",
         "sampling",
     ):
-        assert re.search(rf"^\W* --{union} \{{\w+(,[\s│]*\w+)+\}}", text, re.MULTILINE)
+        assert re.search(rf"^\W* --{union}[\s│]+\{{\w+(,[\s│]*\w+)+\}}", text, re.MULTILINE)
         default = re.search(rf"^\W* --{union} .*?\(default: *\W*(\w+)\)", text, re.MULTILINE | re.DOTALL)
         assert default[1] == leaves(make_configs(name))[union.replace("-", "_")]
     titles = re.findall(r"^\W+ ([\w-]+) options", text, re.MULTILINE)

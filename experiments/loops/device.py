@@ -16,7 +16,7 @@ from ...agents.loop_config import check_on_device
 from ...replay import Replay
 from ..environments.functional.lanes import FunctionalEnvironments, not_finite
 from .carry import Carry
-from .chunk import DeviceCarry, run_chunk
+from .chunk import DeviceCarry, Outcomes, Plan, run_chunk
 from .learning import Record, calibrated, compile_agent, operate
 from .normalization import NO_SCALING
 from .pieces import Capacity, pieces
@@ -66,9 +66,11 @@ def device_loop(
     num_envs, batches = environment.num_envs, batches_per_dispatch(config, environment.num_envs)
     programs = compile_agent(agent, batches, prioritized=config.prioritized)
     capacity = Capacity.of(config, num_envs, record_every)
-    chunk = jax.jit(
-        functools.partial(run_chunk, agent, environment.functional, replay, config, batches), donate_argnums=1
-    )
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def chunk(key: jax.Array, carry: DeviceCarry, plan: Plan) -> tuple[DeviceCarry, Outcomes]:
+        return run_chunk(agent, environment.functional, replay, config, batches, key, carry, plan)
+
     learn_key = carry.key[1]
 
     def run(arrays: DeviceCarry, loop_steps: int, carry: Carry) -> DeviceCarry:

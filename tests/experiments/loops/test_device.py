@@ -195,7 +195,7 @@ def test_a_run_compiles_one_chunk(monkeypatch):
     in_chunks(monkeypatch, 16, 1, 9)
     with compiled_names() as found:
         ran(device.device_loop, "future", yield_every=50)
-    assert [count for name, count in found.items() if "run_chunk" in name] == [1], found
+    assert [count for name, count in found.items() if "chunk" in name] == [1], found
 
 
 def test_stop_is_served_between_chunks(monkeypatch):
